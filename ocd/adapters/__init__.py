@@ -1,0 +1,1 @@
+"""One effect per module: probing, ports, logs, watching files."""

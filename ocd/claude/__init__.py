@@ -1,0 +1,1 @@
+"""Claude Code's side: the overlay settings file and what else a launch needs."""

@@ -1,0 +1,1 @@
+"""openclaude: ask the daemon, then become Claude Code. Standard library only."""

@@ -1,0 +1,1 @@
+"""occtl: the hand on the daemon. One module per group of verbs."""

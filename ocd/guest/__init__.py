@@ -1,0 +1,1 @@
+"""What runs under LiteLLM's own interpreter: standard library only, never imported by the daemon's loop."""

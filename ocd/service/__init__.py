@@ -1,0 +1,1 @@
+"""The only platform knowledge about service managers: systemd, launchd, none."""

@@ -1,0 +1,175 @@
+"""Every message of the control API, once. HTTP/1.1 and JSON over the control socket; ``docs/api.md`` has examples.
+
+| call | body | answer |
+|---|---|---|
+| GET /v1/version | | Version |
+| GET /v1/status | | Status |
+| POST /v1/launch | LaunchRequest | LaunchReply; as an exec plan with ``Accept: text/x-ocd-exec`` |
+| POST /v1/reload | ReloadRequest | Outcome |
+| POST /v1/proxies/{name}/restart, stop, start | | Outcome |
+| GET /v1/proxies/{name}/wait?for=ready&timeout=60 | | Outcome |
+| GET /v1/logs/{name}?lines=100&follow=0 | | LogLine, one JSON object a line |
+| GET /v1/events?lines=100&follow=0 | | Event, one JSON object a line |
+| GET /v1/config | | ConfigReply |
+| POST /v1/shutdown | | Outcome, then the daemon drains and ends |
+
+An error is ``{"error": Problem}`` with a fitting HTTP status.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ocd import API_VERSION
+
+
+class Message(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Problem(Message):
+    """What went wrong, why, what to do; ``exit`` is the exit code that a command should end with."""
+
+    code: str
+    what: str
+    why: str = ""
+    next: str = ""
+    exit: int = 70
+
+
+class ErrorReply(Message):
+    error: Problem
+
+
+class Version(Message):
+    api: int = API_VERSION
+    version: str
+    pid: int
+    litellm: str = ""
+
+
+class Holder(Message):
+    """A foreign process that listens on a port of ours; empty fields could not be known without root."""
+
+    pid: int | None = None
+    user: str = ""
+    command: str = ""
+    since: float | None = None
+    address: str = ""
+
+
+class Member(Message):
+    """One process of a proxy. ``role``: booting, spare, serving, draining, stopping."""
+
+    generation: int
+    pid: int | None
+    role: str
+    since: float
+    memory: int | None = None
+    connections: int | None = None
+
+
+class ProxyStatus(Message):
+    """``state``: stopped, starting, ready, draining, backoff, crash-loop, blocked, idle."""
+
+    state: str
+    wanted: str = "up"
+    pid: int | None = None
+    port: int
+    generation: int = 0
+    restarts: int = 0
+    since: float
+    reason: str = ""
+    next_step: str = ""
+    cause: str = Field("", description="why the last process ended: crash, boot-failure, hang, memory, operator, reload")
+    holder: Holder | None = None
+    memory: int | None = Field(None, description="bytes, the serving process and its children")
+    config: str = Field("", description="the LiteLLM file")
+    revision: str = Field("", description="content hash of the configuration that is serving")
+    rejected: str = Field("", description="why a newer configuration is not serving")
+    spare: str = Field("none", description="none, arming, armed")
+    retry_at: float | None = None
+    members: list[Member] = []
+
+
+class Session(Message):
+    pid: int
+    cwd: str
+    since: float
+
+
+class Status(Message):
+    api: int = API_VERSION
+    version: str
+    pid: int
+    keeper_pid: int
+    since: float
+    mode: str = Field("fork", description="fork or spawn")
+    litellm: str = ""
+    proxies: dict[str, ProxyStatus]
+    sessions: list[Session] = []
+    problems: list[Problem] = []
+
+
+class LaunchRequest(Message):
+    """What openclaude tells the daemon. ``env`` holds only the variables that the overlay needs to see."""
+
+    pid: int
+    cwd: str
+    env: dict[str, str] = {}
+    settings: str | None = Field(None, description="the user's own --settings: a file's path or JSON text")
+    models: dict[str, str] = Field({}, description="model options: model, opus, sonnet, haiku, default-provider")
+    wait: float = Field(1.0, ge=0, le=30, description="seconds to hold the answer while a proxy is starting")
+    client_api: int = API_VERSION
+
+
+class LaunchReply(Message):
+    """``set``/``unset`` change the environment, ``args`` stand before the user's own arguments."""
+
+    ready: bool
+    progress: str = ""
+    set: dict[str, str] = {}
+    unset: list[str] = []
+    args: list[str] = []
+    notices: list[str] = []
+
+
+class ReloadRequest(Message):
+    proxy: str | None = None
+    dry_run: bool = False
+
+
+class Outcome(Message):
+    """What a verb did. ``ok`` false: nothing was changed for the worse, ``reason`` says why."""
+
+    ok: bool
+    changed: bool = False
+    reason: str = ""
+    proxies: dict[str, str] = Field({}, description="per proxy: what happened, one sentence")
+    problems: list[Problem] = []
+
+
+class LogLine(Message):
+    time: float
+    proxy: str
+    generation: int
+    pid: int
+    stream: str
+    text: str
+
+
+class Event(Message):
+    """``kind`` is a closed list in ``docs/api.md``; ``data`` never holds a secret."""
+
+    time: float
+    kind: str
+    proxy: str = ""
+    generation: int | None = None
+    text: str = ""
+    data: dict[str, Any] = {}
+
+
+class ConfigReply(Message):
+    folder: str
+    files: dict[str, str]
+    settings: dict[str, Any]
