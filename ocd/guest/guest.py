@@ -1,0 +1,500 @@
+"""A process under LiteLLM's own interpreter: imports LiteLLM once, forks guests, or is one guest itself.
+
+Run by path, never imported by the daemon: ``python -I guest.py forkserver KEEPER_PID FD`` or
+``python -I guest.py spawn KEEPER_PID FD``. It uses the standard library and what LiteLLM brings.
+
+*forkserver* reads ``{"op": "fork", "id": n}`` with three descriptors (control socket, stdout, stderr) and answers
+``{"op": "forked", "id": n, "pid": p}``. The guest is forked twice, so that it becomes the keeper's child: one process
+reaps everything, and this one may die without taking a guest along. It holds no secret: what a guest needs to know
+comes over the guest's own control socket after the fork.
+
+*guest*: waits for ``boot`` (environment, arguments, private socket), runs LiteLLM's official command with
+``uvicorn.run`` replaced, so that configuration, callbacks and database set-up are LiteLLM's own, and serves the
+private socket. ``accept`` brings the shared listening sockets, ``drain`` gives them back and waits for the streams.
+"""
+
+import contextlib
+import gc
+import importlib.util
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from typing import Any
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def _sibling(name: str) -> Any:
+    """Load a module that lies beside this file, without putting our folder on LiteLLM's import path."""
+    full = f"_ocd_guest_{name}"
+    if full in sys.modules:
+        return sys.modules[full]
+    spec = importlib.util.spec_from_file_location(full, os.path.join(HERE, f"{name}.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[full] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+frames = _sibling("frames")
+lifeline = _sibling("lifeline")
+
+#: What LiteLLM reads while it is being imported (FACTS): set before the import, for every guest alike.
+IMPORT_ENVIRONMENT = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_MODE": "PRODUCTION",
+    "NO_DOCS": "True",
+    "NO_REDOC": "True",
+    "NO_OPENAPI": "True",
+    "LITELLM_DONT_SHOW_FEEDBACK_BOX": "True",
+}
+
+EX_CONFIG = 78
+EX_UNAVAILABLE = 69
+
+#: A listening connection on which no request came is closed this many seconds after the drain began.
+SILENT_CONNECTION = 5.0
+#: A connection that the kernel handed us just before we stopped listening shows up a few loop turns later.
+ACCEPT_SETTLE = 0.2
+
+
+class Output:
+    """Standard output that never blocks and never fails: what the pipe does not take is counted and dropped.
+
+    A proxy must not stop because nobody reads its log, the reader is slow, or the reader is gone.
+    """
+
+    encoding = "utf-8"
+    errors = "backslashreplace"
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.dropped = 0
+        os.set_blocking(fd, False)
+
+    def write(self, text: str) -> int:
+        data = text.encode("utf-8", "backslashreplace")
+        with contextlib.suppress(OSError):
+            if self.dropped and data:
+                note = f"[ocd: {self.dropped} bytes of output were dropped here]\n".encode()
+                if os.write(self.fd, note) == len(note):
+                    self.dropped = 0
+            done = os.write(self.fd, data) if data else 0
+            self.dropped += len(data) - done
+            return len(text)
+        self.dropped += len(data)
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        pass
+
+    def isatty(self) -> bool:
+        return False
+
+    def fileno(self) -> int:
+        return self.fd
+
+    @property
+    def buffer(self) -> "Output.Bytes":
+        return Output.Bytes(self)
+
+    class Bytes:
+        def __init__(self, text: "Output") -> None:
+            self.text = text
+
+        def write(self, data: bytes) -> int:
+            self.text.write(bytes(data).decode("utf-8", "backslashreplace"))
+            return len(data)
+
+        def flush(self) -> None:
+            pass
+
+
+def import_litellm() -> str:
+    """Import LiteLLM's proxy and what its first request would import; returns its version."""
+    import litellm.proxy.proxy_cli
+    import litellm.proxy.proxy_server
+    import uvicorn  # noqa: F401
+
+    # The command's own imports, which would otherwise happen once per guest.
+    for name in (
+        "uvicorn.protocols.http.h11_impl",
+        "uvicorn.protocols.http.auto",
+        "uvicorn.protocols.websockets.auto",
+        "uvicorn.lifespan.on",
+        "uvicorn.loops.uvloop",
+        "litellm.litellm_core_utils.litellm_logging",
+        "litellm.llms.anthropic.chat.transformation",
+    ):
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+    from importlib.metadata import version
+
+    return version("litellm")
+
+
+# ---------------------------------------------------------------------------------------------------- guest
+
+
+class Guest:
+    """One LiteLLM process's side of the conversation with the supervisor."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self.control = control
+        self.reader = frames.Reader(control)
+        self.spec: dict[str, Any] = {}
+        self.phase = "booting"
+        self.counters: dict[str, int] = {}
+
+    def tell(self, event: str, **fields: Any) -> None:
+        """Report; a supervisor that is away finds the message in the socket's buffer when it is back."""
+        with contextlib.suppress(OSError):
+            frames.send(self.control, {"ev": event, **fields})
+
+    def wait_for_boot(self) -> dict[str, Any]:
+        """Block until the supervisor says what to serve. Exits when both keeper and supervisor are gone."""
+        self.control.setblocking(True)
+        while True:
+            for message, fds in self.reader.feed():
+                for fd in fds:
+                    os.close(fd)
+                if message.get("op") == "boot":
+                    return message
+                if message.get("op") == "status":
+                    self.status()
+            if self.reader.eof:
+                os._exit(EX_UNAVAILABLE)
+
+    def status(self, connections: int = 0, requests: int = 0) -> None:
+        self.tell(
+            "status",
+            phase=self.phase,
+            pid=os.getpid(),
+            connections=connections,
+            requests=requests,
+            counters=self.counters,
+        )
+
+
+def serve(control: socket.socket) -> None:
+    """Be a guest: from the boot message to the end of the process. Never returns."""
+    guest = Guest(control)
+    guest.tell("waiting", pid=os.getpid())
+    spec = guest.wait_for_boot()
+    guest.spec = spec
+    os.environ.clear()
+    os.environ.update(IMPORT_ENVIRONMENT)
+    os.environ.update(spec["env"])
+    time.tzset()
+    with contextlib.suppress(OSError):
+        os.chdir(spec["cwd"])
+    for folder in reversed(spec.get("path", [])):
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+    code = 1
+    try:
+        code = run_command(guest)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else (0 if end.code is None else 1)
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+    with contextlib.suppress(OSError):
+        os.unlink(spec["socket"])
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def run_command(guest: Guest) -> int:
+    """LiteLLM's official command with its last step, ``uvicorn.run``, replaced."""
+    import uvicorn
+    from litellm.proxy.proxy_cli import run_server
+
+    private = private_socket(guest.spec["socket"])
+    server_class = make_server_class()
+
+    def run(app: Any, **options: Any) -> None:
+        for name in ("host", "port", "workers", "uds", "fd", "reload"):
+            options.pop(name, None)
+        if isinstance(app, str):
+            module, _, attribute = app.partition(":")
+            app = getattr(importlib.import_module(module), attribute)
+        policy = guest.spec.get("policy")
+        if policy:
+            app = _sibling("boundary").wrap(app, policy, lambda event: guest.tell("report", **event))
+        config = uvicorn.Config(app, **options)
+        server_class(config, guest).run(sockets=[private])
+
+    uvicorn.run = run  # type: ignore[assignment]
+    # 4000 would make the command look for another port when it sees ours taken, by us (FACTS): any other number.
+    arguments = ["--config", guest.spec["config"], "--host", "127.0.0.1", "--port", "1", *guest.spec.get("args", [])]
+    sys.argv = ["litellm", *arguments]
+    run_server.main(arguments, standalone_mode=False)
+    return 0
+
+
+def private_socket(path: str) -> socket.socket:
+    """Listen on the guest's own UNIX socket, mode 0600."""
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+    private = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    old = os.umask(0o177)
+    try:
+        private.bind(path)
+    finally:
+        os.umask(old)
+    private.listen(16)
+    private.setblocking(False)
+    return private
+
+
+def make_server_class() -> Any:
+    """The server class; uvicorn exists only in LiteLLM's environment, so the class is made when it is needed."""
+    import asyncio
+
+    import uvicorn
+
+    class GuestServer(uvicorn.Server):
+        """uvicorn's server with shared listeners that come late and go early."""
+
+        def __init__(self, config: uvicorn.Config, guest: Guest) -> None:
+            super().__init__(config)
+            self.guest = guest
+            self.shared: list[Any] = []
+            self.work: set[asyncio.Task[None]] = set()
+
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets=sockets)
+            loop = asyncio.get_running_loop()
+            self.guest.control.setblocking(False)
+            loop.add_reader(self.guest.control.fileno(), self.on_control)
+            self.start(self.arm())
+
+        def start(self, coroutine: Any) -> None:
+            task = asyncio.ensure_future(coroutine)
+            self.work.add(task)
+            task.add_done_callback(self.work.discard)
+
+        async def arm(self) -> None:
+            """Say that the private socket answers; then make the lazy imports of a first request happen now."""
+            warm = self.guest.spec.get("warm")
+            if warm:
+                started = time.monotonic()
+                for request in warm:
+                    with contextlib.suppress(Exception):
+                        await asyncio.wait_for(private_request(self.guest.spec["socket"], request), 20)
+                self.guest.counters["warm_ms"] = int((time.monotonic() - started) * 1000)
+            gc.collect()
+            gc.freeze()
+            if self.guest.phase == "booting":
+                self.guest.phase = "armed"
+                self.guest.tell("armed", warm_ms=self.guest.counters.get("warm_ms", 0))
+
+        def on_control(self) -> None:
+            for message, fds in self.guest.reader.feed():
+                op = message.get("op")
+                if op == "accept":
+                    self.start(self.accept(fds))
+                    continue
+                for fd in fds:
+                    os.close(fd)
+                if op == "drain":
+                    self.start(self.drain(float(message.get("limit", 600))))
+                elif op == "status":
+                    self.guest.status(self.client_connections(), self.server_state.total_requests)
+            if self.guest.reader.eof:
+                # The keeper's end and the supervisor's are gone: nobody looks after us any more.
+                os._exit(EX_UNAVAILABLE)
+
+        def client_connections(self) -> int:
+            return sum(1 for one in self.server_state.connections if getattr(one, "client", None))
+
+        async def accept(self, fds: list[int]) -> None:
+            """Serve the shared listening sockets."""
+            if self.guest.phase in ("draining", "accepting"):
+                for fd in fds:
+                    os.close(fd)
+                return
+            loop = asyncio.get_running_loop()
+            for fd in fds:
+                sock = socket.socket(fileno=fd)
+                sock.setblocking(False)
+                server = await loop.create_server(self.protocol, sock=sock, backlog=self.config.backlog)
+                self.shared.append(server)
+                self.servers.append(server)
+            self.guest.phase = "accepting"
+            self.guest.tell("accepting")
+
+        def protocol(self) -> Any:
+            return self.config.http_protocol_class(
+                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+
+        async def drain(self, limit: float) -> None:
+            """Stop accepting, let what runs finish (at most ``limit`` seconds), then end.
+
+            Idle keep-alive connections are not cut: a client may be sending on one right now. Their next answer
+            carries ``Connection: close``, and uvicorn's keep-alive timer closes the silent ones.
+            """
+            if self.guest.phase == "draining":
+                return
+            self.guest.phase = "draining"
+            for server in self.shared:
+                server.close()
+                self.servers.remove(server)
+            self.shared = []
+            close = (b"connection", b"close")
+            self.config.encoded_headers.append(close)
+            self.server_state.default_headers = [*self.server_state.default_headers, close]
+            began = time.monotonic()
+            await asyncio.sleep(ACCEPT_SETTLE)
+            while self.client_connections() and time.monotonic() - began < limit:
+                if time.monotonic() - began > SILENT_CONNECTION:
+                    for connection in list(self.server_state.connections):
+                        if getattr(connection, "client", None) and getattr(connection, "cycle", True) is None:
+                            connection.transport.close()
+                await asyncio.sleep(0.05)
+            self.guest.tell("drained", left=self.client_connections(), seconds=round(time.monotonic() - began, 3))
+            self.config.timeout_graceful_shutdown = 1
+            self.should_exit = True
+
+    return GuestServer
+
+
+async def private_request(path: str, request: dict[str, Any]) -> int:
+    """One request to our own private socket; returns the status code."""
+    import asyncio
+    import json
+
+    body = json.dumps(request.get("body")).encode() if "body" in request else b""
+    head = [f"{request.get('method', 'POST')} {request['path']} HTTP/1.1", "Host: localhost", "Connection: close"]
+    head += [f"{name}: {value}" for name, value in request.get("headers", {}).items()]
+    if body:
+        head += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+    reader, writer = await asyncio.open_unix_connection(path)
+    try:
+        writer.write("\r\n".join(head).encode() + b"\r\n\r\n" + body)
+        await writer.drain()
+        answer = await reader.read()
+        return int(answer.split(b" ", 2)[1])
+    finally:
+        writer.close()
+
+
+# ------------------------------------------------------------------------------------------------ processes
+
+
+def take_over_streams(out: int, err: int) -> None:
+    """Make two pipes our standard output and error."""
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    for fd in (1, 2):
+        os.set_inheritable(fd, True)
+        os.set_blocking(fd, False)
+
+
+def forkserver(keeper: int, link: socket.socket) -> None:
+    """Import LiteLLM, then fork a guest for each request, until the keeper goes away."""
+    reader = frames.Reader(link)
+    started = time.monotonic()
+    frames.send(link, {"op": "importing"})
+    version = import_litellm()
+    # What is alive now is shared by all guests; without this the collector would touch, and so copy, every page.
+    gc.collect()
+    gc.freeze()
+    frames.send(link, {"op": "host-ready", "version": version, "seconds": round(time.monotonic() - started, 3)})
+    while not reader.eof:
+        for message, fds in reader.feed():
+            if message.get("op") != "fork" or len(fds) != 3:
+                for fd in fds:
+                    os.close(fd)
+                continue
+            pid = fork_guest(keeper, link, fds)
+            for fd in fds:
+                os.close(fd)
+            frames.send(link, {"op": "forked", "id": message.get("id"), "pid": pid})
+    os._exit(0)
+
+
+def fork_guest(keeper: int, link: socket.socket, fds: list[int]) -> int:
+    """Fork twice; returns the guest's pid. The guest's parent becomes the keeper (a subreaper)."""
+    told, tell = os.pipe()
+    middle = os.fork()
+    if middle == 0:
+        try:
+            pid = os.fork()
+            if pid:
+                os.write(tell, str(pid).encode())
+                os._exit(0)
+            os.close(told)
+            os.close(tell)
+            link.close()
+            os.setsid()
+            become_guest(keeper, *fds)
+        finally:
+            os._exit(70)
+    os.close(tell)
+    text = b""
+    while chunk := os.read(told, 32):
+        text += chunk
+    os.close(told)
+    os.waitpid(middle, 0)
+    return int(text or b"0")
+
+
+def become_guest(keeper: int, control: int, out: int, err: int) -> None:
+    """In the forked child: streams, death signal, fresh randomness, then serve."""
+    take_over_streams(out, err)
+    os.close(out)
+    os.close(err)
+    if not lifeline.die_with_parent(keeper):
+        os._exit(EX_UNAVAILABLE)
+    import random
+
+    random.seed()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    import faulthandler
+
+    faulthandler.enable(file=2)
+    serve(socket.socket(fileno=control))
+
+
+def main() -> None:
+    role, keeper, fd = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    if not lifeline.die_with_parent(keeper, patience=0.5):
+        os._exit(EX_UNAVAILABLE)
+    os.set_inheritable(fd, False)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name, value in IMPORT_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    sys.stdout = Output(1)  # type: ignore[assignment]
+    sys.stderr = Output(2)  # type: ignore[assignment]
+    link = socket.socket(fileno=fd)
+    try:
+        if role == "forkserver":
+            forkserver(keeper, link)
+        import faulthandler
+
+        faulthandler.enable(file=2)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        frames.send(link, {"ev": "importing", "pid": os.getpid()})
+        frames.send(link, {"ev": "version", "version": import_litellm()})
+    except ImportError as error:
+        print(f"LiteLLM cannot be imported by {sys.executable}: {error}", file=sys.stderr)
+        os._exit(EX_CONFIG)
+    serve(link)
+
+
+if __name__ == "__main__":
+    main()
