@@ -1,0 +1,86 @@
+"""The command itself: the table of verbs, each loaded when it is asked for, and the global options."""
+
+import importlib
+from typing import Any
+
+import click
+
+from ocd import __version__
+from ocd.ctl import screen
+from ocd.ctl.options import examples
+
+#: heading in ``--help`` → verb → module of ``ocd.ctl``. The module has a click command of the verb's name
+#: (``for_`` where Python keeps the word). A new verb is one row here and one function there.
+VERBS: dict[str, dict[str, str]] = {
+    "Look": {
+        "status": "status",
+        "logs": "follow",
+        "events": "follow",
+        "version": "about",
+        "selftest": "selftest",
+    },
+    "Act": {
+        "start": "lifecycle",
+        "stop": "lifecycle",
+        "restart": "lifecycle",
+        "reload": "reload",
+        "wait": "wait",
+    },
+    "Set up": {
+        "config": "config",
+        "completion": "completion",
+    },
+}
+
+
+class Verbs(click.Group):
+    """A group whose commands are imported when they run: ``occtl status`` need not load the rest."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [verb for verbs in VERBS.values() for verb in verbs]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        for verbs in VERBS.values():
+            if cmd_name in verbs:
+                module = importlib.import_module(f"ocd.ctl.{verbs[cmd_name]}")
+                found = getattr(module, cmd_name.replace("-", "_"))
+                assert isinstance(found, click.Command)
+                return found
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for heading, verbs in VERBS.items():
+            rows = []
+            for verb in verbs:
+                command = self.get_command(ctx, verb)
+                if command is not None and not command.hidden:
+                    rows.append((verb, command.get_short_help_str(limit=78)))
+            if rows:
+                with formatter.section(heading):
+                    formatter.write_dl(rows)
+
+
+def _no_color(ctx: click.Context, param: click.Parameter, value: bool) -> Any:
+    if value:
+        screen.forbid_color()
+    return value
+
+
+@click.command(
+    cls=Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=examples(
+        "occtl start                       start the daemon and wait until both proxies serve",
+        "occtl status --watch              look at them, redrawn each second",
+        "occtl config check && occtl reload",
+        "occtl logs bedrock -f             follow one proxy's output",
+        "occtl status --json | jq .proxies.main.state",
+        "occtl selftest                    show which credential goes where, without an account",
+    ),
+)
+@click.version_option(__version__, "--version", "-V", prog_name="occtl", message="%(prog)s %(version)s")
+@click.option(
+    "--no-color", is_flag=True, expose_value=False, is_eager=True, callback=_no_color, help="No colours (also NO_COLOR)."
+)
+def cli() -> None:
+    """The hand on ocd, the supervisor of two LiteLLM proxies behind Claude Code."""

@@ -1,0 +1,216 @@
+"""``occtl config``: where the files are, what is in force, what is wrong with them, and an editor."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ocd.ctl import screen
+from ocd.ctl.daemon import Daemon, NotRunning, is_running
+from ocd.ctl.options import examples, json_option
+from ocd.errors import EX_CONFIG, EX_OK, EX_UNAVAILABLE, OcdError
+
+if TYPE_CHECKING:
+    from ocd.config.findings import Finding
+    from ocd.wire.messages import ConfigReply
+
+#: what a person calls the three files
+_FILES = ("ocd", "main", "bedrock")
+
+_STYLES = {"error": "\x1b[1;31m", "warning": "\x1b[33m", "note": "\x1b[2m"}
+
+
+@click.group()
+def config() -> None:
+    """Find, show, check and edit the configuration."""
+
+
+@config.command(epilog=examples("cd $(occtl config path)", "less $(occtl config path main)"))
+@click.argument("file", required=False, type=click.Choice(_FILES))
+@json_option
+def path(file: str | None, as_json: bool) -> int:
+    """Print the configuration folder, or the path of one of the three files."""
+    folder, files = _local_files()
+    if as_json:
+        screen.out_json({"folder": folder, "files": files})
+    else:
+        screen.out(files[file] if file else folder)
+    return EX_OK
+
+
+@config.command()
+@json_option
+def show(as_json: bool) -> int:
+    """Print all settings in force: those of the running daemon, else those that the files give. Secrets are hidden."""
+    found, where = _settings()
+    if as_json:
+        screen.out_json(found)
+        return EX_OK
+    screen.out(f"# {where}")
+    for name, file in found.files.items():
+        screen.out(f"# {name}: {screen.plain(file)}")
+    for line in _toml(found.settings):
+        screen.out(line)
+    return EX_OK
+
+
+@config.command(epilog=examples("occtl config check", "occtl config check --fix", "occtl config check --json"))
+@json_option
+@click.option("--fix", "mend", is_flag=True, help="Correct in the files what can be corrected mechanically.")
+def check(as_json: bool, mend: bool) -> int:
+    """Say what is wrong in ocd.toml and the two LiteLLM files, with file, line and cure.
+
+    Ends with 78 when something will not work or gives a credential away. Needs no running daemon.
+    """
+    fixed = _mend() if mend else []
+    findings = _findings()
+    errors = sum(finding.severity == "error" for finding in findings)
+    if as_json:
+        screen.out_json({"ok": not errors, "fixed": fixed, "findings": [finding.as_dict() for finding in findings]})
+        return EX_CONFIG if errors else EX_OK
+    for change in fixed:
+        screen.out(f"fixed: {screen.plain(change)}")
+    for finding in findings:
+        screen.out(finding_line(finding))
+    if not findings:
+        screen.out("The configuration is in order.")
+    elif not mend and any(finding.fixable for finding in findings):
+        count = sum(finding.fixable for finding in findings)
+        screen.note(f"`occtl config check --fix` corrects {count} of {len(findings)}.")
+    return EX_CONFIG if errors else EX_OK
+
+
+@config.command(epilog=examples("occtl config edit", "EDITOR=nano occtl config edit bedrock"))
+@click.argument("file", default="ocd", type=click.Choice(_FILES))
+def edit(file: str) -> int:
+    """Open one of the three files (default: ocd.toml) in $VISUAL or $EDITOR, then check the configuration."""
+    target = _local_files()[1][file]
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    try:
+        done = subprocess.run([*shlex.split(editor), target]).returncode
+    except (OSError, ValueError) as error:
+        raise OcdError(
+            f"Cannot start the editor {editor}",
+            str(getattr(error, "strerror", "") or error),
+            "Set EDITOR to an editor that is installed",
+            exit_code=EX_UNAVAILABLE,
+            code="no-editor",
+        ) from None
+    if done:
+        raise OcdError(f"The editor {editor} ended with {done}", exit_code=EX_UNAVAILABLE, code="editor-failed")
+    findings = _findings()
+    for finding in findings:
+        screen.out(finding_line(finding))
+    if any(finding.severity == "error" for finding in findings):
+        screen.note("Until this is corrected, proxies that serve go on with the configuration that they have.")
+        return EX_CONFIG
+    if is_running():
+        screen.note("Run `occtl reload` to see it take effect.")
+    return EX_OK
+
+
+def finding_line(finding: "Finding") -> str:
+    """``file:line: severity: key: what; fix``, as editors and compilers' users expect it."""
+    place = finding.file if finding.line is None else f"{finding.file}:{finding.line}"
+    color, end = (_STYLES.get(finding.severity, ""), "\x1b[0m") if screen.colors(sys.stdout) else ("", "")
+    key = f"{screen.plain(finding.key)}: " if finding.key else ""
+    text = screen.plain(finding.what).rstrip(".")
+    if finding.fix:
+        text += f"; {screen.plain(finding.fix).rstrip('.')}"
+    return f"{screen.plain(place)}: {color}{finding.severity}{end}: {key}{text}"
+
+
+def _findings() -> "list[Finding]":
+    """Everything that the checks say, worst first; a settings file that does not load is a finding too."""
+    from ocd.config import check as checks
+    from ocd.config.findings import ConfigError, worst_first
+    from ocd.config.folders import Folders
+    from ocd.config.settings import load
+
+    folders = Folders.find()
+    try:
+        settings = load(folders)
+    except ConfigError as error:
+        return worst_first(error.findings)
+    return worst_first(checks.check(folders, settings))
+
+
+def _mend() -> list[str]:
+    """Apply the mechanical corrections; what was changed, one sentence each."""
+    try:
+        from ocd.config import fix
+    except ImportError:
+        raise OcdError(
+            "Cannot correct files yet",
+            "this version only explains what is wrong",
+            "Run `occtl config check` and change the named lines",
+            exit_code=EX_UNAVAILABLE,
+            code="no-fix",
+        ) from None
+    from ocd.config.folders import Folders
+    from ocd.config.settings import load
+
+    folders = Folders.find()
+    return [str(change) for change in fix.fix(folders, load(folders))]
+
+
+def _local_files() -> tuple[str, dict[str, str]]:
+    """The folder, and the three files by what a person calls them; ``ocd.toml`` may be wrong or missing."""
+    from ocd.config.findings import ConfigError
+    from ocd.config.folders import Folders
+    from ocd.config.schema import Settings
+    from ocd.config.settings import FILE, load
+
+    folders = Folders.find()
+    try:
+        settings = load(folders)
+    except ConfigError:
+        # To find the file is what one needs most when it is broken.
+        settings = Settings()
+    files = {"ocd": str(folders.config / FILE)}
+    for name in ("main", "bedrock"):
+        files[name] = str(folders.config / settings.proxy(name).config)
+    return str(folders.config), files
+
+
+def _settings() -> "tuple[ConfigReply, str]":
+    from ocd.wire.messages import ConfigReply
+
+    try:
+        with Daemon() as daemon:
+            return daemon.get(ConfigReply, "/v1/config"), "what the running daemon uses"
+    except NotRunning:
+        pass
+    from ocd.config.folders import Folders
+    from ocd.config.settings import load
+
+    settings = load(Folders.find())
+    folder, files = _local_files()
+    said = ConfigReply(folder=folder, files=files, settings=settings.model_dump(mode="json"))
+    return said, "what the files say (the daemon is not running)"
+
+
+def _toml(section: dict[str, Any], path: str = "") -> list[str]:
+    """``section`` as TOML: plain keys, then sections below it."""
+    lines = [f"{name} = {_value(value)}" for name, value in section.items() if not _is_section(value)]
+    lines = [line if not line.endswith("= null") else f"#{line.removesuffix('= null')}= (not set)" for line in lines]
+    if path and lines:
+        lines = ["", f"[{path}]", *lines]
+    for name, value in section.items():
+        if _is_section(value):
+            lines += _toml(value, f"{path}.{name}" if path else name)
+    return lines
+
+
+def _is_section(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value)
+
+
+def _value(value: Any) -> str:
+    # JSON's texts, numbers, booleans and lists are TOML's too; an empty table is {} in both.
+    return json.dumps(value, ensure_ascii=False)
+

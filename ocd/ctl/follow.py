@@ -1,0 +1,154 @@
+"""``occtl logs`` and ``occtl events``: what was said, and what is being said."""
+
+import queue
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from ocd.ctl import lifecycle, screen
+from ocd.ctl.daemon import Daemon
+from ocd.ctl.options import examples, json_option, proxy_argument
+from ocd.errors import EX_OK, OcdError
+
+if TYPE_CHECKING:
+    from ocd.wire.messages import Event, LogLine
+
+#: seconds of silence after which several followed logs have told their past, so that it can be sorted by time
+_SETTLED = 0.2
+
+_lines_option = click.option(
+    "-n", "--lines", type=click.IntRange(min=0), default=100, show_default=True, help="How many past lines."
+)
+_follow_option = click.option("-f", "--follow", is_flag=True, help="Go on until Ctrl-C.")
+
+
+@click.command(epilog=examples("occtl logs", "occtl logs bedrock -f", "occtl logs main -n 1000 --json | jq -r .text"))
+@proxy_argument
+@_follow_option
+@_lines_option
+@json_option
+def logs(name: str | None, follow: bool, lines: int, as_json: bool) -> int:
+    """Print what a proxy, or each of them, wrote."""
+    from ocd.wire.messages import LogLine, Status
+
+    show = _json_line if as_json else _log_line
+    with Daemon() as daemon:
+        names = lifecycle.select(daemon.get(Status, "/v1/status"), name)
+        query = {"lines": lines, "follow": int(follow)}
+        if len(names) == 1:
+            for line in daemon.lines(LogLine, f"/v1/logs/{names[0]}", **query):
+                show(line)
+        elif not follow:
+            # each answer comes in order of time; the last ``lines`` of all together are wanted
+            found = [line for one in names for line in daemon.lines(LogLine, f"/v1/logs/{one}", **query)]
+            for line in deque(sorted(found, key=lambda line: line.time), maxlen=lines):
+                show(line)
+        else:
+            for line in _merged([daemon.lines(LogLine, f"/v1/logs/{one}", **query) for one in names], lines):
+                show(line)
+    return _ended() if follow else EX_OK
+
+
+@click.command(epilog=examples("occtl events -n 20", "occtl events -f", "occtl events -f --json | jq -r .kind"))
+@_follow_option
+@_lines_option
+@json_option
+def events(follow: bool, lines: int, as_json: bool) -> int:
+    """Print what happened: starts, crashes, reloads, sessions. The kinds are listed in docs/api.md."""
+    from ocd.wire.messages import Event
+
+    show = _json_line if as_json else _event_line
+    with Daemon() as daemon:
+        for event in daemon.lines(Event, "/v1/events", lines=lines, follow=int(follow)):
+            show(event)
+    return _ended() if follow else EX_OK
+
+
+def _ended() -> int:
+    if screen.is_terminal(sys.stderr):
+        screen.note("The daemon ended the stream.")
+    return EX_OK
+
+
+def _merged(streams: "list[Iterator[LogLine]]", past: int) -> "Iterator[LogLine]":
+    """The lines of several streams as they come; what was there before is sorted and cut to ``past`` lines."""
+    mixed: queue.SimpleQueue[LogLine | OcdError | None] = queue.SimpleQueue()
+
+    def pump(stream: "Iterator[LogLine]") -> None:
+        try:
+            for line in stream:
+                mixed.put(line)
+        except OcdError as error:
+            mixed.put(error)
+        except Exception as error:  # the connection is closed under us when the command ends
+            mixed.put(OcdError("The log stream broke", type(error).__name__))
+        else:
+            mixed.put(None)
+
+    for stream in streams:
+        # Daemon threads: they sit in a read that nothing else ends when the command does.
+        threading.Thread(target=pump, args=(stream,), daemon=True).start()
+    open_streams = len(streams)
+    before: list[LogLine] = []
+    settled = False
+    while open_streams or not settled:
+        try:
+            found = mixed.get(timeout=None if settled else _SETTLED if open_streams else 0)
+        except queue.Empty:
+            settled = True
+            yield from deque(sorted(before, key=lambda line: line.time), maxlen=past)
+            continue
+        if found is None:
+            open_streams -= 1
+        elif isinstance(found, OcdError):
+            raise found
+        elif settled:
+            yield found
+        else:
+            before.append(found)
+
+
+def _json_line(said: "LogLine | Event") -> None:
+    screen.out_json(said, lines=True)
+
+
+def _log_line(line: "LogLine") -> None:
+    dim, color, end = _colors(line.proxy)
+    text = screen.plain(line.text)
+    if line.stream == "stderr" and dim:
+        text = f"\x1b[33m{text}{end}"
+    who = f"{line.proxy}#{line.generation}"
+    screen.out(f"{dim}{screen.clock(line.time)}{end} {color}{screen.plain(who):<10}{end} {text}")
+
+
+#: how an event of a kind looks; all others have no colour
+_EVENT_COLORS: dict[str, Literal["31", "32", "33"]] = {
+    **dict.fromkeys(("crashed", "boot-failed", "hang", "crash-loop", "blocked", "credential-refused"), "31"),
+    **dict.fromkeys(("ready", "accepting", "unblocked", "reload-done", "started", "daemon-started"), "32"),
+    **dict.fromkeys(("backoff", "memory-limit", "reload-rejected", "drain-timeout", "log-degraded"), "33"),
+}
+
+
+def _event_line(event: "Event") -> None:
+    dim, color, end = _colors(event.proxy)
+    who = event.proxy or "daemon"
+    if event.generation is not None:
+        who += f"#{event.generation}"
+    kind = screen.plain(event.kind)
+    shade = _EVENT_COLORS.get(event.kind) if dim else None
+    shown = f"\x1b[{shade}m{kind:<18}{end}" if shade else f"{kind:<18}"
+    line = f"{dim}{screen.clock(event.time)}{end} {color}{screen.plain(who):<10}{end} {shown} {screen.plain(event.text)}"
+    screen.out(line.rstrip())
+
+
+def _colors(proxy: str) -> tuple[str, str, str]:
+    """Escape sequences for the time, the proxy's name, and the end of either; empty without colours."""
+    if not screen.colors(sys.stdout):
+        return "", "", ""
+    return "\x1b[2m", {"main": "\x1b[36m", "bedrock": "\x1b[35m"}.get(proxy, "\x1b[34m"), "\x1b[0m"
+
+

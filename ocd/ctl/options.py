@@ -1,0 +1,39 @@
+"""Arguments and options that several verbs share, and what a shell completes for them."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: the proxies of this product; known without a daemon, so that completion and spelling mistakes need none
+PROXIES = {"main": "Claude's plan, to Anthropic", "bedrock": "AWS credentials, to Bedrock"}
+
+#: the states of a proxy, ``ocd.wire.messages.ProxyStatus``
+STATES = ("stopped", "starting", "ready", "draining", "backoff", "crash-loop", "blocked", "idle")
+
+
+class ProxyName(click.ParamType):
+    """A proxy's name. The daemon decides which exist; this completes those that are known."""
+
+    name = "name"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(name, help=text) for name, text in PROXIES.items() if name.startswith(incomplete)]
+
+
+def proxy_argument(function: F) -> F:
+    """The optional argument NAME."""
+    return click.argument("name", required=False, type=ProxyName())(function)
+
+
+def json_option(function: F) -> F:
+    """``--json``: one document, or with a stream one object a line."""
+    return click.option("as_json", "--json", is_flag=True, help="Print JSON for programs.")(function)
+
+
+def examples(*lines: str) -> str:
+    """An epilog of example commands that click does not re-wrap."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)

@@ -1,0 +1,42 @@
+"""``occtl selftest``: a private second stack with stand-in upstreams, and which credential went where."""
+
+import asyncio
+from typing import Any
+
+import click
+
+from ocd.ctl import screen
+from ocd.ctl.options import json_option
+from ocd.errors import EX_OK
+
+EX_FAILED = 1
+
+_COLUMNS = ("slot", "kind", "model", "upstream", "credential", "canary", "result")
+
+
+@click.command()
+@json_option
+def selftest(as_json: bool) -> int:
+    """Show which slot reaches which upstream with which credential. Needs no account and no running daemon.
+
+    Boots a private second stack from your own two LiteLLM files, with stand-ins for Anthropic and Bedrock, and
+    sends a request for every slot, streaming and plain, with a canary for a token. It runs beside a live daemon
+    without touching it. Ends with 1 when a request fails or the canary is seen anywhere but at Anthropic.
+    """
+    from ocd.config.folders import Folders
+    from ocd.config.settings import load
+    from ocd.selftest.run import run
+
+    folders = Folders.find()
+    settings = load(folders)
+    with screen.progress("Starting a private stack (LiteLLM takes some seconds to import)…"):
+        report = asyncio.run(run(folders, settings))
+    if as_json:
+        screen.out_json(report.as_dict())
+    else:
+        _print(report.as_dict())
+    return EX_OK if report.ok else EX_FAILED
+
+
+def _print(report: dict[str, Any]) -> None:
+    """The rows as a table, then one sentence with the verdict."""

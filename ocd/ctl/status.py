@@ -1,0 +1,214 @@
+"""``occtl status``: what runs, since when, and what to do about what does not."""
+
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ocd.ctl import screen
+from ocd.ctl.daemon import Daemon, NotRunning, differs
+from ocd.ctl.options import examples, json_option
+from ocd.errors import EX_OK, OcdError
+
+if TYPE_CHECKING:
+    from ocd.wire.messages import Holder, ProxyStatus, Status
+
+#: as systemctl's and LSB's "not running"
+EX_NOT_READY = 3
+
+#: between two looks with --watch; a test replaces it
+_pause: Callable[[float], None] = time.sleep
+
+_COLUMNS = ("proxy", "state", "since", ">pid", ">port", ">memory", ">restarts", ">generation", "config")
+
+
+def is_fit(status: "Status") -> bool:
+    """Whether every proxy that is wanted serves, or will at the next connection (idle)."""
+    return all(proxy.wanted != "up" or proxy.state in ("ready", "idle") for proxy in status.proxies.values())
+
+
+@click.command(
+    epilog=examples(
+        "occtl status",
+        "occtl status --watch",
+        "occtl status --json | jq -r '.proxies[] | [.state, .pid] | @tsv'",
+    )
+)
+@json_option
+@click.option("-w", "--watch", is_flag=True, help="Draw it anew until Ctrl-C; in a pipe, print each change.")
+@click.option(
+    "--every", type=click.FloatRange(min=0.1), default=1.0, show_default=True, help="Seconds between looks, with -w."
+)
+def status(as_json: bool, watch: bool, every: float) -> int:
+    """Show both proxies: state, since, pid, port, memory, restarts.
+
+    Ends with 0 when every proxy that is wanted is ready (or idle until the next connection), with 3 when one is
+    not or the daemon does not run.
+    """
+    if watch:
+        _watch(as_json, every)
+        return EX_OK
+    found = _ask()
+    if as_json:
+        screen.out_json(_object(found))
+    elif isinstance(found, OcdError):
+        screen.show_error(found)
+    else:
+        _print(found, screen.console())
+    return EX_OK if not isinstance(found, OcdError) and is_fit(found) else EX_NOT_READY
+
+
+def _ask() -> "Status | NotRunning":
+    from ocd.wire.messages import Status
+
+    try:
+        with Daemon() as daemon:
+            return daemon.get(Status, "/v1/status")
+    except NotRunning as error:
+        return error
+
+
+def _object(found: "Status | NotRunning") -> dict[str, Any]:
+    if isinstance(found, OcdError):
+        return {"running": False, "proxies": {}, **screen.error_object(found)}
+    return {"running": True, **found.model_dump(mode="json")}
+
+
+def _watch(as_json: bool, every: float) -> None:
+    moving = not as_json and screen.is_terminal(sys.stdout)
+    live: AbstractContextManager[Any] = nullcontext()
+    if moving:
+        from rich.live import Live
+
+        live = Live(console=screen.console(), auto_refresh=False, screen=True)
+    last = ""
+    with live as display:
+        while True:
+            try:
+                found: Status | OcdError = _ask()
+            except OcdError as error:
+                # A daemon that is being replaced may cut an answer off; the next look shows where it went.
+                found = error
+            if as_json and not (isinstance(found, OcdError) and not isinstance(found, NotRunning)):
+                said = _object(found)
+                if str(said) != last:
+                    last = str(said)
+                    screen.out_json(said, lines=True)
+            elif moving:
+                display.update(_group(found), refresh=True)
+            elif not as_json:
+                told = str(found)
+                if told != last:
+                    last = told
+                    _print(found, screen.console())
+                    screen.out()
+            _pause(every)
+
+
+def _group(found: "Status | OcdError") -> Any:
+    from rich.console import Group
+    from rich.text import Text
+
+    if isinstance(found, OcdError):
+        return Group(Text(found.sentence(), "bold red"))
+    lines = [Text(text, style, overflow="fold") for text, style in remarks(found)]
+    return Group(Text(headline(found), "dim"), Text(), _table(found), *([Text(), *lines] if lines else []))
+
+
+def _print(found: "Status | OcdError", console: Any) -> None:
+    # Through a string of our own: rich pads a table's lines to its width, which nobody wants in a pipe.
+    with console.capture() as captured:
+        console.print(_group(found), soft_wrap=False)
+    for line in captured.get().splitlines():
+        screen.out(line.rstrip())
+
+
+def headline(status: "Status") -> str:
+    """``ocd 0.1.0, running for 2h 05m, pid 12, LiteLLM 1.106.2, fork mode, 1 session``."""
+    parts = [f"ocd {status.version}", f"running for {screen.duration(time.time() - status.since)}"]
+    parts.append(f"pid {status.keeper_pid}")
+    if status.litellm:
+        parts.append(f"LiteLLM {status.litellm}")
+    parts.append(f"{status.mode} mode")
+    if status.sessions:
+        parts.append(f"{len(status.sessions)} session{'s' if len(status.sessions) > 1 else ''}")
+    return screen.plain(", ".join(parts))
+
+
+def _table(status: "Status") -> Any:
+    rows, styles = [], []
+    folders = {str(PurePath(proxy.config).parent) for proxy in status.proxies.values() if proxy.config}
+    for name, proxy in status.proxies.items():
+        # On a narrow terminal the file's name must fit; the folder stands below when it is one for all.
+        one_folder = len(folders) == 1 and screen.is_terminal(sys.stdout)
+        config = PurePath(proxy.config).name if one_folder else screen.home(proxy.config)
+        rows.append(
+            [
+                name,
+                proxy.state,
+                screen.duration(time.time() - proxy.since),
+                str(proxy.pid) if proxy.pid is not None else "-",
+                str(proxy.port),
+                screen.size(proxy.memory),
+                str(proxy.restarts),
+                str(proxy.generation),
+                screen.plain(config) or "-",
+            ]
+        )
+        styles.append(["bold", screen.STATE_STYLES.get(proxy.state, ""), *[""] * 6, "dim"])
+    return screen.table(_COLUMNS, rows, styles)
+
+
+def remarks(status: "Status") -> list[tuple[str, str]]:
+    """What needs a sentence, as (line, style): reasons with their next step, refused configurations, problems."""
+    found: list[tuple[str, str]] = []
+    for name, proxy in status.proxies.items():
+        found += _about(name, proxy)
+    for problem in status.problems:
+        why = f": {problem.why}" if problem.why else ""
+        found.append((f"{problem.what}{why}.", "bold yellow"))
+        if problem.next:
+            found.append((f"  next: {problem.next}", ""))
+    mismatch = differs(status.version)
+    if mismatch:
+        found.append((mismatch, "bold yellow"))
+    return [(screen.plain(text), style) for text, style in found]
+
+
+def _about(name: str, proxy: "ProxyStatus") -> list[tuple[str, str]]:
+    lines: list[tuple[str, str]] = []
+    troubled = proxy.state in ("blocked", "crash-loop", "backoff")
+    reason = proxy.reason
+    if proxy.holder and (not reason or str(proxy.holder.pid) not in reason):
+        reason = (reason.rstrip(".") + "; " if reason else "") + holder_sentence(proxy.port, proxy.holder)
+    if reason or troubled:
+        again = ""
+        if proxy.retry_at is not None:
+            again = f" Next try in {screen.duration(proxy.retry_at - time.time())}."
+        text = f"{name} is {proxy.state}: {(reason or proxy.cause or 'no reason is known').rstrip('.')}.{again}"
+        lines.append((text, "bold red" if troubled else ""))
+        step = proxy.next_step or (f"occtl logs {name}" if troubled else "")
+        if step:
+            lines.append((f"  next: {step}", ""))
+    if proxy.rejected:
+        lines.append((f"{name} serves on with its earlier configuration: {proxy.rejected.rstrip('.')}.", "bold yellow"))
+        lines.append(("  next: occtl config check", ""))
+    return lines
+
+
+def holder_sentence(port: int, holder: "Holder") -> str:
+    """Who has the port, with all that is known of them."""
+    who = holder.command or "a process that we may not look at"
+    known = []
+    if holder.pid is not None:
+        known.append(f"pid {holder.pid}")
+    if holder.user:
+        known.append(f"user {holder.user}")
+    if holder.since is not None:
+        known.append(f"for {screen.duration(time.time() - holder.since)}")
+    place = f"{holder.address} " if holder.address else ""
+    return f"port {port} {place}is held by {who}" + (f" ({', '.join(known)})" if known else "")
