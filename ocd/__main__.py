@@ -1,0 +1,93 @@
+"""``ocd``: the daemon's entry. Standard library only: this process becomes the keeper and stays small.
+
+    ocd                run in the foreground; Ctrl-C drains and ends everything
+    ocd --detach       run in the background, in a session of its own
+    ocd --version
+
+Exit codes: 0 stopped, 69 the daemon could not start, 75 another one runs, 78 a mistake in ocd.toml.
+"""
+
+import os
+import sys
+
+from ocd import __version__
+from ocd.errors import EX_USAGE, OcdError
+
+USAGE = """usage: ocd [--detach] [--version] [--help]
+
+The ocd daemon: keeps both LiteLLM proxies up. In a terminal it runs in the foreground with readable logs;
+Ctrl-C (SIGINT) or SIGTERM drains and ends everything, SIGHUP reloads the configuration.
+
+  --detach     run in the background, in a session of its own
+  --version    print the version
+  --help       print this text
+
+Usually the service manager runs it: systemctl --user enable --now ocd, or occtl start.
+See occtl --help for the control command and ocd.toml for the settings (occtl config path).
+"""
+
+
+def main() -> int:
+    """Run the keeper; returns the exit code."""
+    arguments = sys.argv[1:]
+    resume = -1
+    lock_fd = -1
+    detach = False
+    for argument in arguments:
+        if argument in ("--help", "-h"):
+            print(USAGE, end="")
+            return 0
+        if argument == "--version":
+            print(f"ocd {__version__}")
+            return 0
+        if argument == "--detach":
+            detach = True
+        elif argument.startswith("--resume="):
+            resume = int(argument.partition("=")[2])
+        elif argument.startswith("--lock="):
+            lock_fd = int(argument.partition("=")[2])
+        else:
+            print(f"ocd: unknown argument {argument!r}. Try ocd --help.", file=sys.stderr)
+            return EX_USAGE
+    try:
+        return _run(detach, resume, lock_fd)
+    except OcdError as error:
+        print(f"ocd: {error.sentence()}", file=sys.stderr)
+        return error.exit_code
+
+
+def _run(detach: bool, resume: int, lock_fd: int) -> int:
+    from ocd.guest import lifeline
+    from ocd.keeper import folders, lock
+    from ocd.keeper.main import Keeper
+
+    state = folders.prepare()
+    os.umask(0o077)
+    if detach and resume < 0:
+        _detach()
+    held = lock.take(os.path.join(state, "lock"), lock_fd)
+    lock.write(held)
+    lifeline.become_subreaper()
+    argv = [sys.executable, "-P", "-m", "ocd.supervisor"]
+    environment = {**os.environ, "PYTHONPATH": folders.package_root()}
+    for name in ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_PID"):
+        environment.pop(name, None)
+    keeper = Keeper(argv, environment, held)
+    if resume >= 0:
+        keeper.resume(resume)
+    return keeper.run()
+
+
+def _detach() -> None:
+    """Leave the terminal: fork, new session, empty stdio. Only the child returns."""
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.close(null)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
