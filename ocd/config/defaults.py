@@ -17,7 +17,7 @@ def template(name: str) -> str:
 
 
 def write_defaults(folders: Folders) -> list[Path]:
-    """Write those of the three files that are missing (0600) and return them; a file that exists is left alone.
+    """Write those of the three files that are missing (0600) and return them; what exists is left alone.
 
     Raises OcdError when the folder or a file cannot be written (exit 73, 77).
     """

@@ -16,8 +16,9 @@ class Finding:
     """One mistake or hint. None of the texts may hold a secret.
 
     ``severity`` is "error" only for what will not work or gives a credential away. ``code`` is stable
-    kebab-case. ``file`` is a path or an environment variable's name; ``line`` counts from 1 or is None. ``key`` is the dotted place in the file.
-    ``what`` says what is wrong and what will happen, ``fix`` what to do; both are sentences without a final stop. ``fixable``: ``ocd.config.fix`` can do it.
+    kebab-case. ``file`` is a path or an environment variable's name; ``line`` counts from 1 or is None.
+    ``key`` is the dotted place in the file. ``what`` says what is wrong and what will happen, ``fix`` what to
+    do; both are sentences without a final stop. ``fixable``: ``ocd.config.fix`` can do it.
     """
 
     severity: Severity

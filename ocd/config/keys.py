@@ -73,7 +73,7 @@ def _read(path: Path) -> Keys | None:
         return None
     except OSError as error:
         raise _refused(path, error.strerror or "", EX_NOPERM) from None
-    with open(handle, "rb") as file:
+    try:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
             raise _refused(path, "it is not a plain file", EX_NOPERM)
@@ -81,7 +81,9 @@ def _read(path: Path) -> Keys | None:
             raise _refused(path, f"it belongs to user {found.st_uid}", EX_NOPERM)
         if stat.S_IMODE(found.st_mode) != 0o600:
             os.fchmod(handle, 0o600)
-        raw = file.read(4096)
+        raw = os.read(handle, 4096)
+    finally:
+        os.close(handle)
     try:
         value = json.loads(raw)
         keys = Keys(main=value["main"], bedrock=value["bedrock"])

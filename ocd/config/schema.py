@@ -2,8 +2,8 @@
 
 Order: environment over ``ocd.toml`` over the defaults. Variables are ``OCD_`` and the key's path, levels
 joined by ``__`` (``OCD_PROXIES__MAIN__SPARE=false``), lists and tables as JSON; an empty variable counts as
-unset. Three names of the project's predecessor keep their meaning: see ``SEED_NAMES``. The template, the manual
-and ``docs/configuration.md`` are made from the descriptions here (``ocd.config.describe``).
+unset. Three names of the project's predecessor keep their meaning: see ``SEED_NAMES``. The template, the
+manual and ``docs/configuration.md`` are made from the descriptions here (``ocd.config.describe``).
 """
 
 from typing import Annotated, Literal
@@ -80,8 +80,8 @@ class Proxy(Section):
         default=2048,
         ge=0,
         le=1_048_576,
-        description="Above so much memory (MB, the process and its children) it is replaced without dropping a "
-        "request; 0: no limit.",
+        description="Above so much memory (MB, the process and its children) it is replaced without dropping "
+        "a request; 0: no limit.",
     )
     env: Environment = Field(
         default={},
@@ -192,7 +192,7 @@ class Supervision(Section):
         ge=0,
         le=525_600,
         allow_inf_nan=False,
-        description="Minutes without a request after which a proxy's processes end until the next one; 0: never.",
+        description="Minutes without a request after which a proxy's processes end until the next; 0: never.",
     )
     memory_interval: Seconds = Field(default=30.0, description="Between two looks at the memory in use.")
     max_draining: int = Field(
@@ -233,7 +233,7 @@ class Boundary(Section):
 
 
 class Settings(BaseSettings):
-    """Everything in ``ocd.toml``. ``ocd.config.settings.load`` makes it; ``Settings()`` is the defaults alone."""
+    """Everything in ``ocd.toml``. ``ocd.config.settings.load`` makes it; ``Settings()``: the defaults."""
 
     model_config = SettingsConfigDict(
         extra="forbid",
@@ -287,7 +287,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Nothing is read behind the caller's back: ``ocd.config.settings.load`` brings the sources together."""
+        """Nothing is read behind the caller's back: ``ocd.config.settings.load`` joins the sources."""
         return (init_settings,)
 
     @field_validator("bedrock_port")

@@ -56,7 +56,7 @@ def load(folders: Folders, environ: Mapping[str, str] | None = None) -> Settings
 def read_text(path: Path, largest: int = LARGEST) -> str:
     """A configuration file's text, empty when there is no such file.
 
-    Raises ConfigError for a folder, an unreadable file, one that is not UTF-8 or larger than ``largest`` bytes.
+    Raises ConfigError for a folder, an unreadable file, one that is not UTF-8 or is too large (bytes).
     """
 
     def refuse(code: str, what: str, fix: str, line: int | None = None) -> ConfigError:
@@ -72,20 +72,19 @@ def read_text(path: Path, largest: int = LARGEST) -> str:
         raise refuse(
             "file-unreadable", f"cannot read it: {error.strerror}", "Put a plain file there"
         ) from None
-    with open(handle, "rb") as file:
+    try:
         mode = os.fstat(handle).st_mode
         if stat.S_ISDIR(mode):
-            raise refuse(
-                "file-is-folder", "this is a folder, a file is expected", "Remove or rename the folder"
-            )
+            raise refuse("file-is-folder", "this is a folder, a file is expected", "Remove or rename it")
         if not stat.S_ISREG(mode):
             raise refuse("file-not-plain", "this is not a plain file", "Put a plain file there")
-        try:
+        with open(handle, "rb", closefd=False) as file:
             raw = file.read(largest + 1)
-        except OSError as error:
-            raise refuse(
-                "file-unreadable", f"cannot read it: {error.strerror}", "Put a plain file there"
-            ) from None
+    except OSError as error:
+        what = f"cannot read it: {error.strerror}"
+        raise refuse("file-unreadable", what, "Put a plain file there") from None
+    finally:
+        os.close(handle)
     if len(raw) > largest:
         raise refuse(
             "file-too-large",
