@@ -1,1 +1,1 @@
-"""Claude Code's side: the overlay settings file and what else a launch needs."""
+"""What Claude Code needs to run through the two proxies: an overlay settings file and an exec plan."""

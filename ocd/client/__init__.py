@@ -1,1 +1,1 @@
-"""openclaude: ask the daemon, then become Claude Code. Standard library only."""
+"""openclaude: ask the daemon how to start Claude Code, then become it. Standard library only."""
