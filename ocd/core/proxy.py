@@ -423,7 +423,7 @@ def step(proxy: Proxy, event: Event, now: float, dice: float = 0.5) -> tuple[Pro
 
 def _news(before: str, state: str, proxy: Proxy) -> list[Action]:
     text = proxy.failure.reason if state in ("backoff", "crash-loop") else ""
-    if state in ("ready", "backoff", "crash-loop", "stopped", "idle", "draining"):
+    if state in ("ready", "failed", "backoff", "crash-loop", "stopped", "idle", "draining"):
         return [Announce(state, text)]
     if state == "blocked":
         return [Announce("blocked", describe_holder(proxy.holder))]
@@ -790,7 +790,10 @@ def next_deadline(p: Proxy) -> float | None:
 
 
 def public_state(p: Proxy, now: float) -> str:
-    """The state that people see: stopped, draining, idle, blocked, ready, crash-loop, backoff, starting."""
+    """The state that people see: stopped, draining, idle, blocked, ready, failed, crash-loop, backoff, starting.
+
+    ``failed``: there is no configuration that could be served.
+    """
     if p.wanted is Wanted.STOPPED:
         return "draining" if p.members else "stopped"
     if p.wanted is Wanted.IDLE:
@@ -799,6 +802,8 @@ def public_state(p: Proxy, now: float) -> str:
         return "blocked"
     if p.port_open and _serving(p):
         return "ready"
+    if not p.revision:
+        return "failed" if p.rejected else "starting"
     if p.failure.looping:
         return "crash-loop"
     if p.failure.retry_at is not None and now < p.failure.retry_at and not any(

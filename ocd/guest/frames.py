@@ -8,12 +8,15 @@ how the kernel cuts the stream into reads.
 import array
 import json
 import os
+import select
 import socket
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 Message = dict[str, Any]
 
+#: seconds to wait for room on a non-blocking socket before the other side counts as gone
+PATIENCE = 2.0
 _MAX_FDS = 32
 _MAX_LINE = 4 * 1024 * 1024
 
@@ -32,12 +35,16 @@ def send(sock: socket.socket, message: Message, fds: Iterable[int] = ()) -> None
     if fds:
         message = {**message, "fds": len(fds)}
     data = encode(message)
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
     sent = 0
-    if fds:
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
-        sent = sock.sendmsg([data], rights)
     while sent < len(data):
-        sent += sock.send(data[sent:])
+        try:
+            sent += sock.sendmsg([data[sent:]], rights)
+            rights = []
+        except BlockingIOError:
+            _readable, writable, _error = select.select([], [sock], [], PATIENCE)
+            if not writable:
+                raise TimeoutError(f"the other side has taken nothing for {PATIENCE} s") from None
 
 
 class Reader:

@@ -309,6 +309,10 @@ def make_server_class() -> Any:
                     os.close(fd)
                 if op == "drain":
                     self.start(self.drain(float(message.get("limit", 600))))
+                elif op == "release":
+                    self.release(int(message["port"]))
+                elif op == "rebind":
+                    self.start(self.rebind())
                 elif op == "status":
                     self.guest.status(self.client_connections(), self.server_state.total_requests)
             if self.guest.reader.eof:
@@ -319,8 +323,8 @@ def make_server_class() -> Any:
             return sum(1 for one in self.server_state.connections if getattr(one, "client", None))
 
         async def accept(self, fds: list[int]) -> None:
-            """Serve the shared listening sockets."""
-            if self.guest.phase in ("draining", "accepting"):
+            """Serve the shared listening sockets, those of an earlier ``accept`` too (a change of ports)."""
+            if self.guest.phase == "draining":
                 for fd in fds:
                     os.close(fd)
                 return
@@ -334,7 +338,23 @@ def make_server_class() -> Any:
             self.guest.phase = "accepting"
             self.guest.tell("accepting")
 
+        def release(self, port: int) -> None:
+            """Stop accepting on one port; its connections go on."""
+            for server in list(self.shared):
+                if any(sock.getsockname()[1] == port for sock in server.sockets):
+                    server.close()
+                    self.shared.remove(server)
+                    self.servers.remove(server)
+
+        async def rebind(self) -> None:
+            """Make the private socket anew: somebody removed the folder that it was in."""
+            with contextlib.suppress(OSError):
+                private = private_socket(self.guest.spec["socket"])
+                server = await asyncio.get_running_loop().create_server(self.protocol, sock=private)
+                self.servers.append(server)
+
         def protocol(self) -> Any:
+            self.guest.counters["accepted"] = self.guest.counters.get("accepted", 0) + 1
             return self.config.http_protocol_class(
                 config=self.config, server_state=self.server_state, app_state=self.lifespan.state
             )

@@ -312,9 +312,9 @@ def test_processes_that_die_soon_end_in_a_crash_loop_with_a_bounded_number_of_st
         w.advance(lifetime or 0.01)
         for generation in list(w.pids):
             w.reap(generation, 1, "boom")
-        deadline = core.next_deadline(w.proxy)
-        if deadline:
-            w.now = max(w.now, min(deadline, end))
+        retry = w.proxy.failure.retry_at
+        if retry:
+            w.now = max(w.now, min(retry, end))
             w.feed(Tick())
     assert core.public_state(w.proxy, w.now) in ("crash-loop", "starting")
     assert any(a.kind == "crash-loop" for a in w.announced)

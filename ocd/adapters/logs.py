@@ -1,0 +1,184 @@
+"""Log files that cannot fill the disk and cannot stop anybody: bounded rotation, a hard cap, degradation.
+
+A write that fails (disk full, read-only folder, folder gone) is counted and reported once through ``on_trouble``;
+the next one tries again. Lines are kept in memory too, so that ``occtl logs`` has something to show meanwhile.
+"""
+
+import collections
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ocd.adapters.mask import mask
+
+_TAIL_LINES = 400
+_LONGEST_LINE = 16 * 1024
+
+
+class LogFile:
+    """An append-only file of JSON lines with rotation: ``name.log``, ``name.log.1`` … up to ``keep``.
+
+    ``max_bytes`` bounds each file, so all of them together never exceed ``max_bytes * (keep + 1)``.
+    """
+
+    def __init__(self, path: Path, max_bytes: int, keep: int, on_trouble: Callable[[str], None]) -> None:
+        self.path = path
+        self.max_bytes = max_bytes
+        self.keep = keep
+        self.on_trouble = on_trouble
+        self.lost = 0
+        self.degraded = ""
+        self.tail: collections.deque[str] = collections.deque(maxlen=_TAIL_LINES)
+        self.listeners: list[Callable[[str], None]] = []
+        self._fd = -1
+        self._size = 0
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Append one record; never raises for reasons of the disk."""
+        line = json.dumps(record, ensure_ascii=False, separators=(",", ":"), default=str)
+        self.tail.append(line)
+        for listener in list(self.listeners):
+            listener(line)
+        data = line.encode("utf-8", "backslashreplace") + b"\n"
+        try:
+            self._append(data)
+        except OSError as error:
+            self._close()
+            self.lost += 1
+            reason = error.strerror or str(error)
+            if reason != self.degraded:
+                self.degraded = reason
+                self.on_trouble(f"{self.path.name}: {reason}; lines are kept in memory only")
+        else:
+            self.degraded = ""
+
+    def _append(self, data: bytes) -> None:
+        if self._fd >= 0 and self._size + len(data) > self.max_bytes:
+            self._rotate()
+        if self._fd < 0:
+            self._open()
+        if self.lost:
+            note = json.dumps({"time": time.time(), "text": f"[ocd: {self.lost} lines could not be written here]"})
+            os.write(self._fd, note.encode() + b"\n")
+            self.lost = 0
+        done = os.write(self._fd, data)
+        self._size += done
+        if done != len(data):
+            # A torn line at the end of a full disk: end it, so that the next one is whole again.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, self._size - done)
+            raise OSError(28, "no space left on the device")
+
+    def _open(self) -> None:
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._fd = os.open(self.path, flags, 0o600)
+        self._size = os.fstat(self._fd).st_size
+        if self._size > self.max_bytes:
+            self._rotate()
+            self._open()
+
+    def _rotate(self) -> None:
+        self._close()
+        for number in range(self.keep, 0, -1):
+            source = self._numbered(number - 1)
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(source, self._numbered(number))
+        if self.keep == 0:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path)
+
+    def _numbered(self, number: int) -> Path:
+        return self.path if number == 0 else self.path.with_name(f"{self.path.name}.{number}")
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):
+                os.close(self._fd)
+            self._fd = -1
+
+    def close(self) -> None:
+        self._close()
+
+    def reopen_if_moved(self) -> None:
+        """Follow when somebody removed or moved the file under us."""
+        if self._fd < 0:
+            return
+        try:
+            same = os.stat(self.path).st_ino == os.fstat(self._fd).st_ino
+        except OSError:
+            same = False
+        if not same:
+            self._close()
+
+    def last(self, lines: int) -> list[str]:
+        """The last ``lines`` lines: from the files, or from memory while the files cannot be read."""
+        if lines <= 0:
+            return []
+        found: collections.deque[str] = collections.deque(maxlen=lines)
+        try:
+            for number in range(self.keep, -1, -1):
+                with contextlib.suppress(FileNotFoundError):
+                    found.extend(_lines(self._numbered(number), lines))
+        except OSError:
+            return list(self.tail)[-lines:]
+        return list(found) if found else list(self.tail)[-lines:]
+
+
+def _lines(path: Path, lines: int) -> Iterator[str]:
+    with open(path, "rb") as file:
+        file.seek(0, os.SEEK_END)
+        file.seek(max(0, file.tell() - max(65536, lines * 512)))
+        for raw in collections.deque(file, maxlen=lines):
+            yield raw.decode("utf-8", "replace").rstrip("\n")
+
+
+class Capture:
+    """One output stream of a guest, cut into lines, masked, and bounded in what it may cost.
+
+    ``feed`` takes raw bytes as they come from the pipe. More than ``per_second`` bytes are counted and dropped: a
+    proxy that writes without end costs neither the disk nor the daemon.
+    """
+
+    def __init__(self, emit: Callable[[str], None], per_second: int = 1024 * 1024) -> None:
+        self.emit = emit
+        self.per_second = per_second
+        self._rest = b""
+        self._second = 0
+        self._spent = 0
+        self._dropped = 0
+
+    def feed(self, data: bytes, now: float) -> None:
+        second = int(now)
+        if second != self._second:
+            self._second, self._spent = second, 0
+            self._say_dropped()
+        self._spent += len(data)
+        if self._spent > self.per_second:
+            self._dropped += len(data)
+            self._rest = b""
+            return
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > _LONGEST_LINE:
+            whole.append(self._rest)
+            self._rest = b""
+        for line in whole:
+            text = line[:_LONGEST_LINE].decode("utf-8", "replace").rstrip("\r")
+            if text.strip():
+                self.emit(mask(text))
+
+    def end(self) -> None:
+        """The stream is over: what stands without a line end is a line too."""
+        self._say_dropped()
+        if self._rest.strip():
+            self.emit(mask(self._rest[:_LONGEST_LINE].decode("utf-8", "replace")))
+        self._rest = b""
+
+    def _say_dropped(self) -> None:
+        if self._dropped:
+            self.emit(f"[ocd: {self._dropped} bytes of output were dropped here, it came too fast]")
+            self._dropped = 0

@@ -1,0 +1,133 @@
+"""Who listens on a port. Looks before binding: a more specific bind succeeds beside a wildcard one on some systems.
+
+Linux: ``/proc/net/tcp`` and ``tcp6`` name every listening socket with its owner, also those of other users;
+which process holds it is known for our own processes only (root: for all). Elsewhere psutil's view, which on macOS
+covers our own processes; a socket that cannot be seen shows itself when binding fails.
+"""
+
+import contextlib
+import ipaddress
+import os
+import pwd
+import sys
+from dataclasses import dataclass
+
+import psutil
+
+from ocd.core.proxy import Holder
+
+_LISTEN = "0A"
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A listening TCP socket: address, the owner's uid and the kernel's inode number."""
+
+    address: str
+    uid: int
+    inode: int
+
+
+def parse_proc_net(text: str, port: int) -> list[Listener]:
+    """The listeners on ``port`` in the text of ``/proc/net/tcp`` or ``tcp6`` (proc(5)); bad lines are passed over."""
+    found = []
+    for line in text.splitlines()[1:]:
+        words = line.split()
+        if len(words) < 10 or words[3] != _LISTEN:
+            continue
+        host, _, number = words[1].rpartition(":")
+        with contextlib.suppress(ValueError):
+            if int(number, 16) == port:
+                found.append(Listener(_address(host), int(words[7]), int(words[9])))
+    return found
+
+
+def _address(text: str) -> str:
+    """An address as the kernel prints it: 32-bit words in the machine's byte order."""
+    raw = bytes.fromhex(text)
+    if sys.byteorder == "little":
+        raw = b"".join(raw[i : i + 4][::-1] for i in range(0, len(raw), 4))
+    return str(ipaddress.ip_address(raw))
+
+
+def busy(port: int) -> bool:
+    """Whether anybody listens on ``port``, on any address. Cheap: asked several times a second while blocked."""
+    if sys.platform.startswith("linux"):
+        return bool(_linux(port))
+    return _other(port) is not None
+
+
+def holder(port: int) -> Holder | None:
+    """Who listens on ``port``, on any address, or None. The caller does not listen there itself."""
+    if not sys.platform.startswith("linux"):
+        return _other(port)
+    listeners = _linux(port)
+    if not listeners:
+        return None
+    first = listeners[0]
+    pid = _owner(first.inode)
+    return _describe(pid, f"{_shown(first.address)}:{port}", _user(first.uid))
+
+
+def _linux(port: int) -> list[Listener]:
+    found = []
+    for name in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError), open(f"/proc/net/{name}", encoding="ascii") as file:
+            found += parse_proc_net(file.read(), port)
+    return found
+
+
+def _owner(inode: int) -> int | None:
+    wanted = f"socket:[{inode}]"
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            for fd in os.listdir(f"/proc/{name}/fd"):
+                with contextlib.suppress(OSError):
+                    if os.readlink(f"/proc/{name}/fd/{fd}") == wanted:
+                        return int(name)
+    return None
+
+
+def _other(port: int) -> Holder | None:
+    with contextlib.suppress(psutil.Error):
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+                return _describe(connection.pid, f"{_shown(connection.laddr.ip)}:{port}", "")
+        return None
+    # Without root, macOS shows sockets of our own processes only, one process at a time.
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            for connection in process.net_connections("tcp"):
+                if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+                    return _describe(process.pid, f"{_shown(connection.laddr.ip)}:{port}", "")
+    return None
+
+
+def _describe(pid: int | None, address: str, user: str) -> Holder:
+    command, since = "", None
+    if pid is not None:
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(pid)
+            user = process.username()
+            since = process.create_time()
+            command = " ".join(process.cmdline())[:300] or process.name()
+    return Holder(pid=pid, user=user, command=_without_secrets(command), since=since, address=address)
+
+
+def _without_secrets(command: str) -> str:
+    from ocd.adapters.mask import mask
+
+    return mask(command)
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _shown(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
