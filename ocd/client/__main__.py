@@ -155,7 +155,7 @@ def find_claude(environ: "Mapping[bytes, bytes]") -> bytes:
         raise OcdError(
             f"OPENCLAUDE_CLAUDE={os.fsdecode(explicit)} cannot be used",
             "it is openclaude itself"
-            if os.path.exists(explicit) and _is_launcher(explicit)
+            if os.path.isfile(explicit) and _is_launcher(explicit)
             else "there is no executable file of that name",
             "Correct it, or unset it to use the claude on your PATH",
             exit_code=EX_UNAVAILABLE,
@@ -386,7 +386,7 @@ class _ProgressLine:
             return
         self.erase()
         try:
-            width = os.get_terminal_size(2).columns
+            width = os.get_terminal_size(2).columns or 80
         except OSError:
             width = 80
         self._text = text

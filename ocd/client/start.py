@@ -208,9 +208,12 @@ def _command() -> tuple[list[str], dict[str, str]]:
     """The daemon's command line and environment: the ``ocd`` beside openclaude, else ``python -m ocd``."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_PASSED)}
     environ["OCD_DETACHED"] = "1"
-    beside = os.path.join(os.path.dirname(os.path.realpath(sys.argv[0])), "ocd")
-    if os.path.isfile(beside) and os.access(beside, os.X_OK):
-        return [beside], environ
+    # Under `python -c` there is no such folder, and the current one is not to be trusted.
+    if os.sep in sys.argv[0]:
+        for own in (os.path.abspath(sys.argv[0]), os.path.realpath(sys.argv[0])):
+            beside = os.path.join(os.path.dirname(own), "ocd")
+            if os.path.isfile(beside) and os.access(beside, os.X_OK):
+                return [beside], environ
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     environ["PYTHONPATH"] = os.pathsep.join(filter(None, [package, environ.get("PYTHONPATH", "")]))
     return [sys.executable, "-m", "ocd"], environ
