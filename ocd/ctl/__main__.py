@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from ocd.ctl.screen import ReaderGone
 from ocd.errors import EX_OK, EX_OSERR, EX_USAGE, OcdError
 
 #: 128 + SIGINT and 128 + SIGPIPE, as a shell reports a command that such a signal ended
@@ -23,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _run(args)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:
+    except (ReaderGone, BrokenPipeError):
         # Whoever read us has enough. Python flushes once more at exit: give it somewhere to write to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EX_BROKEN_PIPE
@@ -52,8 +53,6 @@ def _run(args: list[str]) -> int:
             said = OcdError(error.format_message(), exit_code=EX_USAGE, code="usage")
             screen.out_json(screen.error_object(said))
         return EX_USAGE
-    except BrokenPipeError:
-        raise
     except OSError as error:
         found = OcdError(
             "The operating system refused",

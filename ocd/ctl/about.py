@@ -42,7 +42,8 @@ def version(as_json: bool) -> int:
         return EX_OK
     screen.out(f"occtl    {__version__}")
     screen.out(f"ocd      {screen.plain(running.version) if running else 'not running'}")
-    screen.out(f"LiteLLM  {screen.plain(running.litellm) or 'unknown' if running else 'unknown while ocd is not running'}")
+    unknown = "unknown" if running else "unknown while ocd is not running"
+    screen.out(f"LiteLLM  {screen.plain(running.litellm if running else '') or unknown}")
     if remark:
         screen.note(screen.plain(remark))
     return EX_OK

@@ -1,5 +1,6 @@
 """The command itself: the table of verbs, each loaded when it is asked for, and the global options."""
 
+import difflib
 import importlib
 from typing import Any
 
@@ -9,8 +10,8 @@ from ocd import __version__
 from ocd.ctl import screen
 from ocd.ctl.options import examples
 
-#: heading in ``--help`` → verb → module of ``ocd.ctl``. The module has a click command of the verb's name
-#: (``for_`` where Python keeps the word). A new verb is one row here and one function there.
+#: heading in ``--help`` → verb → module of ``ocd.ctl``, which has a click command of the verb's name.
+#: A new verb is one row here and one function there.
 VERBS: dict[str, dict[str, str]] = {
     "Look": {
         "status": "status",
@@ -48,6 +49,16 @@ class Verbs(click.Group):
                 return found
         return None
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        verbs = self.list_commands(ctx)
+        if args and args[0] not in verbs and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], verbs, 1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            ctx.fail(f"There is no command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for heading, verbs in VERBS.items():
             rows = []
@@ -80,7 +91,12 @@ def _no_color(ctx: click.Context, param: click.Parameter, value: bool) -> Any:
 )
 @click.version_option(__version__, "--version", "-V", prog_name="occtl", message="%(prog)s %(version)s")
 @click.option(
-    "--no-color", is_flag=True, expose_value=False, is_eager=True, callback=_no_color, help="No colours (also NO_COLOR)."
+    "--no-color",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_no_color,
+    help="No colours (also NO_COLOR).",
 )
 def cli() -> None:
     """The hand on ocd, the supervisor of two LiteLLM proxies behind Claude Code."""

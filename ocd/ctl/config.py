@@ -45,7 +45,7 @@ def path(file: str | None, as_json: bool) -> int:
 @config.command()
 @json_option
 def show(as_json: bool) -> int:
-    """Print all settings in force: those of the running daemon, else those that the files give. Secrets are hidden."""
+    """Print the settings in force: the running daemon's, else what the files give. Secrets are hidden."""
     found, where = _settings()
     if as_json:
         screen.out_json(found)
@@ -58,7 +58,9 @@ def show(as_json: bool) -> int:
     return EX_OK
 
 
-@config.command(epilog=examples("occtl config check", "occtl config check --fix", "occtl config check --json"))
+@config.command(
+    epilog=examples("occtl config check", "occtl config check --fix", "occtl config check --json")
+)
 @json_option
 @click.option("--fix", "mend", is_flag=True, help="Correct in the files what can be corrected mechanically.")
 def check(as_json: bool, mend: bool) -> int:
@@ -70,7 +72,9 @@ def check(as_json: bool, mend: bool) -> int:
     findings = _findings()
     errors = sum(finding.severity == "error" for finding in findings)
     if as_json:
-        screen.out_json({"ok": not errors, "fixed": fixed, "findings": [finding.as_dict() for finding in findings]})
+        screen.out_json(
+            {"ok": not errors, "fixed": fixed, "findings": [finding.as_dict() for finding in findings]}
+        )
         return EX_CONFIG if errors else EX_OK
     for change in fixed:
         screen.out(f"fixed: {screen.plain(change)}")
@@ -101,12 +105,16 @@ def edit(file: str) -> int:
             code="no-editor",
         ) from None
     if done:
-        raise OcdError(f"The editor {editor} ended with {done}", exit_code=EX_UNAVAILABLE, code="editor-failed")
+        raise OcdError(
+            f"The editor {editor} ended with {done}", exit_code=EX_UNAVAILABLE, code="editor-failed"
+        )
     findings = _findings()
     for finding in findings:
         screen.out(finding_line(finding))
     if any(finding.severity == "error" for finding in findings):
-        screen.note("Until this is corrected, proxies that serve go on with the configuration that they have.")
+        screen.note(
+            "Until this is corrected, proxies that serve go on with the configuration that they have."
+        )
         return EX_CONFIG
     if is_running():
         screen.note("Run `occtl reload` to see it take effect.")
@@ -197,7 +205,10 @@ def _settings() -> "tuple[ConfigReply, str]":
 def _toml(section: dict[str, Any], path: str = "") -> list[str]:
     """``section`` as TOML: plain keys, then sections below it."""
     lines = [f"{name} = {_value(value)}" for name, value in section.items() if not _is_section(value)]
-    lines = [line if not line.endswith("= null") else f"#{line.removesuffix('= null')}= (not set)" for line in lines]
+    lines = [
+        line if not line.endswith("= null") else f"#{line.removesuffix('= null')}= (not set)"
+        for line in lines
+    ]
     if path and lines:
         lines = ["", f"[{path}]", *lines]
     for name, value in section.items():
@@ -213,4 +224,3 @@ def _is_section(value: Any) -> bool:
 def _value(value: Any) -> str:
     # JSON's texts, numbers, booleans and lists are TOML's too; an empty table is {} in both.
     return json.dumps(value, ensure_ascii=False)
-

@@ -45,8 +45,8 @@ class NotRunning(OcdError):
 def find_socket(connect_seconds: float = QUICK) -> str:
     """The path of the control socket on which this user's daemon listens.
 
-    Raises NotRunning when none does, OcdError with exit 77 when the folder, the socket or the process behind it
-    belongs to somebody else: such a socket is never spoken to.
+    Raises NotRunning when none does, OcdError with exit 77 when the folder, the socket or the process behind
+    it belongs to somebody else: such a socket is never spoken to.
     """
     foreign: OcdError | None = None
     folders = paths.runtime_dirs()
@@ -132,7 +132,7 @@ def is_running() -> bool:
 
 
 class Daemon:
-    """An open line to the running daemon; use it in a ``with`` block. Raises NotRunning and its like at once."""
+    """An open line to the running daemon; use it in a ``with`` block. Raises like ``find_socket``."""
 
     def __init__(self) -> None:
         import httpx
@@ -168,7 +168,7 @@ class Daemon:
         return self._call(model, "POST", path, slow, content=content, headers=headers)
 
     def lines(self, model: "type[M]", path: str, **query: Any) -> "Iterator[M]":
-        """``GET path`` whose answer is one JSON object a line; yields each as it comes, until the daemon ends it."""
+        """``GET path``, one JSON object a line; yields each as it comes, until the daemon ends the stream."""
         import httpx
 
         timeout = httpx.Timeout(QUICK, read=None)
@@ -209,13 +209,19 @@ class Daemon:
             problem = ErrorReply.model_validate_json(reply.content, extra="ignore").error
         except ValueError:
             return self._misunderstood(f"it answered {reply.status_code} to {reply.request.url.path}")
-        return OcdError(problem.what, problem.why, problem.next, exit_code=problem.exit or 70, code=problem.code)
+        return OcdError(
+            problem.what, problem.why, problem.next, exit_code=problem.exit or 70, code=problem.code
+        )
 
     def _misunderstood(self, why: str) -> OcdError:
         other = self._other_version()
         if other:
             return OcdError(
-                f"This is occtl {__version__}, the daemon is {other}", why, CURE, exit_code=EX_PROTOCOL, code="version"
+                f"This is occtl {__version__}, the daemon is {other}",
+                why,
+                CURE,
+                exit_code=EX_PROTOCOL,
+                code="version",
             )
         return OcdError(
             "Cannot understand the daemon",

@@ -26,7 +26,9 @@ _lines_option = click.option(
 _follow_option = click.option("-f", "--follow", is_flag=True, help="Go on until Ctrl-C.")
 
 
-@click.command(epilog=examples("occtl logs", "occtl logs bedrock -f", "occtl logs main -n 1000 --json | jq -r .text"))
+@click.command(
+    epilog=examples("occtl logs", "occtl logs bedrock -f", "occtl logs main -n 1000 --json | jq -r .text")
+)
 @proxy_argument
 @_follow_option
 @_lines_option
@@ -53,7 +55,9 @@ def logs(name: str | None, follow: bool, lines: int, as_json: bool) -> int:
     return _ended() if follow else EX_OK
 
 
-@click.command(epilog=examples("occtl events -n 20", "occtl events -f", "occtl events -f --json | jq -r .kind"))
+@click.command(
+    epilog=examples("occtl events -n 20", "occtl events -f", "occtl events -f --json | jq -r .kind")
+)
 @_follow_option
 @_lines_option
 @json_option
@@ -75,7 +79,7 @@ def _ended() -> int:
 
 
 def _merged(streams: "list[Iterator[LogLine]]", past: int) -> "Iterator[LogLine]":
-    """The lines of several streams as they come; what was there before is sorted and cut to ``past`` lines."""
+    """The lines of several streams as they come; those from before are sorted and cut to ``past``."""
     mixed: queue.SimpleQueue[LogLine | OcdError | None] = queue.SimpleQueue()
 
     def pump(stream: "Iterator[LogLine]") -> None:
@@ -141,8 +145,8 @@ def _event_line(event: "Event") -> None:
     kind = screen.plain(event.kind)
     shade = _EVENT_COLORS.get(event.kind) if dim else None
     shown = f"\x1b[{shade}m{kind:<18}{end}" if shade else f"{kind:<18}"
-    line = f"{dim}{screen.clock(event.time)}{end} {color}{screen.plain(who):<10}{end} {shown} {screen.plain(event.text)}"
-    screen.out(line.rstrip())
+    head = f"{dim}{screen.clock(event.time)}{end} {color}{screen.plain(who):<10}{end}"
+    screen.out(f"{head} {shown} {screen.plain(event.text)}".rstrip())
 
 
 def _colors(proxy: str) -> tuple[str, str, str]:
@@ -150,5 +154,3 @@ def _colors(proxy: str) -> tuple[str, str, str]:
     if not screen.colors(sys.stdout):
         return "", "", ""
     return "\x1b[2m", {"main": "\x1b[36m", "bedrock": "\x1b[35m"}.get(proxy, "\x1b[34m"), "\x1b[0m"
-
-

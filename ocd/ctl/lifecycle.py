@@ -27,26 +27,31 @@ _STUCK = ("blocked", "crash-loop")
 @proxy_argument
 @json_option
 @click.option(
-    "--timeout", type=click.FloatRange(min=0), default=120.0, show_default=True, help="Seconds to wait for ready."
+    "--timeout",
+    type=click.FloatRange(min=0),
+    default=120.0,
+    show_default=True,
+    help="Seconds to wait for ready.",
 )
 def start(name: str | None, as_json: bool, timeout: float) -> int:
-    """Start the daemon if need be, then one proxy or all, and wait until they are ready."""
+    """Start one proxy or all, and the daemon if need be; wait until they are ready."""
     from ocd.wire.messages import Outcome
 
     deadline = time.monotonic() + timeout
     woke = _ensure_daemon(name)
     with Daemon() as daemon:
-        names = select(_status(daemon), name)
+        status = _status(daemon)
+        names = select(status, name)
         said = {}
         changed = woke
         failed: Outcome | None = None
         for one in names:
-            state = _status(daemon).proxies[one]
-            if state.wanted == "up" and state.state in ("ready", "idle"):
+            proxy = status.proxies[one]
+            if proxy.wanted == "up" and proxy.state in ("ready", "idle"):
                 said[one] = "already running" if not woke else "ready"
                 continue
             changed = True
-            if state.wanted != "up" or state.state in ("stopped", "backoff", *_STUCK):
+            if proxy.wanted != "up" or proxy.state in ("stopped", "backoff", *_STUCK):
                 with screen.progress(f"Starting {one}…"):
                     outcome = daemon.post(Outcome, f"/v1/proxies/{one}/start")
                 if not outcome.ok:
@@ -58,7 +63,9 @@ def start(name: str | None, as_json: bool, timeout: float) -> int:
     return report(Outcome(ok=error is None, changed=changed, proxies=said), as_json, error)
 
 
-@click.command(epilog=examples("occtl stop bedrock", "occtl stop          end the daemon and everything it runs"))
+@click.command(
+    epilog=examples("occtl stop bedrock", "occtl stop          end the daemon and everything it runs")
+)
 @proxy_argument
 @json_option
 @click.option(
@@ -95,20 +102,23 @@ def stop(name: str | None, as_json: bool, timeout: float) -> int:
 @proxy_argument
 @json_option
 def restart(name: str | None, as_json: bool) -> int:
-    """Replace one proxy's process or all, without refusing a request; starts the daemon if it is not running."""
+    """Replace one proxy's process, or each one's, without refusing a request.
+
+    Starts the daemon if it is not running.
+    """
     from ocd.wire.messages import Outcome
 
     if not is_running():
         context = click.get_current_context()
         return int(context.invoke(start, name=name, as_json=as_json, timeout=120.0))
-    total = Outcome(ok=True)
+    total = Outcome(ok=True, proxies={})
     failed: Outcome | None = None
     with Daemon() as daemon:
         for one in select(_status(daemon), name):
             with screen.progress(f"Restarting {one}…"):
                 outcome = daemon.post(Outcome, f"/v1/proxies/{one}/restart")
-            word = outcome.proxies.get(one) or ("restarted" if outcome.ok else outcome.reason or "not restarted")
-            total.proxies[one] = word
+            otherwise = "restarted" if outcome.ok else outcome.reason or "not restarted"
+            total.proxies[one] = outcome.proxies.get(one) or otherwise
             total.changed = total.changed or outcome.changed
             total.problems += outcome.problems
             if not outcome.ok:
@@ -119,12 +129,12 @@ def restart(name: str | None, as_json: bool) -> int:
 
 
 def known(name: str) -> None:
-    """Raises OcdError, exit 64, when no proxy of this product is called ``name``; for use without a daemon."""
+    """Raises OcdError, exit 64, when no proxy can be called ``name``; for use without a daemon."""
     _one_of(name, PROXIES)
 
 
 def select(status: "Status", name: str | None) -> list[str]:
-    """The proxies that a verb is about: the named one, or all. Raises OcdError, exit 64, for an unknown name."""
+    """The proxies that a verb is about: the named one, or all. Raises OcdError, exit 64, for another name."""
     if name is None:
         return list(status.proxies)
     _one_of(name, status.proxies)
@@ -231,7 +241,8 @@ def wait_until_ready(
 def _end_daemon(daemon: Daemon, as_json: bool, timeout: float) -> int:
     """POST /v1/shutdown, then wait until the keeper's process is gone.
 
-    By process, not by socket: where a service manager holds the socket, a look at it would start the daemon again.
+    By process, not by socket: where a service manager holds the socket, a look at it would start the daemon
+    again.
     """
     from ocd.wire.messages import Outcome
 
@@ -252,8 +263,10 @@ def _end_daemon(daemon: Daemon, as_json: bool, timeout: float) -> int:
                     exit_code=EX_TEMPFAIL,
                     code="timeout",
                 )
-                return report(Outcome(ok=False, changed=True), as_json, error)
-            progress.say(f"Stopping: finishing what is being answered ({screen.duration(time.monotonic() - begun)})…")
+                return report(Outcome(ok=False, changed=True, proxies={}), as_json, error)
+            progress.say(
+                f"Stopping: finishing what is being answered ({screen.duration(time.monotonic() - begun)})…"
+            )
             _pause(_LOOK)
     outcome.changed = True
     outcome.reason = "stopped"

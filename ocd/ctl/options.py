@@ -15,13 +15,17 @@ PROXIES = {"main": "Claude's plan, to Anthropic", "bedrock": "AWS credentials, t
 STATES = ("stopped", "starting", "ready", "draining", "backoff", "crash-loop", "blocked", "idle")
 
 
-class ProxyName(click.ParamType):
+class ProxyName(click.ParamType[str]):
     """A proxy's name. The daemon decides which exist; this completes those that are known."""
 
     name = "name"
 
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        return [CompletionItem(name, help=text) for name, text in PROXIES.items() if name.startswith(incomplete)]
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return [
+            CompletionItem(name, help=text) for name, text in PROXIES.items() if name.startswith(incomplete)
+        ]
 
 
 def proxy_argument(function: F) -> F:

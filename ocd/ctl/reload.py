@@ -14,10 +14,10 @@ from ocd.errors import EX_CONFIG
 @json_option
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
 def reload(name: str | None, as_json: bool, dry_run: bool) -> int:
-    """Read the configuration again and replace the proxies that it changes; waits for the outcome.
+    """Read the configuration again and replace what it changes.
 
-    A configuration that is wrong or does not boot changes nothing: the old one serves on, the reason is printed,
-    and the exit code is 78.
+    Waits for the outcome. A configuration that is wrong or does not boot changes nothing: the old one serves
+    on, the reason is printed, and the exit code is 78.
     """
     from ocd.wire.messages import Outcome, ReloadRequest
 
@@ -27,4 +27,5 @@ def reload(name: str | None, as_json: bool, dry_run: bool) -> int:
         if not outcome.changed and not outcome.reason and not outcome.proxies:
             outcome.reason = "nothing has changed"
         return report(outcome, as_json)
-    return report(outcome, as_json, screen.outcome_error(outcome, "The new configuration is not serving", EX_CONFIG))
+    error = screen.outcome_error(outcome, "The new configuration is not serving", EX_CONFIG)
+    return report(outcome, as_json, error)

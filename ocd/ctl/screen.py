@@ -1,4 +1,4 @@
-"""What people and programs see: words for times and sizes, colours, tables, errors. rich is imported at need."""
+"""What people and programs see: words for times and sizes, colours, tables, errors. rich only at need."""
 
 import json
 import os
@@ -33,6 +33,10 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
 #: set by ``--no-color``; the environment's wishes are asked each time
 _no_color = False
+
+
+class ReaderGone(Exception):
+    """Whoever read our standard output has enough (click would make exit code 1 of the BrokenPipeError)."""
 
 
 def forbid_color(forbid: bool = True) -> None:
@@ -92,7 +96,7 @@ def home(path: str) -> str:
 
 
 def console(stream: IO[str] | None = None) -> "Console":
-    """A rich console on ``stream`` (default: standard output) that keeps to NO_COLOR, dumb terminals and pipes."""
+    """A rich console on ``stream`` (default: standard output); minds NO_COLOR, dumb terminals and pipes."""
     from rich.console import Console
 
     stream = stream or sys.stdout
@@ -110,13 +114,15 @@ def console(stream: IO[str] | None = None) -> "Console":
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence[Sequence[str]] = ()) -> Any:
-    """A rich table without lines. ``styles`` has a style (or "") per cell; columns named ``>x`` are right-aligned."""
+    """A rich table without lines. ``styles`` has one (or "") per cell; ``>x`` is a right-aligned column x."""
     from rich.table import Table
     from rich.text import Text
 
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
-        made.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", no_wrap=True)
+        made.add_column(
+            column.lstrip(">"), justify="right" if column.startswith(">") else "left", no_wrap=True
+        )
     for number, row in enumerate(rows):
         of = styles[number] if styles else [""] * len(row)
         made.add_row(*(Text(cell, style) for cell, style in zip(row, of, strict=True)))
@@ -125,14 +131,26 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequenc
 
 def out(text: str = "") -> None:
     """One line to standard output, now: a reader of a pipe must not wait for a full buffer."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise ReaderGone from None
 
 
 def note(text: str) -> None:
     """One line to standard error."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
+
+
+def print_rich(shown: Any) -> None:
+    """Something of rich's to standard output, without the blanks that rich pads lines with."""
+    made = console()
+    with made.capture() as captured:
+        made.print(shown)
+    for line in captured.get().splitlines():
+        out(line.rstrip())
 
 
 def out_json(value: "Message | dict[str, Any] | list[Any]", *, lines: bool = False) -> None:
@@ -145,7 +163,7 @@ def out_json(value: "Message | dict[str, Any] | list[Any]", *, lines: bool = Fal
 
 @contextmanager
 def progress(text: str) -> Iterator["Progress"]:
-    """A spinner with ``text`` on standard error while the block runs; nothing at all unless that is a terminal."""
+    """A spinner with ``text`` on standard error while the block runs; nothing unless that is a terminal."""
     if not is_terminal(sys.stderr):
         yield Progress(None)
         return
@@ -209,7 +227,9 @@ def outcome_error(outcome: "Outcome", what: str, default_exit: int) -> OcdError:
     """The error that a failed outcome stands for; ``what`` says what did not work."""
     first = outcome.problems[0] if outcome.problems else None
     if first and not outcome.reason:
-        return OcdError(first.what, first.why, first.next, exit_code=first.exit or default_exit, code=first.code)
+        return OcdError(
+            first.what, first.why, first.next, exit_code=first.exit or default_exit, code=first.code
+        )
     return OcdError(
         what,
         outcome.reason,

@@ -1,6 +1,5 @@
 """``occtl selftest``: a private second stack with stand-in upstreams, and which credential went where."""
 
-import asyncio
 from typing import Any
 
 import click
@@ -11,7 +10,7 @@ from ocd.errors import EX_OK
 
 EX_FAILED = 1
 
-_COLUMNS = ("slot", "kind", "model", "upstream", "credential", "canary", "result")
+_STYLES = {"ok": "green", "FAILED": "bold red", "failed": "bold red"}
 
 
 @click.command()
@@ -19,10 +18,13 @@ _COLUMNS = ("slot", "kind", "model", "upstream", "credential", "canary", "result
 def selftest(as_json: bool) -> int:
     """Show which slot reaches which upstream with which credential. Needs no account and no running daemon.
 
-    Boots a private second stack from your own two LiteLLM files, with stand-ins for Anthropic and Bedrock, and
-    sends a request for every slot, streaming and plain, with a canary for a token. It runs beside a live daemon
-    without touching it. Ends with 1 when a request fails or the canary is seen anywhere but at Anthropic.
+    Boots a private second stack from your own two LiteLLM files, with stand-ins for Anthropic and Bedrock,
+    and sends a request for every slot, streaming and plain, with a canary for a token. It runs beside a live
+    daemon without touching it. Ends with 1 when a request fails or the canary is seen anywhere but at
+    Anthropic.
     """
+    import asyncio
+
     from ocd.config.folders import Folders
     from ocd.config.settings import load
     from ocd.selftest.run import run
@@ -40,3 +42,23 @@ def selftest(as_json: bool) -> int:
 
 def _print(report: dict[str, Any]) -> None:
     """The rows as a table, then one sentence with the verdict."""
+    rows = report.get("rows", [])
+    if rows:
+        names = [name for name in rows[0] if not isinstance(rows[0][name], dict | list)]
+        cells = [[_cell(row.get(name)) for name in names] for row in rows]
+        styles = [[_STYLES.get(cell, "") for cell in line] for line in cells]
+        screen.print_rich(screen.table([name.replace("_", " ") for name in names], cells, styles))
+        screen.out()
+    for reason in report.get("problems", []):
+        screen.out(screen.plain(str(reason)))
+    screen.out(
+        "All as it must be: the canary was seen at Anthropic and nowhere else."
+        if report.get("ok")
+        else "Not as it must be: the rows above say where."
+    )
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "ok" if value else "FAILED"
+    return "-" if value in (None, "") else screen.plain(str(value))

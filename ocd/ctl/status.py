@@ -41,13 +41,17 @@ def is_fit(status: "Status") -> bool:
 @json_option
 @click.option("-w", "--watch", is_flag=True, help="Draw it anew until Ctrl-C; in a pipe, print each change.")
 @click.option(
-    "--every", type=click.FloatRange(min=0.1), default=1.0, show_default=True, help="Seconds between looks, with -w."
+    "--every",
+    type=click.FloatRange(min=0.1),
+    default=1.0,
+    show_default=True,
+    help="Seconds between looks, with -w.",
 )
 def status(as_json: bool, watch: bool, every: float) -> int:
     """Show both proxies: state, since, pid, port, memory, restarts.
 
-    Ends with 0 when every proxy that is wanted is ready (or idle until the next connection), with 3 when one is
-    not or the daemon does not run.
+    Ends with 0 when every proxy that is wanted is ready (or idle until the next connection), with 3 when one
+    is not or the daemon does not run.
     """
     if watch:
         _watch(as_json, every)
@@ -55,10 +59,8 @@ def status(as_json: bool, watch: bool, every: float) -> int:
     found = _ask()
     if as_json:
         screen.out_json(_object(found))
-    elif isinstance(found, OcdError):
-        screen.show_error(found)
     else:
-        _print(found, screen.console())
+        screen.print_rich(_group(found))
     return EX_OK if not isinstance(found, OcdError) and is_fit(found) else EX_NOT_READY
 
 
@@ -72,9 +74,9 @@ def _ask() -> "Status | NotRunning":
         return error
 
 
-def _object(found: "Status | NotRunning") -> dict[str, Any]:
+def _object(found: "Status | OcdError") -> dict[str, Any]:
     if isinstance(found, OcdError):
-        return {"running": False, "proxies": {}, **screen.error_object(found)}
+        return {"running": not isinstance(found, NotRunning), "proxies": {}, **screen.error_object(found)}
     return {"running": True, **found.model_dump(mode="json")}
 
 
@@ -93,18 +95,14 @@ def _watch(as_json: bool, every: float) -> None:
             except OcdError as error:
                 # A daemon that is being replaced may cut an answer off; the next look shows where it went.
                 found = error
-            if as_json and not (isinstance(found, OcdError) and not isinstance(found, NotRunning)):
-                said = _object(found)
-                if str(said) != last:
-                    last = str(said)
-                    screen.out_json(said, lines=True)
-            elif moving:
+            if moving:
                 display.update(_group(found), refresh=True)
-            elif not as_json:
-                told = str(found)
-                if told != last:
-                    last = told
-                    _print(found, screen.console())
+            elif str(found) != last:
+                last = str(found)
+                if as_json:
+                    screen.out_json(_object(found), lines=True)
+                else:
+                    screen.print_rich(_group(found))
                     screen.out()
             _pause(every)
 
@@ -114,17 +112,10 @@ def _group(found: "Status | OcdError") -> Any:
     from rich.text import Text
 
     if isinstance(found, OcdError):
-        return Group(Text(found.sentence(), "bold red"))
+        what = "ocd is not running" if isinstance(found, NotRunning) else found.what
+        return Group(Text(f"{what}: {found.why}.", "bold red"), Text(f"  next: {found.next_step}"))
     lines = [Text(text, style, overflow="fold") for text, style in remarks(found)]
     return Group(Text(headline(found), "dim"), Text(), _table(found), *([Text(), *lines] if lines else []))
-
-
-def _print(found: "Status | OcdError", console: Any) -> None:
-    # Through a string of our own: rich pads a table's lines to its width, which nobody wants in a pipe.
-    with console.capture() as captured:
-        console.print(_group(found), soft_wrap=False)
-    for line in captured.get().splitlines():
-        screen.out(line.rstrip())
 
 
 def headline(status: "Status") -> str:
@@ -164,7 +155,7 @@ def _table(status: "Status") -> Any:
 
 
 def remarks(status: "Status") -> list[tuple[str, str]]:
-    """What needs a sentence, as (line, style): reasons with their next step, refused configurations, problems."""
+    """What needs a sentence, as (line, style): reasons and what to do, refused configurations, problems."""
     found: list[tuple[str, str]] = []
     for name, proxy in status.proxies.items():
         found += _about(name, proxy)
@@ -189,13 +180,16 @@ def _about(name: str, proxy: "ProxyStatus") -> list[tuple[str, str]]:
         again = ""
         if proxy.retry_at is not None:
             again = f" Next try in {screen.duration(proxy.retry_at - time.time())}."
-        text = f"{name} is {proxy.state}: {(reason or proxy.cause or 'no reason is known').rstrip('.')}.{again}"
+        known = reason or proxy.cause or "no reason is known"
+        text = f"{name} is {proxy.state}: {known.rstrip('.')}.{again}"
         lines.append((text, "bold red" if troubled else ""))
         step = proxy.next_step or (f"occtl logs {name}" if troubled else "")
         if step:
             lines.append((f"  next: {step}", ""))
     if proxy.rejected:
-        lines.append((f"{name} serves on with its earlier configuration: {proxy.rejected.rstrip('.')}.", "bold yellow"))
+        lines.append(
+            (f"{name} serves on with its earlier configuration: {proxy.rejected.rstrip('.')}.", "bold yellow")
+        )
         lines.append(("  next: occtl config check", ""))
     return lines
 

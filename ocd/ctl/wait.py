@@ -10,10 +10,14 @@ from ocd.ctl.options import STATES, examples, json_option, proxy_argument
 from ocd.errors import EX_TEMPFAIL, OcdError
 
 
-@click.command(epilog=examples("occtl wait --for ready --timeout 60 && make demo", "occtl wait bedrock --for stopped"))
+@click.command(
+    epilog=examples("occtl wait --for ready --timeout 60 && make demo", "occtl wait bedrock --for stopped")
+)
 @proxy_argument
 @json_option
-@click.option("--for", "wanted", type=click.Choice(STATES), default="ready", show_default=True, help="The state.")
+@click.option(
+    "--for", "wanted", type=click.Choice(STATES), default="ready", show_default=True, help="The state."
+)
 @click.option("--timeout", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds.")
 def wait(name: str | None, as_json: bool, wanted: str, timeout: float) -> int:
     """Wait until a proxy, or each of them, is in a state. Ends with 75 when it takes longer than the timeout.
@@ -23,7 +27,7 @@ def wait(name: str | None, as_json: bool, wanted: str, timeout: float) -> int:
     from ocd.wire.messages import Outcome, Status
 
     deadline = time.monotonic() + timeout
-    total = Outcome(ok=True)
+    total = Outcome(ok=True, proxies={})
     with screen.progress(f"Waiting for {wanted}…"):
         while True:
             try:
@@ -45,7 +49,7 @@ def wait(name: str | None, as_json: bool, wanted: str, timeout: float) -> int:
                     total = Outcome(ok=True, reason=missing.what, proxies={name: "stopped"} if name else {})
                     break
                 if time.monotonic() >= deadline:
-                    total = Outcome(ok=False, reason=missing.what)
+                    total = Outcome(ok=False, reason=missing.what, proxies={})
                     break
                 lifecycle._pause(lifecycle._LOOK)
     error = None
