@@ -192,11 +192,12 @@ _INTRODUCTION = """\
 
 Three files in the configuration folder (`occtl config path`): `ocd.toml`, `litellm.yaml` and
 `litellm-bedrock.yaml`. Where two sources name a key, the environment wins over `ocd.toml`, and that over the
-default. Lists and tables in a variable are JSON; an empty variable counts as unset. Unknown keys and values of a
-wrong kind are errors that name the line and what was expected; nothing that serves is disturbed by them.
+default. Lists and tables in a variable are JSON; an empty variable counts as unset. Unknown keys and values
+of a wrong kind are errors that name the line and what was expected; nothing that serves is disturbed by
+them.
 
-`OCD_CONFIG_DIR` names another configuration folder, `OCD_RUNTIME_DIR` another one for the sockets, `OCD_PREFIX`
-one folder for everything; they are no settings and stand in no file."""
+`OCD_CONFIG_DIR` names another configuration folder, `OCD_RUNTIME_DIR` another one for the sockets,
+`OCD_PREFIX` one folder for everything; they are no settings and stand in no file."""
 
 _ENDING = """\
 ## The two LiteLLM files
@@ -213,11 +214,11 @@ Both are plain LiteLLM configurations and yours: ocd reads them and never rewrit
 
 A proxy inherits nothing else from your shell; what your own callbacks need goes to `[proxies.NAME.env]`.
 
-`occtl config check` reads both files the way LiteLLM does, included files and callback modules too, and says for
-each mistake where it stands, what will happen and what to do. Before a reload the same check runs; a file with an
-error changes nothing that is serving. The files are then copied, with their includes and the Python modules
-beside them, into a snapshot from which the proxies start, so that a later half-saved file cannot take a proxy
-down. Put modules that callbacks import beside the YAML file."""
+`occtl config check` reads both files the way LiteLLM does, included files and callback modules too, and
+says for each mistake where it stands, what will happen and what to do. Before a reload the same check runs;
+a file with an error changes nothing that is serving. The files are then copied, with their includes and the
+Python modules beside them, into a snapshot from which the proxies start, so that a later half-saved file
+cannot take a proxy down. Put modules that callbacks import beside the YAML file."""
 
 
 #: what to show for keys without a default

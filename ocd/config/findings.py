@@ -1,9 +1,10 @@
 """What is wrong in a configuration file, for people and for programs. Standard library only."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ocd.config.edits import Edit
 from ocd.errors import EX_CONFIG, OcdError
 
 Severity = Literal["error", "warning", "note"]
@@ -18,7 +19,7 @@ class Finding:
     ``severity`` is "error" only for what will not work or gives a credential away. ``code`` is stable
     kebab-case. ``file`` is a path or an environment variable's name; ``line`` counts from 1 or is None.
     ``key`` is the dotted place in the file. ``what`` says what is wrong and what will happen, ``fix`` what to
-    do; both are sentences without a final stop. ``fixable``: ``ocd.config.fix`` can do it.
+    do; both are sentences without a final stop. ``fixable``: ``ocd.config.fix`` can do it, by ``edits``.
     """
 
     severity: Severity
@@ -29,6 +30,7 @@ class Finding:
     what: str
     fix: str = ""
     fixable: bool = False
+    edits: tuple[Edit, ...] = field(default=(), repr=False, compare=False)
 
     def sentence(self) -> str:
         """The finding on one line: ``file:line: key: what. Fix.``"""
@@ -40,8 +42,9 @@ class Finding:
         return text
 
     def as_dict(self) -> dict[str, Any]:
-        """All fields, for JSON."""
-        return asdict(self)
+        """All fields but the edits, for JSON."""
+        names = ("severity", "code", "file", "line", "key", "what", "fix", "fixable")
+        return {name: getattr(self, name) for name in names}
 
 
 def worst_first(findings: Iterable[Finding]) -> list[Finding]:

@@ -230,7 +230,8 @@ def test_every_key_is_described() -> None:
 
 
 def test_lines_survive_strings_arrays_and_comments() -> None:
-    text = 'a = """\n[x]\nb = 1\n"""\nc = [ # ]\n  1,\n]\n["q.r".s]\nd.e = \'#\' # [y]\n\n\nf = {g = 1}\n[[l]]\nm = 1\n'
+    text = 'a = """\n[x]\nb = 1\n"""\nc = [ # ]\n  1,\n]\n["q.r".s]\n'
+    text += "d.e = '#' # [y]\n\n\nf = {g = 1}\n[[l]]\nm = 1\n"
     lines = lines_of_keys(text)
     assert lines == {
         ("a",): 1, ("c",): 5, ("q.r",): 8, ("q.r", "s"): 8, ("q.r", "s", "d"): 9, ("q.r", "s", "d", "e"): 9,
