@@ -163,29 +163,16 @@ PUSHED_ENDS = (
 #: Containers of the first level whose content LiteLLM spreads into the call: their keys count as first level.
 _SPREAD = frozenset({"extra_body", "litellm_metadata", "metadata", "litellm_embedding_config", "fallbacks"})
 
-#: A body without any of these holds no pushed key: ``in`` on bytes is a hundred times cheaper than parsing.
-_NEEDLES = (
-    b'api_key"',
-    b'api_base"',
-    b'base_url"',
-    b'headers"',
-    b'"aws_',
-    b'"vertex_',
-    b'"azure_',
-    b'api_version"',
-    b'user_config"',
-    b'model_list"',
-    b'credential_name"',
-    b'_credentials"',
-    b'litellm_params"',
-    b'llm_provider"',
-    b'litellm_proxy"',
-    b'_secret_key"',
-    b'_access_key"',
-    b'_auth_token"',
+#: A body in which none of the three is found holds no pushed key. Looking costs a third of parsing, and a
+#: pattern that begins with one plain byte is searched for with memchr: every name above has an underscore,
+#: but "headers".
+_PUSHED_HINT = re.compile(
+    rb"_(?:(?:key|base|url|version|headers|config|list|name|params|provider|proxy|token|credentials)\""
+    rb'|(?<="aws_)|(?<="vertex_)|(?<="azure_))'
 )
+_HEADERS_HINT = b'"headers"'
 #: JSON may spell any letter as an escape; nobody but somebody who hides does so with printable ASCII.
-_HIDDEN = re.compile(rb"\\u00[2-7]")
+_HIDDEN_HINT = re.compile(rb"\\u00[2-7]")
 _CREDENTIAL = b"sk-ant-"
 
 
@@ -311,7 +298,7 @@ class Boundary:
                 raise _refused("host", text)
 
     def check_key(self, headers: list[tuple[bytes, bytes]]) -> None:
-        """Our own header decides where there is one; all of its values must be right, LiteLLM may take any."""
+        """Our own header decides if there is one; all its values must be right, LiteLLM may take any."""
         own = [value for name, value in headers if name.lower() == b"x-litellm-api-key"]
         given = own or [value for name, value in headers if name.lower() == b"authorization"]
         # No `all(...)`: every value is compared, so that the time says nothing.
@@ -383,10 +370,14 @@ class Boundary:
             text = "Compressed request bodies are refused, nobody could look into them. Send it plain."
             raise Refusal(415, "invalid_request_error", "encoding", text)
         credential = self.role == "bedrock" and _CREDENTIAL in body.lower()
-        # A 16- or 32-bit encoding hides every needle: parse.
-        suspect = credential or any(needle in body for needle in _NEEDLES) or b"\x00" in body[:4]
-        if not suspect and b"\\u00" in body:
-            suspect = _HIDDEN.search(body) is not None
+        suspect = (
+            credential
+            or _PUSHED_HINT.search(body) is not None
+            or _HEADERS_HINT in body
+            or _HIDDEN_HINT.search(body) is not None
+            # A 16- or 32-bit encoding would hide all of them.
+            or b"\x00" in body[:4]
+        )
         kind = _all(headers, b"content-type")
         # Which types LiteLLM takes for a form, and which for JSON, changed over its versions: look at both.
         form = b"form" in kind
@@ -411,8 +402,8 @@ class Boundary:
         self.check_names((name for name, _value in pairs), "body")
         for name, value in pairs:
             if self.role == "bedrock" and (_text_credential(name) or _text_credential(value)):
-                shown = name if not _text_credential(name) else "(name)"
-                raise _credential(f"body {inside}{_plain(shown)}")
+                shown = _plain(name) if not _text_credential(name) else "(name)"
+                raise _credential(f"body {inside}{shown}")
             if not inside and name in _SPREAD:
                 for one in value if type(value) is list else [value]:
                     if isinstance(one, _Pairs):

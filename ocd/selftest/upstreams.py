@@ -1,4 +1,4 @@
-"""Stand-ins for Anthropic's Messages API and AWS's Bedrock Runtime, on loopback alone; every request is recorded.
+"""Stand-ins for Anthropic's Messages API and AWS's Bedrock Runtime, on loopback alone; all is recorded.
 
 In a program: ``async with Upstreams() as up: …``, or ``with in_thread() as up: …`` beside blocking code. As a
 process: ``python -m ocd.selftest.upstreams --json`` prints one line with its addresses; ``/_control`` on
