@@ -134,7 +134,6 @@ def finding_line(finding: "Finding") -> str:
 
 def _findings() -> "list[Finding]":
     """Everything that the checks say, worst first; a settings file that does not load is a finding too."""
-    from ocd.config import check as checks
     from ocd.config.findings import ConfigError, worst_first
     from ocd.config.folders import Folders
     from ocd.config.settings import load
@@ -144,6 +143,8 @@ def _findings() -> "list[Finding]":
         settings = load(folders)
     except ConfigError as error:
         return worst_first(error.findings)
+    from ocd.config import check as checks
+
     return worst_first(checks.check(folders, settings))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ocd import API_VERSION, __version__, paths
-from ocd.errors import EX_NOPERM, EX_PROTOCOL, EX_TEMPFAIL, EX_UNAVAILABLE, OcdError
+from ocd.errors import EX_NOPERM, EX_PROTOCOL, EX_SOFTWARE, EX_TEMPFAIL, EX_UNAVAILABLE, OcdError
 
 if TYPE_CHECKING:
     import httpx
@@ -209,9 +209,8 @@ class Daemon:
             problem = ErrorReply.model_validate_json(reply.content, extra="ignore").error
         except ValueError:
             return self._misunderstood(f"it answered {reply.status_code} to {reply.request.url.path}")
-        return OcdError(
-            problem.what, problem.why, problem.next, exit_code=problem.exit or 70, code=problem.code
-        )
+        code = problem.exit if 0 < problem.exit < 256 else EX_SOFTWARE
+        return OcdError(problem.what, problem.why, problem.next, exit_code=code, code=problem.code)
 
     def _misunderstood(self, why: str) -> OcdError:
         other = self._other_version()

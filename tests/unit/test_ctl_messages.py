@@ -1,7 +1,7 @@
 """The control API's messages against golden files: daemon and command of two versions understand each other.
 
 Each file has ``least``, the fewest fields that an earlier version sent, and ``full``, every field. A new one
-that is optional goes into ``full``; whatever else makes these tests fail is a new API version (``ocd.API_VERSION``).
+that is optional goes into ``full``; whatever else makes these tests fail is a new ``ocd.API_VERSION``.
 """
 
 import json
