@@ -141,7 +141,8 @@ class Daemon:
                     continue
                 status, kind, content = answer
                 connection.sendall(
-                    f"HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\ncontent-length: {len(content)}\r\n\r\n".encode()
+                    f"HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\n".encode()
+                    + f"content-length: {len(content)}\r\n\r\n".encode()
                     + content
                 )
 
@@ -378,8 +379,9 @@ while True:
     client, _ = server.accept()
     client.recv(65536)
     body = b"set FROM_DAEMON=yes\\0"
-    client.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Type: {CONTENT_TYPE}\\r\\nContent-Length: %d\\r\\n\\r\\n" %
-    len(body) + body) client.close()
+    client.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Type: {CONTENT_TYPE}\\r\\n")
+    client.sendall(b"Content-Length: %d\\r\\n\\r\\n" % len(body) + body)
+    client.close()
 """
 
 

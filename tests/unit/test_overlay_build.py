@@ -44,8 +44,8 @@ def test_the_plain_session():
         "ANTHROPIC_DEFAULT_SONNET_MODEL": "claude-sonnet-4-5",
         "ANTHROPIC_DEFAULT_HAIKU_MODEL": "qwen-3-coder",
         "ANTHROPIC_SMALL_FAST_MODEL": "qwen-3-coder",
-        "CLAUDE_CODE_MODEL_CAPABILITIES": "qwen-3-coder=-adaptive_thinking,-effort,-max_effort,-mid_conv_system,"
-        "-mid_conv_tool_change,-context_management,-tool_loaded_text",
+        "CLAUDE_CODE_MODEL_CAPABILITIES": "qwen-3-coder=-adaptive_thinking,-effort,-max_effort,"
+        "-mid_conv_system,-mid_conv_tool_change,-context_management,-tool_loaded_text",
         "ENABLE_TOOL_SEARCH": "false",
         "NO_PROXY": "127.0.0.1,localhost,::1",
         "no_proxy": "127.0.0.1,localhost,::1",
@@ -60,7 +60,17 @@ def test_the_plain_session():
         "CLAUDE_CODE_SUBAGENT_MODEL",
         *(
             f"CLAUDE_CODE_USE_{name}"
-            for name in (["BEDROCK", "VERTEX", "FOUNDRY", "MANTLE", "ANTHROPIC_AWS", "ANTHROPIC_GOOGLE_CLOUD", "GATEWAY"])
+            for name in (
+                [
+                    "BEDROCK",
+                    "VERTEX",
+                    "FOUNDRY",
+                    "MANTLE",
+                    "ANTHROPIC_AWS",
+                    "ANTHROPIC_GOOGLE_CLOUD",
+                    "GATEWAY",
+                ]
+            )
         ),
     }
     assert {key: value for key, value in made.settings.items() if key != "env"} == {
@@ -88,14 +98,14 @@ def test_headers_are_merged_by_name_and_ours_cannot_be_replaced():
         env={"ANTHROPIC_CUSTOM_HEADERS": "X-Shell: 1\nx-team: shell\r\nno colon\n: empty"},
         user={
             "env": {
-                "ANTHROPIC_CUSTOM_HEADERS": "X-Team: file\nX-LiteLLM-API-Key: Bearer stale\nAuthorization: Bearer s3"
+                "ANTHROPIC_CUSTOM_HEADERS": "x-team: f\nX-LiteLLM-API-Key: Bearer 2\nAuthorization: Bearer s3"
             }
         },
         extra={"env": {"ANTHROPIC_CUSTOM_HEADERS": "X-Extra: a: b"}},
     )
     assert made.settings["env"]["ANTHROPIC_CUSTOM_HEADERS"].split("\n") == [
         "X-Extra: a: b",
-        "X-Team: file",
+        "x-team: f",
         "X-Shell: 1",
         f"x-litellm-api-key: Bearer {KEY}",
     ]
