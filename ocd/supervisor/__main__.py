@@ -1,0 +1,29 @@
+"""The supervisor's entry: started by the keeper as ``python -m ocd.supervisor KEEPER_PID FD``."""
+
+import asyncio
+import faulthandler
+import gc
+import os
+import socket
+import sys
+
+
+def main() -> int:
+    """Run until the keeper is gone or told to end; returns the exit code."""
+    keeper, fd = int(sys.argv[1]), int(sys.argv[2])
+    os.set_inheritable(fd, False)
+    from ocd.guest import lifeline
+
+    if not lifeline.die_with_parent(keeper, patience=0.5):
+        return 69
+    faulthandler.enable(file=sys.stderr)
+    from ocd.supervisor.daemon import Daemon
+
+    daemon = Daemon(keeper, socket.socket(fileno=fd))
+    gc.collect()
+    gc.freeze()
+    return asyncio.run(daemon.run())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

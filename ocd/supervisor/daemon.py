@@ -1,0 +1,501 @@
+"""The supervisor's composition: link, proxies, forkserver, files, sessions, control API."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ocd import __version__
+from ocd.adapters.logs import LogFile
+from ocd.claude.files import remove_overlay
+from ocd.config import keys as config_keys
+from ocd.config import settings as config_settings
+from ocd.config.findings import ConfigError
+from ocd.config.folders import Folders
+from ocd.config.schema import Settings
+from ocd.core import proxy as core
+from ocd.errors import EX_CONFIG, OcdError
+from ocd.supervisor import configuration, journal, spec, takeover
+from ocd.supervisor.health import Health
+from ocd.supervisor.history import History
+from ocd.supervisor.host import Host
+from ocd.supervisor.idle import Idle
+from ocd.supervisor.link import GuestChannel, KeeperLink
+from ocd.supervisor.sessions import Sessions
+from ocd.supervisor.unit import Config, Unit, tag
+from ocd.supervisor.watch import Watch
+from ocd.wire.messages import Outcome, Problem, Status
+
+#: The keeper ends a supervisor that says nothing for 30 s.
+HEARTBEAT = 5.0
+
+
+class Daemon:
+    """One loop, one writer: everything that changes state arrives here as a call on the loop."""
+
+    def __init__(self, keeper_pid: int, sock: socket.socket) -> None:
+        self.keeper_pid = keeper_pid
+        self.folders = Folders.find().ensure()
+        self.home = os.environ.get("HOME") or os.path.expanduser("~")
+        self.path = os.environ.get("PATH") or os.defpath
+        self.started = time.time()
+        self.problems: dict[str, Problem] = {}
+        self.exit_code = 0
+        self.stopping = False
+        self.ended = asyncio.Event()
+        self.listeners: dict[str, socket.socket] = {}
+        self.settings, problem = self._first_settings()
+        if problem is not None:
+            self.problems["settings"] = problem
+        self.log, self.log_file = journal.open_log(self.folders, self.settings, self.on_log_trouble)
+        self.history = History(self._log_file("events"))
+        self.keys = config_keys.load_or_create(self.folders)
+        self.litellm_version = ""
+        self.link = KeeperLink(sock, self.on_keeper, self.on_keeper_end)
+        self.units: dict[str, Unit] = {}
+        self.host = Host(self)
+        self.sessions = Sessions(self.on_session_end)
+        self.health = Health(self)
+        self.idle = Idle(self)
+        self.watch = Watch(self)
+        self.orders: dict[int, tuple[Unit, int]] = {}
+        self.order_number = int(time.time() * 1000) % 1_000_000_000
+        self.reloading = asyncio.Lock()
+        self.notes_due = False
+        self.keeper_state = asyncio.Event()
+        self.former: takeover.Former | None = takeover.Former()
+        self.tasks: set[asyncio.Task[Any]] = set()
+
+    # ----------------------------------------------------------------------------------------------- start
+
+    def _first_settings(self) -> tuple[Settings, Problem | None]:
+        """A mistake in ocd.toml does not stop the daemon: it serves with the defaults and says so."""
+        try:
+            return config_settings.load(self.folders), None
+        except ConfigError as error:
+            return Settings(), _problem(error)
+
+    def _log_file(self, name: str) -> LogFile:
+        logs = self.settings.logs
+        return LogFile(
+            self.folders.state / "logs" / f"{name}.log",
+            journal.share(logs.max_mb, logs.keep, logs.total_mb),
+            logs.keep,
+            self.on_log_trouble,
+        )
+
+    async def run(self) -> int:
+        """Serve until the keeper is gone or we are told to end; returns the exit code."""
+        self.link.start()
+        self.link.send("hello")
+        for name, port in self.settings.ports().items():
+            if getattr(self.settings.proxies, name).enabled:
+                self.units[name] = Unit(self, name, port, self._log_file(name))
+        async with asyncio.timeout(10):
+            await self.keeper_state.wait()
+        restarted = takeover.restore(self)
+        self.former = None
+        try:
+            # Before anything else that takes time: the import of LiteLLM is what a cold start waits for.
+            if self.anything_wanted():
+                self.host.ensure()
+        except OcdError as error:
+            self.problems["litellm"] = _problem(error)
+        await self._open_control()
+        self.event("supervisor-restarted" if restarted else "daemon-started", text=f"version {__version__}")
+        self.start(self._heartbeat())
+        self.start(self.reload("start"))
+        self.start(self.health.run())
+        self.start(self.watch.run())
+        self.start(self.idle.run())
+        await self.ended.wait()
+        for task in list(self.tasks):
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        return self.exit_code
+
+    def start(self, coroutine: Any) -> asyncio.Task[Any]:
+        task = asyncio.ensure_future(coroutine)
+        self.tasks.add(task)
+        task.add_done_callback(self._task_done)
+        return task
+
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
+        self.tasks.discard(task)
+        if task.cancelled() or task.exception() is None:
+            return
+        # A part of us that failed silently would be a lie: start over; the proxies do not notice.
+        self.log.error("a task of the supervisor failed", exc_info=task.exception())
+        os._exit(70)
+
+    async def _open_control(self) -> None:
+        from ocd.supervisor.control import Control
+
+        self.control = Control(self)
+        await self.control.open()
+
+    async def _heartbeat(self) -> None:
+        while True:
+            self.link.send("alive")
+            self.flush_notes()
+            await asyncio.sleep(HEARTBEAT)
+
+    # ------------------------------------------------------------------------------------------------ news
+
+    def event(self, kind: str, proxy: str = "", generation: int | None = None, text: str = "", **data: Any) -> None:
+        """Something happened that people may want to know."""
+        happened = self.history.record(kind, proxy, generation, text, data)
+        self.log.info(kind, proxy=proxy or None, generation=generation, text=happened.text or None, **data)
+
+    def on_log_trouble(self, text: str) -> None:
+        if hasattr(self, "history") and "log" not in self.problems:
+            self.problems["log"] = Problem(
+                code="log-degraded", what="logs cannot be written", why=text, next="Free some disk space", exit=74
+            )
+            self.event("log-degraded", text=text)
+
+    def changed(self, unit: Unit) -> None:
+        """A proxy's state changed: tell the service manager, and keep the notes for a successor."""
+        if not self.notes_due:
+            self.notes_due = True
+            asyncio.get_running_loop().call_later(0.05, self.flush_notes)
+
+    def flush_notes(self) -> None:
+        if self.notes_due:
+            self.notes_due = False
+            self.link.send("note", text=takeover.notes(self))
+            states = ", ".join(
+                f"{name} {core.public_state(u.state, time.monotonic())} on {u.port}" for name, u in self.units.items()
+            )
+            ready = all(core.public_state(u.state, time.monotonic()) != "starting" for u in self.units.values())
+            self.link.send("notify", text=f"STATUS={states}" + ("\nREADY=1" if ready else ""))
+
+    def on_keeper_end(self) -> None:
+        os._exit(69)
+
+    def on_keeper(self, message: dict[str, Any], fds: list[int]) -> None:
+        match message.get("op"):
+            case "state" | "process" | "state-end":
+                if self.former is not None:
+                    self.former.take(message, fds)
+                    fds = []
+                if message["op"] == "state-end":
+                    self.keeper_state.set()
+            case "host-started":
+                if self.former is not None and message.get("old"):
+                    self.former.host = (message["pid"], fds)
+                else:
+                    self.host.on_started(message["pid"], fds, bool(message.get("old")))
+                fds = []
+            case "listening":
+                self._listening(message["name"], fds)
+                fds = []
+            case "listen-failed":
+                self._listen_failed(message)
+            case "spawned":
+                unit, generation = self.orders.pop(message["id"], (None, 0))
+                if unit is None:
+                    # Nobody asked (any more): it must not stay behind.
+                    self.link.send("kill", pid=message["pid"], signal=int(signal.SIGKILL), group=True)
+                else:
+                    unit.on_spawned(generation, message["pid"], fds)
+                    fds = []
+            case "spawn-failed":
+                self.spawn_failed(message["id"], message.get("error", ""), bool(message.get("transient")))
+            case "exit":
+                self._exited(message)
+            case "host":
+                self.host.on_message(message)
+            case "host-exit":
+                self.host.on_exit(message["status"])
+            case "host-failed":
+                self.host.on_failed(message.get("error", ""))
+            case "signal":
+                self._signal(message["name"])
+            case "reexec-failed":
+                self.event("reexec-failed", text=message.get("error", ""))
+        for fd in fds:
+            os.close(fd)
+
+    def _signal(self, name: str) -> None:
+        if name == "HUP":
+            self.start(self.reload("signal"))
+        else:
+            self.start(self.shutdown())
+
+    def _listening(self, name: str, fds: list[int]) -> None:
+        for fd in fds[1:]:
+            os.close(fd)
+        if not fds:
+            return
+        old = self.listeners.pop(name, None)
+        if old is not None:
+            old.close()
+        self.listeners[name] = socket.socket(fileno=fds[0])
+        if name == "control":
+            self.control.on_listening()
+            return
+        unit = self.units.get(name.split(":")[0])
+        if unit is not None:
+            unit.on_listening(name, None)
+
+    def _listen_failed(self, message: dict[str, Any]) -> None:
+        name = message["name"]
+        if name == "control":
+            self.control.on_failed(message.get("error", ""))
+            return
+        unit = self.units.get(name.split(":")[0])
+        if unit is not None:
+            unit.on_listening(name, int(message.get("errno") or 1))
+
+    def close_listener(self, name: str) -> None:
+        sock = self.listeners.pop(name, None)
+        if sock is not None:
+            sock.close()
+        self.link.send("unlisten", name=name)
+
+    def _exited(self, message: dict[str, Any]) -> None:
+        try:
+            known = json.loads(message["tag"])
+            unit = self.units[known["proxy"]]
+        except (ValueError, KeyError):
+            return
+        unit.on_exit(message["pid"], message["status"], known["generation"])
+
+    # --------------------------------------------------------------------------------------------- spawning
+
+    def spawn(self, unit: Unit, generation: int, revision: str) -> None:
+        """Have a process started for a proxy; what comes of it arrives as an event."""
+        self.order_number += 1
+        number = self.order_number
+        self.orders[number] = (unit, generation)
+        trouble = self.host.spawn({"id": number, "tag": tag(unit.name, generation, revision)})
+        if trouble:
+            asyncio.get_running_loop().call_soon(self.spawn_failed, number, trouble, False)
+
+    def spawn_failed(self, number: int, reason: str, transient: bool) -> None:
+        unit, generation = self.orders.pop(number, (None, 0))
+        if unit is not None:
+            unit.feed(core.SpawnFailed(generation, reason, transient))
+
+    def boot_message(self, unit: Unit, generation: int, config: Config) -> dict[str, Any]:
+        return spec.boot(
+            self.settings, self.keys, self.folders, unit.name, generation, config.path, self.home, self.path
+        )
+
+    def on_guest_status(self, unit: Unit, channel: GuestChannel, message: dict[str, Any]) -> None:
+        self.idle.on_status(unit)
+        takeover.on_guest_status(unit, channel, message)
+
+    def on_report(self, unit: Unit, generation: int, message: dict[str, Any]) -> None:
+        """News from the boundary inside a proxy."""
+        kind = str(message.get("kind", "report"))
+        if kind == "credential-refused":
+            unit.refused_credentials += 1
+        self.event(kind, unit.name, generation, str(message.get("where", "")))
+
+    def starting_reason(self) -> str:
+        if self.host.mode == "fork" and not self.host.ready:
+            return "LiteLLM is being imported"
+        return ""
+
+    def anything_wanted(self) -> bool:
+        return any(u.state.wanted is core.Wanted.UP for u in self.units.values())
+
+    # ---------------------------------------------------------------------------------------- configuration
+
+    def config_path(self, name: str) -> Path:
+        return configuration.config_path(self.folders, self.settings, name)
+
+    async def reload(self, why: str, only: str | None = None, dry_run: bool = False) -> Outcome:
+        """Read the files; serve what changed and passes. Failure keeps what serves. Returns what was decided."""
+        async with self.reloading:
+            try:
+                settings = await asyncio.to_thread(config_settings.load, self.folders)
+            except ConfigError as error:
+                problem = _problem(error)
+                if dry_run:
+                    return Outcome(ok=False, reason=error.sentence(), problems=[problem])
+                self.problems["settings"] = problem
+                self.event("reload-rejected", text=error.sentence())
+                if any(u.state.revision for u in self.units.values()):
+                    return Outcome(ok=False, reason=error.sentence(), problems=[problem])
+                settings = self.settings
+            else:
+                if not dry_run:
+                    self.problems.pop("settings", None)
+            found = await configuration.candidates(self.folders, settings, self.home, self.path)
+            if dry_run:
+                return self._would(found, only)
+            self._apply_settings(settings)
+            return self._apply(found, only, why)
+
+    def _would(self, found: dict[str, configuration.Candidate], only: str | None) -> Outcome:
+        outcome = Outcome(ok=True)
+        for name, candidate in found.items():
+            if only not in (None, name):
+                continue
+            if candidate.config is None:
+                outcome.ok = False
+                outcome.reason = outcome.reason or candidate.reason
+                outcome.proxies[name] = f"would be rejected: {candidate.reason}"
+                continue
+            unit = self.units.get(name)
+            same = unit is not None and candidate.config.revision == unit.state.revision
+            outcome.changed |= not same
+            outcome.proxies[name] = "unchanged" if same else "would be reloaded"
+        return outcome
+
+    def _apply_settings(self, settings: Settings) -> None:
+        """Settings that take effect without a new process."""
+        old, self.settings = self.settings, settings
+        for name, port in settings.ports().items():
+            enabled = getattr(settings.proxies, name).enabled
+            unit = self.units.get(name)
+            if unit is None and enabled:
+                self.units[name] = Unit(self, name, port, self._log_file(name))
+            elif unit is not None and not enabled:
+                unit.feed(core.Want(core.Wanted.STOPPED))
+            elif unit is not None:
+                unit.change_port(port)
+        if old != settings:
+            self.event("config-changed", text="ocd.toml")
+            journal.set_level(settings.logs.level)
+
+    def _apply(self, found: dict[str, configuration.Candidate], only: str | None, why: str) -> Outcome:
+        outcome = Outcome(ok=True)
+        for name, candidate in found.items():
+            unit = self.units.get(name)
+            if unit is None or only not in (None, name):
+                continue
+            limits = spec.limits(self.settings, name)
+            if candidate.config is None:
+                outcome.ok = False
+                outcome.reason = outcome.reason or candidate.reason
+                outcome.proxies[name] = f"rejected: {candidate.reason}"
+                already = unit.state.rejected is not None and unit.state.rejected.reason == candidate.reason
+                if not unit.state.revision:
+                    good = takeover.last_good(self, name)
+                    if good is not None:
+                        unit.configs[good.revision] = good
+                        unit.feed(core.Configure(good.revision, limits))
+                unit.feed(core.Refuse("", candidate.reason))
+                if not already:
+                    self.event("reload-rejected", name, text=candidate.reason)
+                continue
+            revision = candidate.config.revision
+            unit.configs[revision] = candidate.config
+            changed = revision != unit.state.revision or unit.state.rejected is not None
+            outcome.changed |= changed
+            outcome.proxies[name] = "reloaded" if changed else "unchanged"
+            if changed and why != "start":
+                self.event("reload-started", name, text=why)
+            unit.feed(core.Configure(revision, limits))
+            unit.configs = {
+                r: c
+                for r, c in unit.configs.items()
+                if r in {unit.state.good, unit.state.revision, *(m.revision for m in unit.state.members)}
+            }
+        self.watch.refresh()
+        return outcome
+
+    async def reload_and_wait(self, only: str | None) -> Outcome:
+        """``occtl reload``: decide, then wait until it serves or is rejected."""
+        before = {name: unit.state.revision for name, unit in self.units.items()}
+        outcome = await self.reload("occtl reload", only)
+        for name, unit in self.units.items():
+            if outcome.proxies.get(name) != "reloaded":
+                continue
+            wanted = unit.state.revision
+
+            def decided(p: core.Proxy, wanted: str = wanted) -> bool:
+                if p.wanted is not core.Wanted.UP:
+                    return True
+                return p.revision != wanted or (p.good == wanted and core.settled(p)) or core_stuck(p)
+
+            limit = 4 * self.settings.supervision.start_timeout
+            done = await unit.wait(decided, limit)
+            p = unit.state
+            if p.wanted is not core.Wanted.UP:
+                outcome.proxies[name] = f"the new configuration is used when it runs again; it is {p.wanted} now"
+            elif p.good == wanted and p.revision == wanted and done:
+                outcome.proxies[name] = f"serves revision {wanted} (before: {before.get(name) or 'none'})"
+                self.event("reload-done", name, text=wanted)
+            else:
+                reason = p.rejected.reason if p.rejected else p.failure.reason or f"not ready within {limit:.0f} s"
+                outcome.ok = False
+                outcome.reason = outcome.reason or reason
+                outcome.proxies[name] = f"rejected, the old one serves on: {reason}"
+        return outcome
+
+    def remember_good(self, unit: Unit) -> None:
+        config = unit.configs.get(unit.state.good)
+        if config is not None:
+            takeover.remember_good(self, unit.name, config)
+
+    # --------------------------------------------------------------------------------------------- the verbs
+
+    def status(self) -> Status:
+        return Status(
+            version=__version__,
+            pid=os.getpid(),
+            keeper_pid=self.keeper_pid,
+            since=self.started,
+            mode=self.host.mode,
+            litellm=self.litellm_version,
+            proxies={name: unit.status() for name, unit in self.units.items()},
+            sessions=self.sessions.messages(),
+            problems=list(self.problems.values()),
+        )
+
+    def on_session_end(self, pid: int) -> None:
+        with contextlib.suppress(OSError):
+            remove_overlay(str(self.folders.runtime / "sessions"), pid)
+        self.event("session-ended", text=f"pid {pid}")
+        self.notes_due = True
+
+    async def shutdown(self) -> None:
+        """Drain and end everything."""
+        if self.stopping:
+            return
+        self.stopping = True
+        self.event("daemon-stopping")
+        self.link.send("notify", text="STOPPING=1\nSTATUS=draining")
+        for unit in self.units.values():
+            unit.feed(core.Want(core.Wanted.STOPPED))
+        limit = self.settings.supervision.drain_timeout + 2 * self.settings.supervision.stop_timeout
+        await asyncio.gather(*(unit.wait(lambda p: not p.members, limit) for unit in self.units.values()))
+        for pid in list(self.sessions.living):
+            # The overlay of a living session stays: Claude Code has read it, its commands may look at it.
+            self.log.info("session outlives the daemon", pid=pid)
+        await self.control.close()
+        self.link.send("exit", code=EX_CONFIG if self.exit_code == EX_CONFIG else 0)
+        self.ended.set()
+
+    def reexec(self) -> None:
+        """Have the keeper replace its own code and ours by what is installed now."""
+        self.notes_due = True
+        self.flush_notes()
+        self.event("reexec", text=f"from version {__version__}")
+        self.link.send(
+            "reexec",
+            argv=[sys.executable, "-P", "-m", "ocd"],
+            supervisor_argv=[sys.executable, "-P", "-m", "ocd.supervisor"],
+        )
+
+
+def core_stuck(p: core.Proxy) -> bool:
+    """Nothing good is to be expected soon: blocked, or failing in a loop."""
+    return p.failure.looping or (p.holder is not None and not p.port_open)
+
+
+def _problem(error: OcdError) -> Problem:
+    return Problem(
+        code=error.code, what=error.what, why=error.why, next=error.next_step, exit=error.exit_code
+    )

@@ -1,0 +1,142 @@
+"""Looking after what runs: liveness, memory, the runtime folder, and telling sleep from a hang."""
+
+import asyncio
+import contextlib
+import os
+import time
+from typing import TYPE_CHECKING
+
+import psutil
+
+from ocd.adapters import probe
+from ocd.core import proxy as core
+from ocd.supervisor import spec
+
+if TYPE_CHECKING:
+    from ocd.supervisor.daemon import Daemon
+    from ocd.supervisor.unit import Unit
+
+#: A clock that counts sleep ran ahead of one that does not by this much (seconds): the machine slept.
+SLEPT = 2.0
+#: Spares and draining processes are asked every so many rounds.
+SPARE_ROUNDS = 3
+
+
+def sleep_clock() -> float:
+    """Seconds that the machine has slept since some fixed moment: what boot time or the wall clock has more."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
+    if hasattr(time, "CLOCK_UPTIME_RAW"):
+        return time.monotonic() - time.clock_gettime(time.CLOCK_UPTIME_RAW)
+    return 0.0
+
+
+class Health:
+    """Asks each process in turn; what comes of it are events for the state machine."""
+
+    def __init__(self, daemon: "Daemon") -> None:
+        self.daemon = daemon
+        self.asleep = sleep_clock()
+        self.no_socket: set[tuple[str, int]] = set()
+        self.round = 0
+        self.memory_due = 0.0
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(self.daemon.settings.supervision.liveness_interval)
+            self.notice_sleep()
+            self.look_after_folder()
+            await self.liveness()
+            if time.monotonic() >= self.memory_due:
+                self.memory_due = time.monotonic() + self.daemon.settings.supervision.memory_interval
+                self.memory()
+            for unit in self.daemon.units.values():
+                unit.feed(core.Tick())
+
+    def notice_sleep(self) -> None:
+        now = sleep_clock()
+        slept, self.asleep = now - self.asleep, now
+        if slept > SLEPT:
+            self.daemon.log.info("the machine slept", seconds=round(slept))
+            for unit in self.daemon.units.values():
+                # Monotonic deadlines did not run meanwhile; only misses of the moment before count no more.
+                unit.feed(core.Slept(0.0))
+
+    async def liveness(self) -> None:
+        self.round += 1
+        asked = []
+        for unit in self.daemon.units.values():
+            for member in unit.state.members:
+                serving = member.phase_is(core.Serving)
+                if serving or (member.phase_is(core.Armed, core.Draining) and self.round % SPARE_ROUNDS == 0):
+                    asked.append(self._ask(unit, member.generation))
+        await asyncio.gather(*asked)
+
+    async def _ask(self, unit: "Unit", generation: int) -> None:
+        path = spec.socket_path(self.daemon.folders, unit.name, generation)
+        before = self.asleep
+        answer = await probe.liveness(path, self.daemon.settings.supervision.liveness_timeout)
+        if abs(sleep_clock() - before) > SLEPT:
+            return
+        place = (unit.name, generation)
+        if answer is probe.Answer.NO_SOCKET and place not in self.no_socket:
+            # Somebody removed the file, which says nothing about the process: have it made again.
+            self.no_socket.add(place)
+            unit.tell(generation, "rebind")
+            return
+        self.no_socket.discard(place)
+        if answer is probe.Answer.ALIVE:
+            unit.feed(core.ProbeAnswered(generation))
+        else:
+            unit.feed(core.ProbeMissed(generation))
+
+    def memory(self) -> None:
+        """Measure every process with its children; twice over the limit is too much."""
+        for unit in self.daemon.units.values():
+            limit = getattr(self.daemon.settings.proxies, unit.name).memory_limit_mb * 1024 * 1024
+            for member in unit.state.members:
+                if member.pid is None:
+                    continue
+                used = tree_memory(member.pid)
+                if used is None:
+                    continue
+                unit.memory[member.generation] = used
+                if not limit or used <= limit:
+                    unit.over_memory.discard(member.generation)
+                elif member.generation in unit.over_memory:
+                    text = f"{used // 2**20} MiB used, {limit // 2**20} MiB allowed"
+                    unit.feed(core.MemoryOver(member.generation, text))
+                else:
+                    unit.over_memory.add(member.generation)
+                    self.memory_due = 0.0
+
+    def look_after_folder(self) -> None:
+        """Somebody may have removed the runtime folder (systemd-tmpfiles, a tidy user): make it again."""
+        folder = self.daemon.folders.runtime
+        if not folder.is_dir():
+            with contextlib.suppress(Exception):
+                self.daemon.folders.ensure()
+        self.daemon.control.check()
+        for log in [self.daemon.log_file, self.daemon.history.log, *(u.log for u in self.daemon.units.values())]:
+            log.reopen_if_moved()
+            if log.degraded:
+                break
+        else:
+            self.daemon.problems.pop("log", None)
+
+
+def tree_memory(pid: int) -> int | None:
+    """Resident bytes of a process and all its children, or None when it is gone."""
+    try:
+        process = psutil.Process(pid)
+        total = int(process.memory_info().rss)
+        if os.path.exists(f"/proc/{pid}/task/{pid}/children"):
+            with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+                if not file.read().strip():
+                    return total
+        for child in process.children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                total += int(child.memory_info().rss)
+    except (psutil.Error, OSError):
+        return None
+    return total

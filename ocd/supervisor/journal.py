@@ -1,0 +1,107 @@
+"""The daemon's own log: structlog, JSON lines in a bounded file; readable lines on a terminal."""
+
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from ocd.adapters.logs import LogFile
+from ocd.adapters.mask import mask
+from ocd.config.folders import Folders
+from ocd.config.schema import Settings
+
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+#: main, bedrock, events, daemon: they share the total cap
+_FILES = 4
+_threshold = 20
+
+
+def share(max_mb: int, keep: int, total_mb: int) -> int:
+    """Bytes for one file, so that all files of all logs together stay below ``total_mb``."""
+    return max(64 * 1024, min(max_mb * 1024 * 1024, total_mb * 1024 * 1024 // (_FILES * (keep + 1))))
+
+
+def set_level(level: str) -> None:
+    global _threshold
+    _threshold = _LEVELS.get(level, 20)
+
+
+def open_log(folders: Folders, settings: Settings, on_trouble: Callable[[str], None]) -> tuple[Any, LogFile]:
+    """The logger, and the file behind it."""
+    logs = settings.logs
+    file = LogFile(
+        folders.state / "logs" / "daemon.log", share(logs.max_mb, logs.keep, logs.total_mb), logs.keep, on_trouble
+    )
+    set_level(logs.level)
+    # A library's warning belongs in our log, not on a terminal that nobody watches.
+    logging.basicConfig(level=logging.WARNING, handlers=[_Handler(file)], force=True)
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    structlog.configure(
+        processors=[
+            _drop_quiet,
+            structlog.processors.add_log_level,
+            structlog.processors.format_exc_info,
+            _clean,
+            _Writer(file, terminal),
+        ],
+        logger_factory=structlog.ReturnLoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    return structlog.get_logger(), file
+
+
+def _drop_quiet(_logger: Any, method: str, event: Any) -> Any:
+    if _LEVELS.get(method, 20) < _threshold:
+        raise structlog.DropEvent
+    return event
+
+
+def _clean(_logger: Any, _method: str, event: Any) -> Any:
+    return {k: mask(v) if isinstance(v, str) else v for k, v in event.items() if v is not None}
+
+
+class _Writer:
+    """Writes to the file, and to people: on a terminal readable lines, else (journald) the same text without time."""
+
+    def __init__(self, file: LogFile, terminal: bool) -> None:
+        self.file = file
+        self.terminal = terminal
+
+    def __call__(self, _logger: Any, _method: str, event: Any) -> str:
+        record = {"time": round(time.time(), 3), **event}
+        self.file.write(record)
+        words = [str(event.get("event", ""))]
+        if event.get("proxy"):
+            name = str(event["proxy"])
+            words.insert(0, f"{name}/{event['generation']}:" if event.get("generation") else f"{name}:")
+        if event.get("text"):
+            words.append(str(event["text"]))
+        words += [
+            f"{k}={v}" for k, v in event.items() if k not in ("event", "proxy", "generation", "text", "level")
+        ]
+        stamp = time.strftime("%H:%M:%S ") if self.terminal else "ocd: "
+        # A closed terminal or pipe is no reason to stop.
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(stamp + " ".join(words) + "\n")
+            sys.stderr.flush()
+        return ""
+
+
+class _Handler(logging.Handler):
+    def __init__(self, file: LogFile) -> None:
+        super().__init__()
+        self.file = file
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.file.write(
+            {
+                "time": round(record.created, 3),
+                "event": mask(record.getMessage()),
+                "level": record.levelname.lower(),
+                "logger": record.name,
+            }
+        )

@@ -1,0 +1,53 @@
+"""Which interpreter has LiteLLM, and how guests are started under it."""
+
+import os
+import sys
+from pathlib import Path
+
+from ocd.config.folders import Folders
+from ocd.config.schema import Settings
+from ocd.errors import EX_UNAVAILABLE, OcdError
+
+
+def python(settings: Settings, folders: Folders) -> str:
+    """The interpreter that has LiteLLM: the one in the settings, else the installed one.
+
+    Raises OcdError (exit code 69) when there is none.
+    """
+    if settings.litellm.python:
+        path = os.path.expanduser(settings.litellm.python)
+        if os.access(path, os.X_OK):
+            return path
+        raise OcdError(
+            f"LiteLLM's interpreter {path} cannot be run",
+            "litellm.python in ocd.toml names it, but no program is there",
+            "Correct litellm.python, or remove it to use the installed one",
+            exit_code=EX_UNAVAILABLE,
+            code="no-litellm",
+        )
+    installed = folders.data / "litellm" / "bin" / "python"
+    if os.access(installed, os.X_OK):
+        return str(installed)
+    raise OcdError(
+        "LiteLLM is not installed",
+        f"there is no {installed}",
+        "Run `python3 install.py` again, or set litellm.python in ocd.toml",
+        exit_code=EX_UNAVAILABLE,
+        code="no-litellm",
+    )
+
+
+def site_packages(interpreter: str) -> Path | None:
+    """The site-packages folder of a virtual environment, or None; nothing is run for it."""
+    root = Path(interpreter).parent.parent
+    for found in sorted(root.glob("lib/python3*/site-packages")):
+        if (found / "litellm").is_dir():
+            return found
+    return None
+
+
+def mode(settings: Settings) -> str:
+    """``fork`` where forking after the import is safe (Linux), else ``spawn``."""
+    if settings.litellm.mode != "auto":
+        return settings.litellm.mode
+    return "fork" if sys.platform.startswith("linux") else "spawn"

@@ -1,0 +1,100 @@
+"""Living ``openclaude`` sessions, tracked by process: the end of the process is the end of the session."""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from ocd.wire.messages import Session
+
+#: Where the kernel has no pidfd, look this often (seconds).
+POLL = 2.0
+
+
+@dataclass
+class Tracked:
+    pid: int
+    cwd: str
+    since: float
+    #: the process's own start time: a pid that is used again is another session
+    born: float
+    pidfd: int = -1
+
+
+class Sessions:
+    """``on_end`` is called once for each session whose process is gone."""
+
+    def __init__(self, on_end: Callable[[int], None]) -> None:
+        self.on_end = on_end
+        self.living: dict[int, Tracked] = {}
+
+    def add(self, pid: int, cwd: str, since: float | None = None, born: float | None = None) -> bool:
+        """Follow a process; returns False when it is not there (any more). Adding it twice changes nothing."""
+        found = _born(pid)
+        if found is None or (born is not None and abs(found - born) > 1):
+            return False
+        known = self.living.get(pid)
+        if known is not None and abs(known.born - found) <= 1:
+            known.cwd = cwd or known.cwd
+            return True
+        tracked = Tracked(pid, cwd, since or time.time(), found)
+        self.living[pid] = tracked
+        self._follow(tracked)
+        return True
+
+    def _follow(self, tracked: Tracked) -> None:
+        loop = asyncio.get_running_loop()
+        if hasattr(os, "pidfd_open"):
+            with contextlib.suppress(OSError):
+                tracked.pidfd = os.pidfd_open(tracked.pid)
+                loop.add_reader(tracked.pidfd, self._ended, tracked)
+                return
+        loop.call_later(POLL, self._look, tracked)
+
+    def _look(self, tracked: Tracked) -> None:
+        born = _born(tracked.pid)
+        if born is None or abs(born - tracked.born) > 1:
+            self._ended(tracked)
+        else:
+            asyncio.get_running_loop().call_later(POLL, self._look, tracked)
+
+    def _ended(self, tracked: Tracked) -> None:
+        if tracked.pidfd >= 0:
+            asyncio.get_running_loop().remove_reader(tracked.pidfd)
+            os.close(tracked.pidfd)
+            tracked.pidfd = -1
+        if self.living.get(tracked.pid) is tracked:
+            del self.living[tracked.pid]
+            self.on_end(tracked.pid)
+
+    def messages(self) -> list[Session]:
+        return [Session(pid=t.pid, cwd=t.cwd, since=t.since) for t in self.living.values()]
+
+    def notes(self) -> list[list[object]]:
+        """What a successor needs to go on following."""
+        return [[t.pid, t.cwd, t.since, t.born] for t in self.living.values()]
+
+    def restore(self, notes: list[list[object]], overlays: Path) -> None:
+        """Take over from a former supervisor; overlay files whose session is gone are removed."""
+        for pid, cwd, since, born in notes:
+            self.add(int(str(pid)), str(cwd), float(str(since)), float(str(born)))
+        with contextlib.suppress(OSError):
+            for path in overlays.iterdir():
+                number = path.name.split(".")[0].rpartition("-")[2]
+                if number.isdigit() and int(number) not in self.living:
+                    self.on_end(int(number))
+
+
+def _born(pid: int) -> float | None:
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return process.create_time()
+    except (psutil.Error, OSError):
+        return None

@@ -1,0 +1,115 @@
+"""What a guest is started with: its environment, built from nothing, and its boundary's policy. Pure."""
+
+import json
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+from ocd.config.folders import Folders
+from ocd.config.keys import Keys
+from ocd.config.schema import Settings
+from ocd.core.proxy import Limits
+
+PROXIES = ("main", "bedrock")
+HOSTS = ("127.0.0.1", "::1")
+
+
+def limits(settings: Settings, proxy: str) -> Limits:
+    """The state machine's policy for one proxy."""
+    s = settings.supervision
+    p = getattr(settings.proxies, proxy)
+    return Limits(
+        workers=p.workers,
+        spares=1 if p.spare else 0,
+        start_timeout=s.start_timeout,
+        drain_timeout=s.drain_timeout,
+        stop_timeout=s.stop_timeout,
+        liveness_misses=s.liveness_misses,
+        backoff_first=s.backoff_first,
+        backoff_max=s.backoff_max,
+        backoff_jitter=s.backoff_jitter,
+        restart_intensity=s.restart_intensity,
+        restart_period=s.restart_period,
+        sustained_ready=s.sustained_ready,
+        crash_loop_retry=s.crash_loop_retry,
+        max_draining=s.max_draining,
+    )
+
+
+def public_environment(settings: Settings, proxy: str, home: str, path: str) -> dict[str, str]:
+    """Everything but the keys. Nothing is inherited: what is not named here is not there (FACTS lists why)."""
+    ports = settings.ports()
+    env = {
+        "PATH": path,
+        "HOME": home,
+        "LANG": "C.UTF-8",
+        # LiteLLM's own limit would cut a stream before ours.
+        "GRACEFUL_SHUTDOWN_TIMEOUT": str(int(settings.supervision.drain_timeout)),
+        "OCD_PROXY": proxy,
+        "OCD_AWS_REGION": settings.aws_region,
+    }
+    if proxy == "main":
+        env["OCD_BEDROCK_URL"] = f"http://127.0.0.1:{ports['bedrock']}/v1"
+    else:
+        env["AWS_EC2_METADATA_DISABLED"] = "true"
+        env["AWS_REGION"] = env["AWS_DEFAULT_REGION"] = settings.aws_region
+        if settings.aws_profile:
+            env["AWS_PROFILE"] = env["OCD_AWS_PROFILE"] = settings.aws_profile
+    env.update(getattr(settings.proxies, proxy).env)
+    return env
+
+
+def key_environment(keys: Keys, proxy: str) -> dict[str, str]:
+    """The keys that this proxy needs: main has its own and the hop's, bedrock only its own."""
+    if proxy == "main":
+        return {"OCD_MAIN_KEY": keys.main, "OCD_BEDROCK_KEY": keys.bedrock}
+    return {"OCD_BEDROCK_KEY": keys.bedrock}
+
+
+def policy(settings: Settings, keys: Keys, proxy: str) -> dict[str, Any]:
+    """What the boundary in front of LiteLLM enforces."""
+    return {
+        "role": proxy,
+        "key": keys.main if proxy == "main" else keys.bedrock,
+        "pass_through": settings.boundary.pass_through,
+        "admin": settings.boundary.admin,
+    }
+
+
+def revision(snapshot: str, settings: Settings, proxy: str, home: str, path: str) -> str:
+    """A name for everything that a generation depends on: the files' snapshot and what reaches it as environment."""
+    shared = {
+        "env": public_environment(settings, proxy, home, path),
+        "args": settings.litellm.args,
+        "boundary": settings.boundary.model_dump(),
+    }
+    return f"{snapshot}-{zlib.crc32(json.dumps(shared, sort_keys=True).encode()):08x}"
+
+
+def boot(
+    settings: Settings, keys: Keys, folders: Folders, proxy: str, generation: int, config: Path, home: str, path: str
+) -> dict[str, Any]:
+    """The boot message for one guest. It holds keys: it goes over the guest's own socket and nowhere else."""
+    return {
+        "env": {**public_environment(settings, proxy, home, path), **key_environment(keys, proxy)},
+        "cwd": str(folders.config),
+        "path": [str(config.parent), str(folders.config)],
+        "config": str(config),
+        "socket": socket_path(folders, proxy, generation),
+        "policy": policy(settings, keys, proxy),
+        "args": settings.litellm.args,
+        "warm": [{"method": "GET", "path": "/health/liveliness"}],
+    }
+
+
+def socket_path(folders: Folders, proxy: str, generation: int) -> str:
+    return str(folders.runtime / f"guest-{proxy}-{generation}.sock")
+
+
+def host_environment(home: str, path: str) -> dict[str, str]:
+    """The forkserver's: no key, no AWS, nothing of the user's."""
+    env = {"PATH": path, "HOME": home, "LANG": "C.UTF-8"}
+    if os.environ.get("TMPDIR"):
+        env["TMPDIR"] = os.environ["TMPDIR"]
+    return env
