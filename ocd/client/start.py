@@ -62,6 +62,8 @@ class Starting:
         if not self._take_lock():
             self._next_try = time.monotonic() + 0.1
             return
+        if _listens():  # the one who had the lock before us has done it
+            return
         self._tries += 1
         self._service = _service_commands()
         if self._service:
@@ -114,12 +116,7 @@ def start_daemon(timeout: float = 30.0) -> None:
     starting = Starting()
     try:
         while True:
-            try:
-                connection = connect(1.0)
-            except OSError:
-                connection = None
-            if connection is not None:
-                connection.close()
+            if _listens():
                 return
             starting.poll()
             if time.monotonic() >= deadline:
@@ -133,6 +130,17 @@ def start_daemon(timeout: float = 30.0) -> None:
             time.sleep(0.05)
     finally:
         starting.close()
+
+
+def _listens() -> bool:
+    try:
+        connection = connect(1.0)
+    except OSError:
+        return False
+    if connection is None:
+        return False
+    connection.close()
+    return True
 
 
 def private_runtime_dir() -> str:

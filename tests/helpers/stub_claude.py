@@ -1,7 +1,7 @@
 """A stand-in for Claude Code: writes down how it was started, then exits. Standard library only.
 
 ``install(folder)`` puts an executable ``claude`` there. ``OCD_STUB_RECORD`` names the file for the record
-(JSON with argv, environ, pid, ppid, cwd, overlay, overlay_mode), ``OCD_STUB_EXIT`` the exit code.
+(JSON with argv, environ, pid, ppid, children, cwd, overlay, overlay_mode), ``OCD_STUB_EXIT`` the exit code.
 """
 
 import json
@@ -29,6 +29,7 @@ def record():
         "pid": os.getpid(),
         "ppid": os.getppid(),
         "cwd": os.getcwd(),
+        "children": children(),
         "overlay": None,
         "overlay_mode": None,
     }
@@ -38,6 +39,15 @@ def record():
         with open(path, encoding="utf-8") as file:
             found["overlay"] = json.load(file)
     return found
+
+
+def children():
+    """The process ids that this process came with: openclaude leaves none. None: cannot be known."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
+            return file.read().split()
+    except FileNotFoundError:
+        return None
 
 
 def main():
