@@ -69,7 +69,7 @@ def _run(detach: bool, resume: int, lock_fd: int) -> int:
     lock.write(held)
     lifeline.become_subreaper()
     argv = [sys.executable, "-P", "-m", "ocd.supervisor"]
-    environment = {**os.environ, "PYTHONPATH": folders.package_root()}
+    environment = {**os.environ, "PYTHONPATH": folders.package_root(), "MALLOC_ARENA_MAX": "1"}
     for name in ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_PID"):
         environment.pop(name, None)
     keeper = Keeper(argv, environment, held)

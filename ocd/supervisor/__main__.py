@@ -17,6 +17,8 @@ def main() -> int:
     if not lifeline.die_with_parent(keeper, patience=0.5):
         return 69
     faulthandler.enable(file=sys.stderr)
+    # structlog imports rich when it finds it, for tracebacks in colour: 5 MB for something we never show.
+    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
     from ocd.supervisor.daemon import Daemon
 
     daemon = Daemon(keeper, socket.socket(fileno=fd))

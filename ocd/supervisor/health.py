@@ -75,8 +75,16 @@ class Health:
     async def _ask(self, unit: "Unit", generation: int) -> None:
         path = spec.socket_path(self.daemon.folders, unit.name, generation)
         before = self.asleep
-        answer = await probe.liveness(path, self.daemon.settings.supervision.liveness_timeout)
-        if abs(sleep_clock() - before) > SLEPT:
+        answer = probe.Answer.MISSED
+        for _ in range(self.daemon.settings.supervision.liveness_misses):
+            # A miss is asked again at once: the interval is for those that answer.
+            answer = await probe.liveness(path, self.daemon.settings.supervision.liveness_timeout)
+            if abs(sleep_clock() - before) > SLEPT:
+                return
+            if answer is not probe.Answer.MISSED:
+                break
+            unit.feed(core.ProbeMissed(generation))
+        else:
             return
         place = (unit.name, generation)
         if answer is probe.Answer.NO_SOCKET and place not in self.no_socket:

@@ -24,6 +24,9 @@ class Idle:
         self.watching: list[int] = []
 
     async def run(self) -> None:
+        if any(unit.state.wanted is core.Wanted.IDLE for unit in self.daemon.units.values()):
+            # A former supervisor had put them to sleep.
+            await self._finish()
         while True:
             minutes = self.daemon.settings.supervision.idle_minutes
             await asyncio.sleep(min(LOOK, max(0.2, minutes * 60 / 4)) if minutes else LOOK)
