@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ocd.config.edits import Edit
 from ocd.config.findings import ConfigError, Finding
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Mark:
     column: int
     flow: bool
     scalar: bool
+    own: Where
     shared: bool = False
 
 
@@ -82,6 +84,14 @@ class LiteLLMFile:
                 return self.marks[where]
             where = where[:-1]
         return None
+
+    def edit(self, where: Where, value: Any, *, append: bool = False) -> Edit:
+        """The change that puts ``value`` at ``where``, in whichever file that stands."""
+        for depth in range(len(where), 0, -1):
+            mark = self.marks.get(where[:depth])
+            if mark is not None:
+                return Edit(mark.file, (*mark.own, *where[depth:]), value, append)
+        return Edit(self.path, where, value, append)
 
     def file(self, where: Where) -> Path:
         """The file in which ``where`` stands."""
@@ -169,6 +179,7 @@ class _Builder:
             at.column,
             flow,
             isinstance(node, ScalarNode),
+            where,
             shared,
         )
         if isinstance(node, SequenceNode):
@@ -298,8 +309,6 @@ def _includes(merged: LiteLLMFile, document: Document) -> list[tuple[str, int | 
         return []
     mark = document.marks[("include",)]
     if not isinstance(entries, list) or not all(isinstance(e, str) and e and "\0" not in e for e in entries):
-        from ocd.config.edits import Edit
-
         edits: tuple[Edit, ...] = ()
         if isinstance(entries, str):
             edits = (Edit(document.path, ("include",), [entries]),)

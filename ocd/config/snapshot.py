@@ -1,4 +1,4 @@
-"""Revisions: what passed the check is copied; proxies boot from the copy (``docs/architecture.md`` says why)."""
+"""Revisions: what passed the check is copied, and proxies boot from the copy (docs/architecture.md: why)."""
 
 import contextlib
 import hashlib
@@ -57,7 +57,7 @@ def take(folders: Folders, settings: Settings, proxy: str) -> Revision:
 
 
 def prune(folders: Folders, proxy: str, keep: set[str]) -> list[str]:
-    """Remove all revisions of ``proxy`` but ``keep``; returns what was removed. Trouble waits for next time."""
+    """Remove all revisions of ``proxy`` but ``keep``; returns what went. Trouble waits for next time."""
     parent = folders.state / "revisions" / proxy
     removed = []
     with contextlib.suppress(OSError):
