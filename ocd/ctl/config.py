@@ -3,8 +3,10 @@
 import json
 import os
 import shlex
+import stat
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,10 +14,12 @@ import click
 from ocd.ctl import screen
 from ocd.ctl.daemon import Daemon, NotRunning, is_running
 from ocd.ctl.options import examples, json_option
-from ocd.errors import EX_CONFIG, EX_OK, EX_UNAVAILABLE, OcdError
+from ocd.errors import EX_CANTCREAT, EX_CONFIG, EX_OK, EX_UNAVAILABLE, OcdError
 
 if TYPE_CHECKING:
     from ocd.config.findings import Finding
+    from ocd.config.folders import Folders
+    from ocd.config.schema import Settings
     from ocd.wire.messages import ConfigReply
 
 #: what a person calls the three files
@@ -134,6 +138,7 @@ def finding_line(finding: "Finding") -> str:
 
 def _findings() -> "list[Finding]":
     """Everything that the checks say, worst first; a settings file that does not load is a finding too."""
+    from ocd.config.check import check
     from ocd.config.findings import ConfigError, worst_first
     from ocd.config.folders import Folders
     from ocd.config.settings import load
@@ -143,28 +148,59 @@ def _findings() -> "list[Finding]":
         settings = load(folders)
     except ConfigError as error:
         return worst_first(error.findings)
-    from ocd.config import check as checks
+    return worst_first(check(folders, settings, _litellm_site(folders, settings)))
 
-    return worst_first(checks.check(folders, settings))
+
+def _litellm_site(folders: "Folders", settings: "Settings") -> Path | None:
+    """LiteLLM's site-packages folder, from which the checks learn the model ids; None where it is missing."""
+    from ocd.config.models import site_packages
+
+    return site_packages(settings.litellm.python or folders.data / "litellm" / "bin" / "python")
 
 
 def _mend() -> list[str]:
-    """Apply the mechanical corrections; what was changed, one sentence each."""
-    try:
-        from ocd.config import fix
-    except ImportError:
-        raise OcdError(
-            "Cannot correct files yet",
-            "this version only explains what is wrong",
-            "Run `occtl config check` and change the named lines",
-            exit_code=EX_UNAVAILABLE,
-            code="no-fix",
-        ) from None
+    """Write the mechanical corrections, each file whole or not at all; returns the files' paths."""
+    from ocd.config.findings import ConfigError
+    from ocd.config.fix import fix_all
     from ocd.config.folders import Folders
     from ocd.config.settings import load
 
     folders = Folders.find()
-    return [str(change) for change in fix.fix(folders, load(folders))]
+    try:
+        settings = load(folders)
+    except ConfigError:
+        # What is wrong in ocd.toml only its owner can know; the check that follows says where it is.
+        return []
+    changed = fix_all(folders, settings, _litellm_site(folders, settings))
+    for file, text in changed.items():
+        _replace(file, text)
+    return [str(file) for file in changed]
+
+
+def _replace(file: Path, text: str) -> None:
+    """Put ``text`` into ``file`` in one step, keeping its mode; a link stays a link to the changed file."""
+    target = Path(os.path.realpath(file))
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with open(handle, "w", encoding="utf-8", newline="") as new:
+                os.fchmod(handle, stat.S_IMODE(target.stat().st_mode))
+                new.write(text)
+                new.flush()
+                os.fsync(handle)
+            os.replace(temporary, target)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise OcdError(
+            f"Cannot write {file}",
+            error.strerror or "",
+            "Free some space, or make the folder writable",
+            exit_code=EX_CANTCREAT,
+            code="file-not-written",
+        ) from None
 
 
 def _local_files() -> tuple[str, dict[str, str]]:

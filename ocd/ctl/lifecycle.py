@@ -9,7 +9,7 @@ import click
 
 from ocd.ctl import screen
 from ocd.ctl.daemon import Daemon, NotRunning, is_running
-from ocd.ctl.options import PROXIES, examples, json_option, proxy_argument
+from ocd.ctl.options import PROXIES, STATES, examples, json_option, proxy_argument
 from ocd.errors import EX_OK, EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, OcdError
 
 if TYPE_CHECKING:
@@ -117,8 +117,10 @@ def restart(name: str | None, as_json: bool) -> int:
         for one in select(_status(daemon), name):
             with screen.progress(f"Restarting {one}…"):
                 outcome = daemon.post(Outcome, f"/v1/proxies/{one}/restart")
-            otherwise = "restarted" if outcome.ok else outcome.reason or "not restarted"
-            total.proxies[one] = outcome.proxies.get(one) or otherwise
+            said = outcome.proxies.get(one, "")
+            if outcome.ok and (not said or said in STATES):
+                said = f"restarted, {said}" if said else "restarted"
+            total.proxies[one] = said if outcome.ok else outcome.reason or said or "not restarted"
             total.changed = total.changed or outcome.changed
             total.problems += outcome.problems
             if not outcome.ok:

@@ -31,8 +31,8 @@ def selftest(as_json: bool) -> int:
 
     folders = Folders.find()
     settings = load(folders)
-    with screen.progress("Starting a private stack (LiteLLM takes some seconds to import)…"):
-        report = asyncio.run(run(folders, settings))
+    with screen.progress("Starting a private stack…") as progress:
+        report = asyncio.run(run(folders, settings, progress=lambda text: progress.say(f"{text}…")))
     if as_json:
         screen.out_json(report.as_dict())
     else:

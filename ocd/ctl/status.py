@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,7 +22,10 @@ EX_NOT_READY = 3
 #: between two looks with --watch; a test replaces it
 _pause: Callable[[float], None] = time.sleep
 
-_COLUMNS = ("proxy", "state", "since", ">pid", ">port", ">memory", ">restarts", ">generation", "config")
+_COLUMNS = ("proxy", "state", "since", ">pid", ">port", ">memory", ">restarts", ">gen", "config")
+
+#: columns of a terminal in which the table with the files' paths fits
+_WIDE = 120
 
 
 def is_fit(status: "Status") -> bool:
@@ -115,7 +117,15 @@ def _group(found: "Status | OcdError") -> Any:
         what = "ocd is not running" if isinstance(found, NotRunning) else found.what
         return Group(Text(f"{what}: {found.why}.", "bold red"), Text(f"  next: {found.next_step}"))
     lines = [Text(text, style, overflow="fold") for text, style in remarks(found)]
-    return Group(Text(headline(found), "dim"), Text(), _table(found), *([Text(), *lines] if lines else []))
+    # Where nine columns do not fit, the files stand below the table instead of every column being cut.
+    wide = not screen.is_terminal(sys.stdout) or screen.console().width >= _WIDE
+    if not wide:
+        files = (
+            f"{name}: {screen.home(proxy.config)}" for name, proxy in found.proxies.items() if proxy.config
+        )
+        lines = [Text(screen.plain(file), "dim", overflow="fold") for file in files] + lines
+    top = [Text(headline(found), "dim"), Text(), _table(found, files=wide)]
+    return Group(*top, *([Text(), *lines] if lines else []))
 
 
 def headline(status: "Status") -> str:
@@ -130,28 +140,24 @@ def headline(status: "Status") -> str:
     return screen.plain(", ".join(parts))
 
 
-def _table(status: "Status") -> Any:
+def _table(status: "Status", *, files: bool) -> Any:
+    """One row a proxy; with ``files`` the last column is the configuration file."""
     rows, styles = [], []
-    folders = {str(PurePath(proxy.config).parent) for proxy in status.proxies.values() if proxy.config}
     for name, proxy in status.proxies.items():
-        # On a narrow terminal the file's name must fit; the folder stands below when it is one for all.
-        one_folder = len(folders) == 1 and screen.is_terminal(sys.stdout)
-        config = PurePath(proxy.config).name if one_folder else screen.home(proxy.config)
-        rows.append(
-            [
-                name,
-                proxy.state,
-                screen.duration(time.time() - proxy.since),
-                str(proxy.pid) if proxy.pid is not None else "-",
-                str(proxy.port),
-                screen.size(proxy.memory),
-                str(proxy.restarts),
-                str(proxy.generation),
-                screen.plain(config) or "-",
-            ]
-        )
-        styles.append(["bold", screen.STATE_STYLES.get(proxy.state, ""), *[""] * 6, "dim"])
-    return screen.table(_COLUMNS, rows, styles)
+        row = [
+            name,
+            proxy.state,
+            screen.duration(time.time() - proxy.since),
+            str(proxy.pid) if proxy.pid is not None else "-",
+            str(proxy.port),
+            screen.size(proxy.memory),
+            str(proxy.restarts),
+            str(proxy.generation),
+        ]
+        style = ["bold", screen.STATE_STYLES.get(proxy.state, ""), *[""] * 6]
+        rows.append([*row, screen.plain(screen.home(proxy.config)) or "-"] if files else row)
+        styles.append([*style, "dim"] if files else style)
+    return screen.table(_COLUMNS if files else _COLUMNS[:-1], rows, styles)
 
 
 def remarks(status: "Status") -> list[tuple[str, str]]:

@@ -38,7 +38,7 @@ def findings(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
     """What the checks say from now on; they have tests of their own."""
     said: list[Finding] = []
     made: Any = ModuleType("ocd.config.check")
-    made.check = lambda folders, settings: list(said)
+    made.check = lambda folders, settings, site: list(said)
     monkeypatch.setitem(sys.modules, "ocd.config.check", made)
     monkeypatch.setattr(ocd.config, "check", made, raising=False)
     return said
@@ -101,6 +101,23 @@ def test_check_with_errors(prefix: Path, capsys: Capture, findings: list[Finding
     assert main(["config", "check", "--json"]) == 78
     found = json.loads(capsys.readouterr().out)
     assert found["ok"] is False and [one["code"] for one in found["findings"]] == ["hop-key", "slot"]
+
+
+def test_fix_writes_what_changed_and_nothing_else(
+    prefix: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, findings: list[Finding]
+) -> None:
+    real = prefix / "dotfiles.yaml"
+    real.write_text("a: 1\n")
+    real.chmod(0o640)
+    file = prefix / "config" / "litellm.yaml"
+    file.symlink_to(real)
+    made: Any = ModuleType("ocd.config.fix")
+    made.fix_all = lambda folders, settings, site: {file: "a: 2\r\n"}
+    monkeypatch.setitem(sys.modules, "ocd.config.fix", made)
+    assert main(["config", "check", "--fix"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == f"fixed: {file}"
+    assert real.read_bytes() == b"a: 2\r\n" and file.is_symlink() and real.stat().st_mode & 0o777 == 0o640
+    assert sorted(os.listdir(prefix)) == ["config", "dotfiles.yaml"]
 
 
 def test_check_of_broken_settings_needs_no_luck(prefix: Path, capsys: Capture) -> None:

@@ -198,7 +198,7 @@ def test_status_shows_both_proxies_in_full_width(fake: FakeDaemon, capsys: Captu
         "port",
         "memory",
         "restarts",
-        "generation",
+        "gen",
         "config",
     ]
     assert rows["main"][:9] == ["main", "ready", "2h", "05m", "4242", "4000", "133", "MiB", "1"]
@@ -399,10 +399,11 @@ def test_reload_has_no_limit_of_its_own(
     fake: FakeDaemon, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(line, "QUICK", 0.05)
-    held = threading.Event()
+    arrived, held = threading.Event(), threading.Event()
 
     def slow(request: Request) -> dict[str, Any]:
-        # outlasts the limit of quick calls: held until such a call has run into it
+        # outlasts the limit of quick calls: held until one that began later has run into it
+        arrived.set()
         assert held.wait(30)
         return {"ok": True, "reason": "done"}
 
@@ -415,6 +416,7 @@ def test_reload_has_no_limit_of_its_own(
     codes: list[int] = []
     reload = threading.Thread(target=lambda: codes.append(main(["reload"])))
     reload.start()
+    assert arrived.wait(30)
     assert main(["status"]) == 75
     held.set()
     reload.join(30)
@@ -423,11 +425,14 @@ def test_reload_has_no_limit_of_its_own(
 
 
 def test_restart_without_a_name_takes_all_in_turn(fake: FakeDaemon, capsys: Capture) -> None:
-    fake.on("POST", "/v1/proxies/main/restart", {"ok": True, "changed": True})
+    fake.on("POST", "/v1/proxies/main/restart", {"ok": True, "proxies": {"main": "ready"}})
     fake.on("POST", "/v1/proxies/bedrock/restart", {"ok": False, "reason": "it did not boot"})
     assert main(["restart"]) == 69
     said = capsys.readouterr()
-    assert said.out == "main: restarted\nbedrock: it did not boot\n" and "why:  it did not boot" in said.err
+    assert (
+        said.out == "main: restarted, ready\nbedrock: it did not boot\n"
+        and "why:  it did not boot" in said.err
+    )
     assert fake.calls() == ["/v1/proxies/main/restart", "/v1/proxies/bedrock/restart"]
 
 
@@ -457,7 +462,8 @@ def test_stop_ends_the_daemon_and_waits_until_it_is_gone(fake: FakeDaemon, capsy
         looks += 1
         if looks == 3:
             keeper.stdin.close()  # type: ignore[union-attr]
-            keeper.wait(30)
+            # it stays a zombie: whoever started the daemon may never ask for its exit code
+            os.waitid(os.P_PID, keeper.pid, os.WEXITED | os.WNOWAIT)
 
     try:
         lifecycle._pause = pause
@@ -721,6 +727,15 @@ def test_colours_only_where_they_are_wanted(fake: FakeDaemon) -> None:
     fake.on("GET", "/v1/logs/main", [a_line(1.0, "main", "x")])
     assert "\x1b[36mmain#2" in on_terminal("logs", "main")
     assert "\x1b" not in on_terminal("logs", "main", NO_COLOR="1")
+
+
+@pytest.mark.parametrize("columns", ["80", "200"])
+def test_nothing_is_cut_off_on_a_narrow_terminal(fake: FakeDaemon, columns: str) -> None:
+    fake.on("GET", "/v1/status", a_status(main=proxy(state="crash-loop", pid=1234567)))
+    said = on_terminal("status", NO_COLOR="1", COLUMNS=columns)
+    for word in ("bedrock", "crash-loop", "1234567", "2h 05m", "133 MiB", "restarts", "litellm-bedrock.yaml"):
+        assert word in said
+    assert "…" not in said
 
 
 def test_a_narrow_encoding_costs_a_letter_not_the_message(fake: FakeDaemon, prefix: Path) -> None:
