@@ -326,13 +326,13 @@ class Boundary:
             if not self._pass_through:
                 raise _refused(
                     "pass-through",
-                    "LiteLLM's pass-through routes are closed. To open them, set pass_through in ocd.toml.",
+                    "LiteLLM's pass-through routes are closed; boundary.pass_through in ocd.toml opens them.",
                 )
         elif not self._admin:
             raise _refused(
                 "admin",
                 "This route of LiteLLM is not open here (admin pages, management and the like). "
-                "Set admin = true in ocd.toml to open it, or edit the LiteLLM file and run: occtl reload.",
+                "boundary.admin in ocd.toml opens it; models are added in the LiteLLM file.",
             )
 
     # ---- the body
