@@ -169,6 +169,11 @@ class Daemon:
 
     def lines(self, model: "type[M]", path: str, **query: Any) -> "Iterator[M]":
         """``GET path``, one JSON object a line; yields each as it comes, until the daemon ends the stream."""
+        for line in self.raw_lines(path, **query):
+            yield self._parse(model, line, path)
+
+    def raw_lines(self, path: str, **query: Any) -> Iterator[str]:
+        """Like ``lines``, without a look at what is in them."""
         import httpx
 
         timeout = httpx.Timeout(QUICK, read=None)
@@ -179,7 +184,7 @@ class Daemon:
                     raise self._refusal(reply)
                 for line in reply.iter_lines():
                     if line.strip():
-                        yield self._parse(model, line, path)
+                        yield line
         except httpx.TransportError as error:
             raise self._broken(error, "GET", path) from None
 

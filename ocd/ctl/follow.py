@@ -1,5 +1,6 @@
 """``occtl logs`` and ``occtl events``: what was said, and what is being said."""
 
+import json
 import queue
 import sys
 import threading
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 #: seconds of silence after which several followed logs have told their past, so that it can be sorted by time
 _SETTLED = 0.2
 
+#: in the place of a proxy's name: the daemon's own log
+DAEMON = "daemon"
+
 _lines_option = click.option(
     "-n", "--lines", type=click.IntRange(min=0), default=100, show_default=True, help="How many past lines."
 )
@@ -34,9 +38,14 @@ _follow_option = click.option("-f", "--follow", is_flag=True, help="Go on until 
 @_lines_option
 @json_option
 def logs(name: str | None, follow: bool, lines: int, as_json: bool) -> int:
-    """Print what a proxy, or each of them, wrote."""
+    """Print what a proxy, or each of them, wrote. The name `daemon` is for the daemon's own log."""
     from ocd.wire.messages import LogLine, Status
 
+    if name == DAEMON:
+        with Daemon() as daemon:
+            for raw in daemon.raw_lines(f"/v1/logs/{DAEMON}", lines=lines, follow=int(follow)):
+                screen.out(raw if as_json else _daemon_line(raw))
+        return _ended() if follow else EX_OK
     show = _json_line if as_json else _log_line
     with Daemon() as daemon:
         names = lifecycle.select(daemon.get(Status, "/v1/status"), name)
@@ -118,6 +127,19 @@ def _merged(streams: "list[Iterator[LogLine]]", past: int) -> "Iterator[LogLine]
 
 def _json_line(said: "LogLine | Event") -> None:
     screen.out_json(said, lines=True)
+
+
+def _daemon_line(raw: str) -> str:
+    """A line of the daemon's own log: a JSON object with ``time``, ``level``, ``event`` and more."""
+    try:
+        record = json.loads(raw)
+        moment = screen.clock(float(record.pop("time")))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return screen.plain(raw)
+    dim, _, end = _colors("")
+    words = [str(record.pop(key)) for key in ("level", "event", "text") if record.get(key)]
+    words += [f"{key}={value}" for key, value in record.items()]
+    return f"{dim}{moment}{end} {screen.plain(' '.join(words))}"
 
 
 def _log_line(line: "LogLine") -> None:

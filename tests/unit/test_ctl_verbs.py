@@ -574,6 +574,16 @@ def test_logs_of_both_are_merged_by_time_and_cut(fake: FakeDaemon, capsys: Captu
     assert fake.requests[-1].query == {"lines": "2", "follow": "0"}
 
 
+def test_the_daemons_own_log(fake: FakeDaemon, capsys: Capture) -> None:
+    record = {"time": 20.0, "level": "info", "event": "reload", "proxy": "main", "text": "a\x1b[2Jb"}
+    fake.on("GET", "/v1/logs/daemon", (200, json.dumps(record).encode() + b"\nno json\n"))
+    assert main(["logs", "daemon"]) == 0
+    clock = time.strftime("%H:%M:%S", time.localtime(20.0))
+    assert capsys.readouterr().out == f"{clock} info reload ab proxy=main\nno json\n"
+    assert main(["logs", "daemon", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[0]) == record
+
+
 def test_logs_of_one_as_json_lines(fake: FakeDaemon, capsys: Capture) -> None:
     fake.on("GET", "/v1/logs/main", [a_line(1.0, "main", "ü"), a_line(2.0, "main", "y")])
     assert main(["logs", "main", "--json"]) == 0
