@@ -166,6 +166,11 @@ class Upstreams:
     async def __aexit__(self, *_error: object) -> None:
         await self.close()
 
+    @property
+    def urls(self) -> dict[str, str]:
+        """Both addresses by name."""
+        return {"anthropic": self.anthropic, "bedrock": self.bedrock}
+
     async def close(self) -> None:
         """Close the listeners and every connection."""
         for server in self._servers:
