@@ -1,7 +1,8 @@
-"""What a guest is started with: its environment, built from nothing, and its boundary's policy. Pure."""
+"""What a guest is started with: its environment, built from nothing, and its boundary's policy."""
 
 import json
 import os
+import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -55,9 +56,25 @@ def public_environment(settings: Settings, proxy: str, home: str, path: str) -> 
         env["AWS_EC2_METADATA_DISABLED"] = "true"
         env["AWS_REGION"] = env["AWS_DEFAULT_REGION"] = settings.aws_region
         if settings.aws_profile:
-            env["AWS_PROFILE"] = env["OCD_AWS_PROFILE"] = settings.aws_profile
+            env["OCD_AWS_PROFILE"] = settings.aws_profile
+            if has_profile(home, settings.aws_profile):
+                # For files that name no profile themselves. One that does not exist would make botocore refuse
+                # even explicit keys.
+                env["AWS_PROFILE"] = settings.aws_profile
     env.update(getattr(settings.proxies, proxy).env)
     return env
+
+
+def has_profile(home: str, profile: str) -> bool:
+    """Whether ``~/.aws/config`` or ``~/.aws/credentials`` has this profile (section names only, nothing is kept)."""
+    section = re.compile(rf"^\s*\[\s*(?:profile\s+)?{re.escape(profile)}\s*\]", re.MULTILINE)
+    for name in ("config", "credentials"):
+        try:
+            if section.search((Path(home) / ".aws" / name).read_text("utf-8", "replace")):
+                return True
+        except OSError:
+            continue
+    return False
 
 
 def key_environment(keys: Keys, proxy: str) -> dict[str, str]:
