@@ -11,7 +11,9 @@ from typing import Any
 import httpx
 import psutil
 
+from ocd.config.check import check
 from ocd.config.folders import Folders
+from ocd.config.models import site_packages
 from ocd.config.schema import Settings
 from ocd.errors import OcdError
 from ocd.selftest import answers, stack, streams
@@ -85,6 +87,11 @@ async def _run(
         from ocd.supervisor import litellm_env
 
         litellm_python = litellm_env.python(settings, folders)
+    mistakes = await asyncio.to_thread(check, folders, settings, site_packages(litellm_python))
+    problems = [one.sentence() for one in mistakes if one.severity == "error"]
+    if problems:
+        # The daemon would not serve these files either; here they still have their names and lines.
+        return Report(False, problems=problems)
     with stack.private_folders() as private:
         async with Upstreams() as up:
             config = private.folders.config
@@ -96,10 +103,10 @@ async def _run(
             async with stack.running(private, home):
                 version = await stack.wait_ready(private)
                 tell("Sending requests")
-                check = _Check(private, settings, up, turned)
-                await check.requests()
+                checks = _Check(private, settings, up, turned)
+                await checks.requests()
             # Now that it has ended, its logs are complete.
-            rows = await check.finish()
+            rows = await checks.finish()
     return Report(all(row.ok for row in rows) and not turned.problems, rows, turned.problems, version)
 
 

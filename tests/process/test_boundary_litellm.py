@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -197,8 +198,13 @@ def test_chunked_upload_and_plain_clients(daemon: Daemon, upstreams: Upstreams) 
 
 def test_a_refused_upload_still_gets_its_answer(daemon: Daemon) -> None:
     """A connection closed with unread bytes would be reset, and the client would see no reason."""
-    answer = post(daemon, headers={"authorization": f"Bearer {TOKEN}"}, content=b"x" * 8_000_000)
-    assert answer.status_code == 403 and "openclaude" in answer.json()["error"]["message"]
+    with socket.create_connection(("127.0.0.1", daemon.port), timeout=60 * SLOW) as sock:
+        size = 8_000_000
+        head = f"POST /v1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-length: {size}\r\n\r\n"
+        # All of it first, as simple clients do; then the answer.
+        sock.sendall(head.encode() + b"x" * size)
+        answer = sock.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 403") and b"openclaude" in answer
 
 
 def test_the_canary_is_in_no_file_log_or_process(daemon: Daemon) -> None:
