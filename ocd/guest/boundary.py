@@ -17,8 +17,6 @@ closed, because every LiteLLM version brings new ones. Keys and addresses pushed
 refused.
 """
 
-import asyncio
-import contextlib
 import hmac
 import json
 import re
@@ -38,9 +36,6 @@ Report = Callable[[dict[str, Any]], None]
 BODY_LIMIT = 64 * 1024 * 1024
 #: seconds between two reports of the same refusal; credentials are reported one by one
 REPORT_PAUSE = 10.0
-#: seconds and bytes for which a refused client may still send, so that it can read the answer
-DRAIN_TIME = 5.0
-DRAIN_BYTES = 256 * 1024 * 1024
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
@@ -186,7 +181,6 @@ class Refusal(Exception):
         self.why = why
         self.message = message
         self.where = where
-        self.body_read = False
 
 
 def wrap(app: App, policy: dict[str, Any], report: Report) -> App:
@@ -234,11 +228,7 @@ class Boundary:
                 body = await self.read_body(scope, receive)
                 if body is None:
                     return
-                try:
-                    self.check_body(scope["headers"], body)
-                except Refusal as refusal:
-                    refusal.body_read = True
-                    raise
+                self.check_body(scope["headers"], body)
                 receive = _replay(body, receive)
         except Refusal as refusal:
             self.tell(refusal)
@@ -246,8 +236,6 @@ class Boundary:
             scope["query_string"] = b""
             if refusal.where == "path":
                 scope["path"], scope["raw_path"] = "/", b"/"
-            if kind == "http" and not refusal.body_read:
-                await _drain(scope["headers"], receive)
             return await _answer(kind, refusal, send)
         await self.app(scope, receive, send)
 
@@ -537,7 +525,10 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 async def _answer(kind: str, refusal: Refusal, send: Send) -> None:
-    """The refusal in Anthropic's error form (API reference, Errors); a websocket is closed unaccepted."""
+    """The refusal in Anthropic's error form (API reference, Errors); a websocket is closed unaccepted.
+
+    A body that is still on its way is read and dropped by uvicorn after the answer, so that it is not lost.
+    """
     if kind == "websocket":
         await send({"type": "websocket.close", "code": 1008, "reason": f"ocd: {refusal.why}"})
         return
@@ -550,23 +541,3 @@ async def _answer(kind: str, refusal: Refusal, send: Send) -> None:
     ]
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-async def _drain(headers: list[tuple[bytes, bytes]], receive: Receive) -> None:
-    """Take what the client still sends: a connection closed with unread bytes is reset, and its answer lost.
-
-    Not for a client that waits for ``100 Continue``: it has not begun, and asking for the body would make it.
-    """
-    if not _may_have_body(headers) or _first(headers, b"expect") is not None:
-        return
-
-    async def rest() -> None:
-        left = DRAIN_BYTES
-        while left > 0:
-            message = await receive()
-            if message["type"] != "http.request" or not message.get("more_body", False):
-                return
-            left -= len(message.get("body", b""))
-
-    with contextlib.suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(rest(), DRAIN_TIME)

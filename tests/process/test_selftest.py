@@ -7,10 +7,14 @@ import contextlib
 import glob
 import hashlib
 import json
+import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -21,7 +25,7 @@ from ocd.selftest import stack
 from ocd.selftest.run import Report, Row, _Check, run
 from ocd.selftest.turned import Turned
 from ocd.selftest.upstreams import Upstreams
-from tests.helpers.daemon import Daemon, litellm_python
+from tests.helpers.daemon import ROOT, SLOW, Daemon, litellm_python
 
 
 @pytest.fixture
@@ -35,17 +39,23 @@ def folders() -> Iterator[Folders]:
 
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
+    # Somebody else's self-test may run on this machine, so what was there before does not count.
+    folders, processes = _private_folders(), _private_processes()
     yield
-    assert glob.glob(f"{tempfile.gettempdir()}/ocd-selftest-*") == []
-    assert _private_processes() == []
+    assert _private_folders() - folders == set()
+    assert _private_processes() - processes == set()
 
 
-def _private_processes() -> list[int]:
-    found = []
+def _private_folders() -> set[str]:
+    return set(glob.glob(f"{tempfile.gettempdir()}/ocd-selftest-*"))
+
+
+def _private_processes() -> set[int]:
+    found = set()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if "/ocd-selftest-" in process.environ().get("OCD_PREFIX", ""):
-                found.append(process.pid)
+                found.add(process.pid)
     return found
 
 
@@ -141,6 +151,59 @@ def test_interrupted(folders: Folders, moment: str) -> None:
             await task
 
     asyncio.run(interrupted())
+
+
+def test_ctrl_c_in_a_terminal(folders: Folders) -> None:
+    """The real signal to a real process: it ends, and the private stack with it."""
+    code = (
+        "import asyncio, sys; from ocd.config.folders import Folders\n"
+        "from ocd.config.schema import Settings; from ocd.selftest.run import run\n"
+        "from pathlib import Path; root = Path(sys.argv[1])\n"
+        "folders = Folders(*(root / name for name in ('config', 'share', 'state', 'run', 'bin')))\n"
+        "say = lambda text: print(text, flush=True)\n"
+        "asyncio.run(run(folders, Settings(), litellm_python=sys.argv[2], progress=say))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(folders.config.parent), litellm_python()],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith(b"Sending"):
+                process.send_signal(signal.SIGINT)
+        assert process.wait(60 * SLOW) != 0
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def test_stand_ins_as_a_process() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ocd.selftest.upstreams", "--json"], cwd=ROOT, stdout=subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        where = json.loads(process.stdout.readline())
+        body = {"model": "m", "messages": []}
+        login = {"x-api-key": "sk-ant-api03-x"}
+        told = {"behaviours": [{"status": 529, "times": 1}], "watch": {"key": "api03-x"}}
+        assert httpx.post(where["control"], json=told, trust_env=False).status_code == 200
+        url = where["anthropic"] + "/v1/messages"
+        codes = [httpx.post(url, json=body, headers=login, trust_env=False).status_code for _ in range(2)]
+        assert codes == [529, 200]
+        summary = httpx.get(where["control"], trust_env=False).json()
+        assert summary["canaries"]["key"]["anthropic"] == {"header x-api-key": 2}
+        assert where["bedrock"].startswith("http://127.0.0.1:")
+    finally:
+        process.terminate()
+        assert process.wait(30 * SLOW) == 0
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 # ---- that it would notice

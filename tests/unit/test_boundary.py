@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 KEY = "sk-" + "5" * 64
@@ -513,6 +513,9 @@ JSON = st.recursive(
 @given(st.dictionaries(st.text(max_size=10), JSON, max_size=6), st.integers(1, 6))
 @settings(deadline=None, max_examples=200)
 def test_ordinary_bodies_go_through_both_unchanged(body: dict[str, Any], pieces: int) -> None:
+    # Hypothesis knows the constants of the code under test, and likes to use them.
+    assume("sk-ant-" not in json.dumps(body).lower())
+    assume(not any(name in json.dumps(body) for name in (*boundary.PUSHED, *boundary.PUSHED_STARTS, "_")))
     for role, header in (("main", OURS), ("bedrock", HOP)):
         assert Call(role, headers=[HOST, header], body=body, pieces=pieces).passed
 
