@@ -3,39 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 from collections.abc import Iterator
 
 import psutil
 import pytest
 
+from ocd import paths
+from tests.helpers.daemon import PREFIXES
 
-def _ours() -> set[int]:
-    """Processes of a daemon under test, wherever they hang."""
-    found = set()
+
+def _left() -> list[psutil.Process]:
+    """Living processes of a daemon that this run started, wherever they hang."""
+    found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.environ().get("OCD_PREFIX", "").startswith("/tmp/ocd-t-"):
-                found.add(process.pid)
-            elif "guest.py" in " ".join(process.cmdline()) and "ocd" in " ".join(process.cmdline()):
-                found.add(process.pid)
+            if process.environ().get("OCD_PREFIX", "") in PREFIXES:
+                found.append(process)
     return found
-
-
-def _files() -> set[str]:
-    return {path for pattern in ("t-*", f"{os.getuid()}*") for path in glob.glob(f"/tmp/ocd-{pattern}")}
 
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_left_behind() -> Iterator[None]:
-    """After the last test no process, socket or folder of ours is there that was not there before."""
-    processes, files = _ours(), _files()
+    """After the last test no process, socket or folder of ours is there."""
     yield
-    left = _ours() - processes
-    _gone, alive = psutil.wait_procs([psutil.Process(pid) for pid in left if psutil.pid_exists(pid)], timeout=10)
+    _gone, alive = psutil.wait_procs(_left(), timeout=10)
     assert not alive, f"processes left behind: {alive}"
-    assert not _files() - files, f"files left behind: {_files() - files}"
+    folders = [path for path in PREFIXES if os.path.exists(path)]
+    folders += [path for prefix in PREFIXES if os.path.exists(path := paths._fit(os.path.join(prefix, "run")))]
+    assert not folders, f"files left behind: {folders}"
 
 
 @pytest.fixture(autouse=True)

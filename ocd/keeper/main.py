@@ -83,6 +83,8 @@ class Keeper:
         self.host_streams: list[int] = []
         self.pending: dict[int, tuple[str, list[int], list[int]]] = {}
         self.stopping_since = 0.0
+        #: a supervisor has been up: from now on its end is a crash, not a reason to give up
+        self.greeted = False
         self.exit_code: int | None = None
 
     # ------------------------------------------------------------------------------------------ listeners
@@ -248,7 +250,10 @@ class Keeper:
             if pid == self.supervisor:
                 self.supervisor = 0
                 self.drop_link()
-                if self.exit_code is None:
+                if not self.greeted and 64 <= code <= 78:
+                    # It said on stderr what is wrong; starting it again would change nothing.
+                    self.exit_code = code
+                elif self.exit_code is None:
                     say(f"the supervisor ended ({describe(code)}); starting another")
                 self.schedule_supervisor()
             elif pid == self.host:
@@ -320,6 +325,7 @@ class Keeper:
             self.heard = time.monotonic()
             op = message.get("op")
             if op == "hello":
+                self.greeted = True
                 self.hello()
             elif op == "listen":
                 self.listen(message)

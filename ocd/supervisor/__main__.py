@@ -19,9 +19,14 @@ def main() -> int:
     faulthandler.enable(file=sys.stderr)
     # structlog imports rich when it finds it, for tracebacks in colour: 5 MB for something we never show.
     sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
+    from ocd.errors import OcdError
     from ocd.supervisor.daemon import Daemon
 
-    daemon = Daemon(keeper, socket.socket(fileno=fd))
+    try:
+        daemon = Daemon(keeper, socket.socket(fileno=fd))
+    except OcdError as error:
+        print(f"ocd: {error.sentence()}", file=sys.stderr)
+        return error.exit_code
     gc.collect()
     gc.freeze()
     return asyncio.run(daemon.run())

@@ -459,6 +459,18 @@ class Daemon:
             remove_overlay(str(self.folders.runtime / "sessions"), pid)
         self.event("session-ended", text=f"pid {pid}")
         self.notes_due = True
+        self.retire_ports()
+
+    def retire_ports(self) -> None:
+        """Close ports that no longer are ours, once no living session was told of them."""
+        told = {session.port for session in self.sessions.living.values()}
+        for unit in self.units.values():
+            for port in {int(name.split(":")[1]) for name in unit.own_listeners()} - {unit.port}:
+                # The second proxy's old port is needed for as long as main has processes that know it.
+                stale = any(m.revision != unit.state.revision for u in self.units.values() for m in u.state.members)
+                if port not in told and unit.state.port_open and not (unit.name != "main" and stale):
+                    self.event("port-closed", unit.name, text=f"port {port}")
+                    unit.release_port(port)
 
     async def shutdown(self) -> None:
         """Drain and end everything."""

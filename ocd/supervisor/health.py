@@ -52,6 +52,7 @@ class Health:
                 self.memory()
             for unit in self.daemon.units.values():
                 unit.feed(core.Tick())
+            self.daemon.retire_ports()
 
     def notice_sleep(self) -> None:
         now = sleep_clock()

@@ -32,10 +32,12 @@ class Idle:
             await asyncio.sleep(min(LOOK, max(0.2, minutes * 60 / 4)) if minutes else LOOK)
             if not minutes or self.daemon.stopping:
                 continue
-            for unit in self.daemon.units.values():
+            units = list(self.daemon.units.values())
+            for unit in units:
                 for member in unit.state.members:
                     unit.tell(member.generation, "status")
-            if self.daemon.sessions.living:
+            starting = any(u.state.wanted is core.Wanted.UP and not core.settled(u.state) for u in units)
+            if self.daemon.sessions.living or starting:
                 self.touch()
             if time.monotonic() - self.last_activity > minutes * 60 and self.daemon.anything_wanted():
                 self.sleep()

@@ -102,7 +102,7 @@ class Launching:
         daemon = self.daemon
         slots = daemon.settings.slots
         folder = daemon.folders.runtime / "sessions"
-        daemon.sessions.add(order.pid, order.cwd)
+        daemon.sessions.add(order.pid, order.cwd, port=daemon.units["main"].port)
         reply = await asyncio.to_thread(
             launch.prepare,
             order,

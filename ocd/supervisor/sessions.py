@@ -23,6 +23,8 @@ class Tracked:
     since: float
     #: the process's own start time: a pid that is used again is another session
     born: float
+    #: main's port as this session was told; 0: not known
+    port: int = 0
     pidfd: int = -1
 
 
@@ -33,7 +35,9 @@ class Sessions:
         self.on_end = on_end
         self.living: dict[int, Tracked] = {}
 
-    def add(self, pid: int, cwd: str, since: float | None = None, born: float | None = None) -> bool:
+    def add(
+        self, pid: int, cwd: str, since: float | None = None, born: float | None = None, port: int = 0
+    ) -> bool:
         """Follow a process; returns False when it is not there (any more). Adding it twice changes nothing."""
         found = _born(pid)
         if found is None or (born is not None and abs(found - born) > 1):
@@ -41,8 +45,9 @@ class Sessions:
         known = self.living.get(pid)
         if known is not None and abs(known.born - found) <= 1:
             known.cwd = cwd or known.cwd
+            known.port = port or known.port
             return True
-        tracked = Tracked(pid, cwd, since or time.time(), found)
+        tracked = Tracked(pid, cwd, since or time.time(), found, port)
         self.living[pid] = tracked
         self._follow(tracked)
         return True
@@ -77,12 +82,12 @@ class Sessions:
 
     def notes(self) -> list[list[object]]:
         """What a successor needs to go on following."""
-        return [[t.pid, t.cwd, t.since, t.born] for t in self.living.values()]
+        return [[t.pid, t.cwd, t.since, t.born, t.port] for t in self.living.values()]
 
     def restore(self, notes: list[list[object]], overlays: Path) -> None:
         """Take over from a former supervisor; overlay files whose session is gone are removed."""
-        for pid, cwd, since, born in notes:
-            self.add(int(str(pid)), str(cwd), float(str(since)), float(str(born)))
+        for pid, cwd, since, born, port in notes:
+            self.add(int(str(pid)), str(cwd), float(str(since)), float(str(born)), int(str(port)))
         with contextlib.suppress(OSError):
             for path in overlays.iterdir():
                 number = path.name.split(".")[0].rpartition("-")[2]

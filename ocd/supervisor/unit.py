@@ -208,6 +208,7 @@ class Unit:
                 return
         if not self.opening:
             self.feed(core.PortOpened())
+            self.offer_listeners()
 
     def close_ports(self) -> None:
         for name in self.own_listeners():
@@ -283,7 +284,13 @@ class Unit:
         with contextlib.suppress(OSError):
             os.unlink(spec.socket_path(self.daemon.folders, self.name, generation))
         tail = self.tails.pop(generation, collections.deque())
-        self.feed(core.Exited(generation, status, reason_from(list(tail))))
+        self.feed(core.Exited(generation, status, self._own_words(reason_from(list(tail)))))
+
+    def _own_words(self, text: str) -> str:
+        """People know their own file's place, not that of its snapshot."""
+        for config in self.configs.values():
+            text = text.replace(str(config.path.parent), str(config.origin.parent))
+        return text
 
     def _on_message(self, channel: GuestChannel, message: dict[str, Any]) -> None:
         kind = message.get("ev")
@@ -397,9 +404,18 @@ class Unit:
 
 def reason_from(lines: list[str]) -> str:
     """The end of a log as a reason: the last lines that say something, on one line."""
-    useful = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith(("^", "File "))]
-    text = " | ".join(useful[-REASON_LINES:])
-    return text[-REASON_CHARACTERS:]
+    useful = [line.rstrip() for line in lines if line.strip() and not line.lstrip().startswith(("^", "~"))]
+    start = next((i for i in range(len(useful) - 1, -1, -1) if useful[i].startswith("Traceback ")), None)
+    if start is not None:
+        # Of a traceback the place nearest to the end, and what follows it: the exception and its message.
+        places = [i for i in range(start, len(useful)) if useful[i].startswith("  File ")]
+        after = [line for line in useful[start + 1 :] if not line.startswith(" ")]
+        if after:
+            after = useful[useful.index(after[0], start) :]
+            where = [useful[places[-1]].strip()] if places else []
+            useful = [*after[:REASON_LINES], *where]
+    text = " | ".join(line.strip() for line in useful[-REASON_LINES - 1 :])
+    return text[:REASON_CHARACTERS]
 
 
 def tag(proxy: str, generation: int, revision: str) -> str:

@@ -93,11 +93,17 @@ def eventually(condition: Callable[[], Any], timeout: float = 60.0, what: str = 
     raise AssertionError(f"did not happen within {timeout} s: {what or condition} ({error!r})")
 
 
+#: every prefix that this run made: what still has one of them afterwards was left behind
+PREFIXES: set[str] = set()
+
+
 class Daemon:
     """``with Daemon(...) as d``: folders, configuration, the process, the API."""
 
     def __init__(self, upstreams: dict[str, str] | None = None, settings: str = "", mode: str = "fork") -> None:
+        litellm_python()
         self.prefix = Path(tempfile.mkdtemp(prefix="ocd-t-", dir="/tmp"))
+        PREFIXES.add(str(self.prefix))
         self.port = free_ports()
         self.mode = mode
         self.settings = settings
@@ -224,7 +230,10 @@ class Daemon:
         return dict(self.status()["proxies"][name])
 
     def spare_pid(self, name: str = "main") -> int:
-        return int(next(m["pid"] for m in self.proxy(name)["members"] if m["role"] == "spare"))
+        for member in self.proxy(name)["members"]:
+            if member["role"] == "spare":
+                return int(member["pid"])
+        raise ValueError("no spare yet")
 
     def supervisor_pid(self) -> int:
         return int(self.status()["pid"])
