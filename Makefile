@@ -1,0 +1,64 @@
+# Two environments, as in an installation: ours and LiteLLM's. Each is made again when its lock changes.
+PYTHON ?= python3
+VENV := .venv
+GUEST := .venv-litellm
+PY := $(VENV)/bin/python
+export OCD_TEST_LITELLM_PYTHON ?= $(CURDIR)/$(GUEST)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help dev test unit process systemd lint format bench chaos run lock docs clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+$(VENV)/.stamp: requirements/dev.txt
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/dev.txt
+	touch $@
+
+$(GUEST)/.stamp: requirements/litellm.txt
+	rm -rf $(GUEST)
+	$(PYTHON) -m venv $(GUEST)
+	$(GUEST)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/litellm.txt
+	touch $@
+
+dev: $(VENV)/.stamp $(GUEST)/.stamp  ## a working environment: .venv and .venv-litellm
+
+test: unit process  ## everything: the unit suite, then the suite with real processes
+
+unit: $(VENV)/.stamp  ## the fast suite, no LiteLLM
+	$(PY) -m pytest -q tests/unit
+
+process: dev  ## real daemon, real LiteLLM, real systemd user manager
+	$(PY) -m pytest -q tests/process $(wildcard tests/systemd)
+
+systemd: dev  ## only what needs a systemd user manager
+	$(PY) -m pytest -q -m systemd tests/systemd
+
+lint: $(VENV)/.stamp  ## ruff and the strict type checker
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: $(VENV)/.stamp  ## lay out the code
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+bench: dev  ## measure against supervisord, pm2 and the bare process
+	$(PY) -m bench
+
+chaos: dev  ## faults at random for a few minutes; SEED=n repeats a run
+	OCD_TEST_CHAOS=full OCD_TEST_SEED=$(SEED) $(PY) -m pytest -q -s tests/process/test_chaos.py --timeout 1800
+
+run: dev  ## the daemon in the foreground, from this checkout
+	PYTHONPATH=$(CURDIR) OCD_LITELLM__PYTHON=$(OCD_TEST_LITELLM_PYTHON) $(PY) -m ocd
+
+lock:  ## resolve the dependencies again (uv does it: make lock UV=/path/to/uv)
+	$(or $(UV),uv) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q pyproject.toml -o requirements/ocd.txt
+	$(or $(UV),uv) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q pyproject.toml --extra dev requirements/build.in -c requirements/ocd.txt -o requirements/dev.txt
+	echo 'litellm[proxy]==1.106.2' | $(or $(UV),uv) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q - -o requirements/litellm.txt
+	$(or $(UV),uv) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q requirements/build.in -o requirements/build.txt
+
+clean:  ## remove what was made here
+	rm -rf $(VENV) $(GUEST) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
