@@ -30,7 +30,9 @@ def nothing_left_behind() -> Iterator[None]:
     _gone, alive = psutil.wait_procs(_left(), timeout=10)
     assert not alive, f"processes left behind: {alive}"
     folders = [path for path in PREFIXES if os.path.exists(path)]
-    folders += [path for prefix in PREFIXES if os.path.exists(path := paths._fit(os.path.join(prefix, "run")))]
+    folders += [
+        path for prefix in PREFIXES if os.path.exists(path := paths._fit(os.path.join(prefix, "run")))
+    ]
     assert not folders, f"files left behind: {folders}"
 
 

@@ -62,7 +62,9 @@ class LogFile:
         if self._fd < 0:
             self._open()
         if self.lost:
-            note = json.dumps({"time": time.time(), "text": f"[ocd: {self.lost} lines could not be written here]"})
+            note = json.dumps(
+                {"time": time.time(), "text": f"[ocd: {self.lost} lines could not be written here]"}
+            )
             os.write(self._fd, note.encode() + b"\n")
             self.lost = 0
         done = os.write(self._fd, data)

@@ -10,7 +10,9 @@ import ipaddress
 import os
 import pwd
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import psutil
 
@@ -92,16 +94,20 @@ def _owner(inode: int) -> int | None:
 
 def _other(port: int) -> Holder | None:
     with contextlib.suppress(psutil.Error):
-        for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
-                return _describe(connection.pid, f"{_shown(connection.laddr.ip)}:{port}", "")
-        return None
+        return _listening_among(((c, c.pid) for c in psutil.net_connections("tcp")), port)
     # Without root, macOS shows sockets of our own processes only, one process at a time.
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            for connection in process.net_connections("tcp"):
-                if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
-                    return _describe(process.pid, f"{_shown(connection.laddr.ip)}:{port}", "")
+            found = _listening_among(((c, process.pid) for c in process.net_connections("tcp")), port)
+            if found is not None:
+                return found
+    return None
+
+
+def _listening_among(connections: Iterable[tuple[Any, int | None]], port: int) -> Holder | None:
+    for connection, pid in connections:
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+            return _describe(pid, f"{_shown(connection.laddr.ip)}:{port}", "")
     return None
 
 

@@ -449,7 +449,12 @@ def _apply(p: Proxy, event: Event, now: float, dice: float, out: list[Action]) -
             return replace(p, wanted=wanted, failure=Failure())
         case Restart():
             p = replace(p, failure=Failure(), wanted=Wanted.UP)
-            return _map(p, lambda m: _leave(m, Cause.OPERATOR, None) if m.phase_is(Serving, Armed, Booting, Spawning) else m)
+            return _map(
+                p,
+                lambda m: (
+                    _leave(m, Cause.OPERATOR, None) if m.phase_is(Serving, Armed, Booting, Spawning) else m
+                ),
+            )
         case PortOpened():
             return replace(p, port_open=True, holder=None)
         case PortBlocked(holder):
@@ -501,7 +506,9 @@ def _apply(p: Proxy, event: Event, now: float, dice: float, out: list[Action]) -
             return p
 
 
-def _exited(p: Proxy, generation: int, status: int, reason: str, now: float, dice: float, out: list[Action]) -> Proxy:
+def _exited(
+    p: Proxy, generation: int, status: int, reason: str, now: float, dice: float, out: list[Action]
+) -> Proxy:
     m = p.member(generation)
     if m is None:
         return p
@@ -514,14 +521,20 @@ def _exited(p: Proxy, generation: int, status: int, reason: str, now: float, dic
         case Stopping(cause=cause):
             out.append(Announce("exited", f"generation {generation} is gone ({cause}, {how})", generation))
             if cause in (Cause.BOOT_FAILURE, Cause.HANG, Cause.CRASH):
-                text = reason if cause is Cause.BOOT_FAILURE else f"it did not answer on its private socket ({how})"
+                text = (
+                    reason
+                    if cause is Cause.BOOT_FAILURE
+                    else f"it did not answer on its private socket ({how})"
+                )
                 return _failed(p, m, cause, text or how, now, dice, out)
             return p
         case Serving():
             out.append(Announce("crashed", f"generation {generation} ended with {how}", generation))
             return _failed(p, m, Cause.CRASH, _join(how, reason), now, dice, out)
         case Armed():
-            out.append(Announce("exited", f"the spare, generation {generation}, ended with {how}", generation))
+            out.append(
+                Announce("exited", f"the spare, generation {generation}, ended with {how}", generation)
+            )
             return _failed(p, m, Cause.CRASH, _join(how, reason), now, dice, out)
         case _:
             refused = status == REFUSED_STATUS
@@ -533,7 +546,14 @@ def _join(how: str, reason: str) -> str:
 
 
 def _failed(
-    p: Proxy, m: Member, cause: Cause, reason: str, now: float, dice: float, out: list[Action], final: bool = False
+    p: Proxy,
+    m: Member,
+    cause: Cause,
+    reason: str,
+    now: float,
+    dice: float,
+    out: list[Action],
+    final: bool = False,
 ) -> Proxy:
     """Count a failure and decide when to try again. A failed candidate of a new revision only rejects it."""
     limits = p.limits
@@ -548,7 +568,10 @@ def _failed(
         # It was on its way out; that it did not wait for the end is no reason to hold back its successor.
         return replace(p, last_cause=cause, last_reason=reason)
     p = replace(p, restarts=p.restarts + 1, last_cause=cause, last_reason=reason)
-    times = (*(t for t in p.failure.times if now - t < max(limits.restart_period, limits.sustained_ready)), now)
+    times = (
+        *(t for t in p.failure.times if now - t < max(limits.restart_period, limits.sustained_ready)),
+        now,
+    )
     recent = sum(1 for t in times if now - t < limits.restart_period)
     if final or recent > limits.restart_intensity:
         return replace(p, failure=Failure(times, now + limits.crash_loop_retry, True, reason, cause))
@@ -609,11 +632,11 @@ def _expire(p: Proxy, now: float, dice: float, out: list[Action]) -> Proxy:
                 p = _failed(p, m, Cause.BOOT_FAILURE, "no process came of it in time", now, dice, out)
             case Booting(pid, deadline) if now >= deadline:
                 out.append(Abort(m.generation, pid))
-                p = p.put(
-                    replace(m, phase=Stopping(pid, now + p.limits.abort_timeout, Cause.BOOT_FAILURE))
-                )
+                p = p.put(replace(m, phase=Stopping(pid, now + p.limits.abort_timeout, Cause.BOOT_FAILURE)))
             case Draining(pid, deadline, cause) if now >= deadline:
-                out.append(Announce("drain-timeout", f"generation {m.generation} still had streams", m.generation))
+                out.append(
+                    Announce("drain-timeout", f"generation {m.generation} still had streams", m.generation)
+                )
                 out.append(Terminate(m.generation, pid))
                 p = p.put(replace(m, phase=Stopping(pid, now + p.limits.stop_timeout, cause)))
             case Stopping(pid, deadline) if now >= deadline:
@@ -622,7 +645,9 @@ def _expire(p: Proxy, now: float, dice: float, out: list[Action]) -> Proxy:
                 p = p.put(replace(m, phase=replace(m.phase, deadline=now + p.limits.stop_timeout)))
             case Serving(pid, _) if m.leave_by is not None and now >= m.leave_by:
                 out.append(Abort(m.generation, pid))
-                p = p.put(replace(m, phase=Stopping(pid, now + p.limits.abort_timeout, m.leaving or Cause.HANG)))
+                p = p.put(
+                    replace(m, phase=Stopping(pid, now + p.limits.abort_timeout, m.leaving or Cause.HANG))
+                )
             case _:
                 pass
     serving = [m.phase.since for m in p.members if isinstance(m.phase, Serving)]
@@ -782,7 +807,9 @@ def _bring_up(p: Proxy, now: float, out: list[Action]) -> Proxy:
 
 def next_deadline(p: Proxy) -> float | None:
     """When something happens by the clock alone (monotonic seconds), or None. Derived, so none can be forgotten."""
-    times = [m.phase.deadline for m in p.members if isinstance(m.phase, Spawning | Booting | Draining | Stopping)]
+    times = [
+        m.phase.deadline for m in p.members if isinstance(m.phase, Spawning | Booting | Draining | Stopping)
+    ]
     times += [m.leave_by for m in p.members if m.leave_by is not None and isinstance(m.phase, Serving)]
     if p.failure.retry_at is not None and p.wanted is Wanted.UP:
         times.append(p.failure.retry_at)
@@ -806,8 +833,10 @@ def public_state(p: Proxy, now: float) -> str:
         return "failed" if p.rejected else "starting"
     if p.failure.looping:
         return "crash-loop"
-    if p.failure.retry_at is not None and now < p.failure.retry_at and not any(
-        m.phase_is(Spawning, Booting, Armed) for m in p.members
+    if (
+        p.failure.retry_at is not None
+        and now < p.failure.retry_at
+        and not any(m.phase_is(Spawning, Booting, Armed) for m in p.members)
     ):
         return "backoff"
     return "starting"

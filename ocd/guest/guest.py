@@ -120,8 +120,6 @@ class Output:
 
 def import_litellm() -> str:
     """Import LiteLLM's proxy and what its first request would import; returns its version."""
-    import litellm.proxy.proxy_cli
-    import litellm.proxy.proxy_server
     import uvicorn  # noqa: F401
 
     # The command's own imports, which would otherwise happen once per guest.
@@ -236,7 +234,15 @@ def run_command(guest: Guest) -> int:
 
     uvicorn.run = run  # type: ignore[assignment]
     # 4000 would make the command look for another port when it sees ours taken, by us (FACTS): any other number.
-    arguments = ["--config", guest.spec["config"], "--host", "127.0.0.1", "--port", "1", *guest.spec.get("args", [])]
+    arguments = [
+        "--config",
+        guest.spec["config"],
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "1",
+        *guest.spec.get("args", []),
+    ]
     sys.argv = ["litellm", *arguments]
     run_server.main(arguments, standalone_mode=False)
     return 0
@@ -383,7 +389,9 @@ def make_server_class() -> Any:
                         if getattr(connection, "client", None) and getattr(connection, "cycle", True) is None:
                             connection.transport.close()
                 await asyncio.sleep(0.05)
-            self.guest.tell("drained", left=self.client_connections(), seconds=round(time.monotonic() - began, 3))
+            self.guest.tell(
+                "drained", left=self.client_connections(), seconds=round(time.monotonic() - began, 3)
+            )
             self.config.timeout_graceful_shutdown = 1
             self.should_exit = True
 
@@ -396,7 +404,11 @@ async def private_request(path: str, request: dict[str, Any]) -> int:
     import json
 
     body = json.dumps(request.get("body")).encode() if "body" in request else b""
-    head = [f"{request.get('method', 'POST')} {request['path']} HTTP/1.1", "Host: localhost", "Connection: close"]
+    head = [
+        f"{request.get('method', 'POST')} {request['path']} HTTP/1.1",
+        "Host: localhost",
+        "Connection: close",
+    ]
     head += [f"{name}: {value}" for name, value in request.get("headers", {}).items()]
     if body:
         head += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
@@ -431,7 +443,9 @@ def forkserver(keeper: int, link: socket.socket) -> None:
     # What is alive now is shared by all guests; without this the collector would touch, and so copy, every page.
     gc.collect()
     gc.freeze()
-    frames.send(link, {"op": "host-ready", "version": version, "seconds": round(time.monotonic() - started, 3)})
+    frames.send(
+        link, {"op": "host-ready", "version": version, "seconds": round(time.monotonic() - started, 3)}
+    )
     while not reader.eof:
         for message, fds in reader.feed():
             if message.get("op") != "fork" or len(fds) != 3:

@@ -32,7 +32,11 @@ def take(path: str, inherited: int = -1) -> int:
         text = os.pread(fd, 4096, 0)
         os.close(fd)
         raise OcdError(
-            "ocd runs already", _who(text), "See `occtl status`", exit_code=EX_TEMPFAIL, code="already-running"
+            "ocd runs already",
+            _who(text),
+            "See `occtl status`",
+            exit_code=EX_TEMPFAIL,
+            code="already-running",
         ) from None
     write(fd)
     return fd

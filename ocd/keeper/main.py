@@ -31,7 +31,7 @@ import sys
 import time
 from typing import Any
 
-from ocd.guest import frames, lifeline
+from ocd.guest import frames
 from ocd.keeper import notify
 
 #: A supervisor that says nothing for this many seconds is hung: SIGABRT (it dumps its stack), then SIGKILL.
@@ -94,7 +94,14 @@ class Keeper:
         try:
             sock = self.listeners.get(name) or open_listener(message)
         except OSError as error:
-            self.tell({"op": "listen-failed", "name": name, "errno": error.errno or 0, "error": os.strerror(error.errno or 0)})
+            self.tell(
+                {
+                    "op": "listen-failed",
+                    "name": name,
+                    "errno": error.errno or 0,
+                    "error": os.strerror(error.errno or 0),
+                }
+            )
             return
         self.listeners[name] = sock
         notify.store(name, sock.fileno())
@@ -141,7 +148,11 @@ class Keeper:
         lived = time.monotonic() - self.supervisor_started
         self.supervisor_failures = 0 if lived > 30 else self.supervisor_failures + 1
         self.supervisor_restarts += 1
-        pause = min(SUPERVISOR_BACKOFF_MAX, 0.1 * 2 ** min(self.supervisor_failures - 1, 10)) if self.supervisor_failures else 0.0
+        pause = (
+            min(SUPERVISOR_BACKOFF_MAX, 0.1 * 2 ** min(self.supervisor_failures - 1, 10))
+            if self.supervisor_failures
+            else 0.0
+        )
         self.start_supervisor_at = time.monotonic() + pause
 
     def drop_link(self) -> None:
@@ -182,7 +193,9 @@ class Keeper:
         self.host_streams = []
         for number, (_tag, ours, theirs) in self.pending.items():
             close_all(ours + theirs)
-            self.tell({"op": "spawn-failed", "id": number, "transient": True, "error": "the forkserver ended"})
+            self.tell(
+                {"op": "spawn-failed", "id": number, "transient": True, "error": "the forkserver ended"}
+            )
         self.pending.clear()
 
     def spawn(self, message: dict[str, Any]) -> None:
@@ -195,7 +208,14 @@ class Keeper:
         if message["how"] == "fork":
             if self.host_link is None:
                 close_all(ours + child)
-                self.tell({"op": "spawn-failed", "id": number, "transient": True, "error": "no forkserver is running"})
+                self.tell(
+                    {
+                        "op": "spawn-failed",
+                        "id": number,
+                        "transient": True,
+                        "error": "no forkserver is running",
+                    }
+                )
                 return
             try:
                 frames.send(self.host_link.sock, {"op": "fork", "id": number}, child)
@@ -312,7 +332,8 @@ class Keeper:
         self.exits = []
         for process in list(self.processes.values()):
             self.tell(
-                {"op": "process", "pid": process.pid, "tag": process.tag, "started": process.started}, process.fds
+                {"op": "process", "pid": process.pid, "tag": process.tag, "started": process.started},
+                process.fds,
             )
         if self.host:
             self.tell({"op": "host-started", "pid": self.host, "old": True}, self.host_streams)
@@ -359,7 +380,9 @@ class Keeper:
                     continue
                 if message["pid"] <= 0:
                     close_all(ours)
-                    self.tell({"op": "spawn-failed", "id": message["id"], "transient": True, "error": "fork failed"})
+                    self.tell(
+                        {"op": "spawn-failed", "id": message["id"], "transient": True, "error": "fork failed"}
+                    )
                 else:
                     self.started(message["id"], message["pid"], tag, ours)
             else:
@@ -422,8 +445,8 @@ class Keeper:
         for end in (wake_r, wake_w):
             end.setblocking(False)
         old = signal.set_wakeup_fd(wake_w.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, lambda *_: None)
+        for caught in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(caught, lambda *_: None)
         self.selector.register(wake_r, selectors.EVENT_READ, None)
         self.adopt_listeners()
         if not self.supervisor:
@@ -645,7 +668,10 @@ def spawn(
 def children() -> list[int]:
     """Our direct children, adopted ones included (Linux: proc(5); elsewhere unknown and so empty)."""
     found: list[int] = []
-    with contextlib.suppress(OSError), open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
+    with (
+        contextlib.suppress(OSError),
+        open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file,
+    ):
         found = [int(word) for word in file.read().split()]
     return found
 
@@ -664,5 +690,3 @@ def say(text: str) -> None:
     """One line for the journal or the terminal; a closed stream is no reason to stop."""
     with contextlib.suppress(OSError, ValueError):
         os.write(2, f"ocd keeper: {text}\n".encode())
-
-

@@ -44,7 +44,9 @@ def _candidate(
     folders: Folders, settings: Settings, proxy: str, findings: list[dict[str, Any]], home: str, path: str
 ) -> Candidate:
     origin = config_path(folders, settings, proxy)
-    wrong = [f for f in findings if f.get("severity") == "error" and _concerns(f, origin, folders, settings, proxy)]
+    wrong = [
+        f for f in findings if f.get("severity") == "error" and _concerns(f, origin, folders, settings, proxy)
+    ]
     if wrong:
         return Candidate(proxy, None, "; ".join(sentence(f) for f in wrong[:3]))
     try:
@@ -55,7 +57,9 @@ def _candidate(
     return Candidate(proxy, Config(revision, taken.config, taken.origin))
 
 
-def _concerns(finding: dict[str, Any], origin: Path, folders: Folders, settings: Settings, proxy: str) -> bool:
+def _concerns(
+    finding: dict[str, Any], origin: Path, folders: Folders, settings: Settings, proxy: str
+) -> bool:
     """Findings name a file; one in a file that is nobody's own (an include, a module) concerns both proxies."""
     file = os.path.realpath(str(finding.get("file", "")))
     others = {
@@ -65,13 +69,17 @@ def _concerns(finding: dict[str, Any], origin: Path, folders: Folders, settings:
 
 
 def sentence(finding: dict[str, Any]) -> str:
-    place = f"{finding.get('file', '')}:{finding['line']}" if finding.get("line") else str(finding.get("file", ""))
+    place = (
+        f"{finding.get('file', '')}:{finding['line']}"
+        if finding.get("line")
+        else str(finding.get("file", ""))
+    )
     key = f" {finding['key']}:" if finding.get("key") else ""
     return f"{place}:{key} {finding.get('what', '')}".strip()
 
 
 def config_path(folders: Folders, settings: Settings, proxy: str) -> Path:
-    return folders.config / getattr(settings.proxies, proxy).config
+    return Path(folders.config / getattr(settings.proxies, proxy).config)
 
 
 async def run_check(folders: Folders) -> list[dict[str, Any]]:

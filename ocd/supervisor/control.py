@@ -57,7 +57,9 @@ class Control:
         self.daemon.link.send("listen", name="control", path=self.path)
         await self.opened.wait()
         if self.error:
-            raise OcdError(f"the control socket {self.path} cannot be made", self.error, exit_code=EX_SOFTWARE)
+            raise OcdError(
+                f"the control socket {self.path} cannot be made", self.error, exit_code=EX_SOFTWARE
+            )
 
     def on_listening(self) -> None:
         self._serve(self.daemon.listeners["control"].dup())
@@ -69,7 +71,12 @@ class Control:
 
     def _serve(self, sock: Any) -> None:
         config = uvicorn.Config(
-            self.app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1, backlog=1024
+            self.app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+            backlog=1024,
         )
         self.server = _Server(config)
         self.task = asyncio.ensure_future(self.server.serve(sockets=[sock]))
@@ -128,7 +135,9 @@ class Control:
         unit = self._unit(request.path_params["name"])
         verb = request.path_params["verb"]
         limit = self.daemon.settings.supervision.start_timeout * 2 + 30
-        drain = self.daemon.settings.supervision.drain_timeout + 2 * self.daemon.settings.supervision.stop_timeout
+        drain = (
+            self.daemon.settings.supervision.drain_timeout + 2 * self.daemon.settings.supervision.stop_timeout
+        )
         before = unit.state
         if verb == "stop":
             unit.feed(core.Want(core.Wanted.STOPPED))
@@ -141,12 +150,16 @@ class Control:
             from ocd.supervisor.daemon import core_stuck
 
             done = await unit.wait(
-                lambda p: core.settled(p) and p.port_open or core_stuck(p) or p.wanted is not core.Wanted.UP, limit
+                lambda p: (core.settled(p) and p.port_open) or core_stuck(p) or p.wanted is not core.Wanted.UP,
+                limit,
             )
             done = done and core.settled(unit.state) and unit.state.port_open
         else:
             raise OcdError(
-                f"there is no verb {verb!r}", "known are start, stop, restart", exit_code=EX_USAGE, code="not-found"
+                f"there is no verb {verb!r}",
+                "known are start, stop, restart",
+                exit_code=EX_USAGE,
+                code="not-found",
             )
         state = core.public_state(unit.state, time.monotonic())
         status = unit.status()
@@ -182,7 +195,9 @@ class Control:
         files = {"ocd.toml": str(d.folders.config / "ocd.toml")}
         files |= {name: str(configuration.config_path(d.folders, d.settings, name)) for name in d.units}
         return _json(
-            ConfigReply(folder=str(d.folders.config), files=files, settings=d.settings.model_dump(mode="json"))
+            ConfigReply(
+                folder=str(d.folders.config), files=files, settings=d.settings.model_dump(mode="json")
+            )
         )
 
     async def shutdown(self, _request: Request) -> Response:
@@ -341,5 +356,3 @@ class _Bounded:
             body = json.dumps({"error": problem.model_dump()})
             await JSONResponse(json.loads(body), 500)(scope, receive, send)
             raise
-
-

@@ -121,7 +121,7 @@ class Daemon:
         return self.exit_code
 
     def start(self, coroutine: Any) -> asyncio.Task[Any]:
-        task = asyncio.ensure_future(coroutine)
+        task: asyncio.Task[Any] = asyncio.ensure_future(coroutine)
         self.tasks.add(task)
         task.add_done_callback(self._task_done)
         return task
@@ -148,7 +148,9 @@ class Daemon:
 
     # ------------------------------------------------------------------------------------------------ news
 
-    def event(self, kind: str, proxy: str = "", generation: int | None = None, text: str = "", **data: Any) -> None:
+    def event(
+        self, kind: str, proxy: str = "", generation: int | None = None, text: str = "", **data: Any
+    ) -> None:
         """Something happened that people may want to know."""
         happened = self.history.record(kind, proxy, generation, text, data)
         self.log.info(kind, proxy=proxy or None, generation=generation, text=happened.text or None, **data)
@@ -156,7 +158,11 @@ class Daemon:
     def on_log_trouble(self, text: str) -> None:
         if hasattr(self, "history") and "log" not in self.problems:
             self.problems["log"] = Problem(
-                code="log-degraded", what="logs cannot be written", why=text, next="Free some disk space", exit=74
+                code="log-degraded",
+                what="logs cannot be written",
+                why=text,
+                next="Free some disk space",
+                exit=74,
             )
             self.event("log-degraded", text=text)
 
@@ -171,9 +177,12 @@ class Daemon:
             self.notes_due = False
             self.link.send("note", text=takeover.notes(self))
             states = ", ".join(
-                f"{name} {core.public_state(u.state, time.monotonic())} on {u.port}" for name, u in self.units.items()
+                f"{name} {core.public_state(u.state, time.monotonic())} on {u.port}"
+                for name, u in self.units.items()
             )
-            ready = all(core.public_state(u.state, time.monotonic()) != "starting" for u in self.units.values())
+            ready = all(
+                core.public_state(u.state, time.monotonic()) != "starting" for u in self.units.values()
+            )
             self.link.send("notify", text=f"STATUS={states}" + ("\nREADY=1" if ready else ""))
 
     def on_keeper_end(self) -> None:
@@ -423,12 +432,16 @@ class Daemon:
             done = await unit.wait(decided, limit)
             p = unit.state
             if p.wanted is not core.Wanted.UP:
-                outcome.proxies[name] = f"the new configuration is used when it runs again; it is {p.wanted} now"
+                outcome.proxies[name] = (
+                    f"the new configuration is used when it runs again; it is {p.wanted} now"
+                )
             elif p.good == wanted and p.revision == wanted and done:
                 outcome.proxies[name] = f"serves revision {wanted} (before: {before.get(name) or 'none'})"
                 self.event("reload-done", name, text=wanted)
             else:
-                reason = p.rejected.reason if p.rejected else p.failure.reason or f"not ready within {limit:.0f} s"
+                reason = (
+                    p.rejected.reason if p.rejected else p.failure.reason or f"not ready within {limit:.0f} s"
+                )
                 outcome.ok = False
                 outcome.reason = outcome.reason or reason
                 outcome.proxies[name] = f"rejected, the old one serves on: {reason}"
@@ -467,7 +480,9 @@ class Daemon:
         for unit in self.units.values():
             for port in {int(name.split(":")[1]) for name in unit.own_listeners()} - {unit.port}:
                 # The second proxy's old port is needed for as long as main has processes that know it.
-                stale = any(m.revision != unit.state.revision for u in self.units.values() for m in u.state.members)
+                stale = any(
+                    m.revision != unit.state.revision for u in self.units.values() for m in u.state.members
+                )
                 if port not in told and unit.state.port_open and not (unit.name != "main" and stale):
                     self.event("port-closed", unit.name, text=f"port {port}")
                     unit.release_port(port)

@@ -126,7 +126,11 @@ class Health:
             with contextlib.suppress(Exception):
                 self.daemon.folders.ensure()
         self.daemon.control.check()
-        for log in [self.daemon.log_file, self.daemon.history.log, *(u.log for u in self.daemon.units.values())]:
+        for log in [
+            self.daemon.log_file,
+            self.daemon.history.log,
+            *(u.log for u in self.daemon.units.values()),
+        ]:
             log.reopen_if_moved()
             if log.degraded:
                 break

@@ -25,7 +25,12 @@ class History:
         data: dict[str, Any] | None = None,
     ) -> Event:
         event = Event(
-            time=round(time.time(), 3), kind=kind, proxy=proxy, generation=generation, text=mask(text), data=data or {}
+            time=round(time.time(), 3),
+            kind=kind,
+            proxy=proxy,
+            generation=generation,
+            text=mask(text),
+            data=data or {},
         )
         self.log.write(event.model_dump(exclude_defaults=False))
         for watcher in list(self.watchers):

@@ -100,7 +100,9 @@ class Host:
         if message.get("event") == "host-ready":
             self.ready = True
             self.daemon.litellm_version = str(message.get("version", ""))
-            self.daemon.log.info("litellm imported", seconds=message.get("seconds"), version=message.get("version"))
+            self.daemon.log.info(
+                "litellm imported", seconds=message.get("seconds"), version=message.get("version")
+            )
             waiting, self.waiting = self.waiting, []
             for order in waiting:
                 self.daemon.link.send("spawn", **order)
@@ -116,7 +118,9 @@ class Host:
             if was_ready:
                 self.waiting.append(order)
             else:
-                self.daemon.spawn_failed(order["id"], reason or f"the forkserver ended with status {status}", False)
+                self.daemon.spawn_failed(
+                    order["id"], reason or f"the forkserver ended with status {status}", False
+                )
         if self.daemon.stopping or not self.daemon.anything_wanted():
             return
         if was_ready:

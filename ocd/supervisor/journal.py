@@ -34,7 +34,10 @@ def open_log(folders: Folders, settings: Settings, on_trouble: Callable[[str], N
     """The logger, and the file behind it."""
     logs = settings.logs
     file = LogFile(
-        folders.state / "logs" / "daemon.log", share(logs.max_mb, logs.keep, logs.total_mb), logs.keep, on_trouble
+        folders.state / "logs" / "daemon.log",
+        share(logs.max_mb, logs.keep, logs.total_mb),
+        logs.keep,
+        on_trouble,
     )
     set_level(logs.level)
     # A library's warning belongs in our log, not on a terminal that nobody watches.

@@ -74,8 +74,11 @@ class Launching:
         if unit.state.wanted is core.Wanted.STOPPED:
             if unit.name == "main":
                 raise OcdError(
-                    "the main proxy is stopped", "somebody stopped it", "Run `occtl start`",
-                    exit_code=EX_UNAVAILABLE, code="stopped",
+                    "the main proxy is stopped",
+                    "somebody stopped it",
+                    "Run `occtl start`",
+                    exit_code=EX_UNAVAILABLE,
+                    code="stopped",
                 )
             return False
         return True
@@ -125,7 +128,9 @@ class Launching:
                     " Run `occtl config check`."
                 )
             elif unit.state.wanted is core.Wanted.STOPPED:
-                notices.append(f"the {unit.name} proxy is stopped: its models will not answer. Run `occtl start`.")
+                notices.append(
+                    f"the {unit.name} proxy is stopped: its models will not answer. Run `occtl start`."
+                )
         reply.notices = [*notices, *reply.notices]
         return reply
 

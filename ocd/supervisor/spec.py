@@ -105,7 +105,14 @@ def revision(snapshot: str, settings: Settings, proxy: str, home: str, path: str
 
 
 def boot(
-    settings: Settings, keys: Keys, folders: Folders, proxy: str, generation: int, config: Path, home: str, path: str
+    settings: Settings,
+    keys: Keys,
+    folders: Folders,
+    proxy: str,
+    generation: int,
+    config: Path,
+    home: str,
+    path: str,
 ) -> dict[str, Any]:
     """The boot message for one guest. It holds keys: it goes over the guest's own socket and nowhere else."""
     return {

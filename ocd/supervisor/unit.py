@@ -101,7 +101,9 @@ class Unit:
                 self._accept(generation)
             case core.Drain(generation, limit):
                 self.tell(generation, "drain", limit=limit)
-                self.daemon.event("draining", self.name, generation, f"no new connections, at most {limit:.0f} s")
+                self.daemon.event(
+                    "draining", self.name, generation, f"no new connections, at most {limit:.0f} s"
+                )
             case core.Terminate(generation, pid):
                 self._signal(pid, signal.SIGTERM)
             case core.Abort(generation, pid):
@@ -200,7 +202,11 @@ class Unit:
             self._blocked(ports.holder(self.port) or core.Holder(address=f"port {self.port}"))
             return
         if error is not None:
-            holder = ports.holder(self.port) if f"{self.name}:{self.port}:127.0.0.1" not in self.daemon.listeners else None
+            holder = (
+                ports.holder(self.port)
+                if f"{self.name}:{self.port}:127.0.0.1" not in self.daemon.listeners
+                else None
+            )
             if holder is not None:
                 self.opening.clear()
                 self.close_ports()

@@ -81,13 +81,16 @@ class ProxyStatus(Message):
     since: float
     reason: str = ""
     next_step: str = ""
-    cause: str = Field("", description="why the last process ended: crash, boot-failure, hang, memory, operator, reload")
+    cause: str = Field(
+        default="",
+        description="why the last process ended: crash, boot-failure, hang, memory, operator, reload",
+    )
     holder: Holder | None = None
-    memory: int | None = Field(None, description="bytes, the serving process and its children")
-    config: str = Field("", description="the LiteLLM file")
-    revision: str = Field("", description="content hash of the configuration that is serving")
-    rejected: str = Field("", description="why a newer configuration is not serving")
-    spare: str = Field("none", description="none, arming, armed")
+    memory: int | None = Field(default=None, description="bytes, the serving process and its children")
+    config: str = Field(default="", description="the LiteLLM file")
+    revision: str = Field(default="", description="content hash of the configuration that is serving")
+    rejected: str = Field(default="", description="why a newer configuration is not serving")
+    spare: str = Field(default="none", description="none, arming, armed")
     retry_at: float | None = None
     members: list[Member] = []
 
@@ -104,7 +107,7 @@ class Status(Message):
     pid: int
     keeper_pid: int
     since: float
-    mode: str = Field("fork", description="fork or spawn")
+    mode: str = Field(default="fork", description="fork or spawn")
     litellm: str = ""
     proxies: dict[str, ProxyStatus]
     sessions: list[Session] = []
@@ -117,9 +120,15 @@ class LaunchRequest(Message):
     pid: int
     cwd: str
     env: dict[str, str] = {}
-    settings: str | None = Field(None, description="the user's own --settings: a file's path or JSON text")
-    models: dict[str, str] = Field({}, description="model options: model, opus, sonnet, haiku, default-provider")
-    wait: float = Field(1.0, ge=0, le=30, description="seconds to hold the answer while a proxy is starting")
+    settings: str | None = Field(
+        default=None, description="the user's own --settings: a file's path or JSON text"
+    )
+    models: dict[str, str] = Field(
+        default={}, description="model options: model, opus, sonnet, haiku, default-provider"
+    )
+    wait: float = Field(
+        default=1.0, ge=0, le=30, description="seconds to hold the answer while a proxy is starting"
+    )
     client_api: int = API_VERSION
 
 
@@ -145,7 +154,7 @@ class Outcome(Message):
     ok: bool
     changed: bool = False
     reason: str = ""
-    proxies: dict[str, str] = Field({}, description="per proxy: what happened, one sentence")
+    proxies: dict[str, str] = Field(default={}, description="per proxy: what happened, one sentence")
     problems: list[Problem] = []
 
 

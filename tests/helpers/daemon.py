@@ -57,7 +57,9 @@ def litellm_python() -> str:
     """The interpreter with the real LiteLLM (``make test`` makes it)."""
     found = os.environ.get("OCD_TEST_LITELLM_PYTHON") or str(ROOT / ".venv-litellm" / "bin" / "python")
     if not os.access(found, os.X_OK):
-        raise RuntimeError(f"no LiteLLM for the tests at {found}: run `make test`, or set OCD_TEST_LITELLM_PYTHON")
+        raise RuntimeError(
+            f"no LiteLLM for the tests at {found}: run `make test`, or set OCD_TEST_LITELLM_PYTHON"
+        )
     return os.path.abspath(found)
 
 
@@ -100,7 +102,9 @@ PREFIXES: set[str] = set()
 class Daemon:
     """``with Daemon(...) as d``: folders, configuration, the process, the API."""
 
-    def __init__(self, upstreams: dict[str, str] | None = None, settings: str = "", mode: str = "fork") -> None:
+    def __init__(
+        self, upstreams: dict[str, str] | None = None, settings: str = "", mode: str = "fork"
+    ) -> None:
         litellm_python()
         self.prefix = Path(tempfile.mkdtemp(prefix="ocd-t-", dir="/tmp"))
         PREFIXES.add(str(self.prefix))
@@ -144,7 +148,12 @@ class Daemon:
     def start(self, wait: bool = True) -> Daemon:
         with open(self.output, "ab") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "ocd"], env=self.env, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd="/"
+                [sys.executable, "-m", "ocd"],
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                cwd="/",
             )
         self.keeper = self.process.pid
         if wait:
@@ -155,7 +164,9 @@ class Daemon:
         def ready() -> bool:
             assert self.process is None or self.process.poll() is None, self.output.read_text()[-3000:]
             proxies = self.status()["proxies"].values()
-            return all(p["state"] == "ready" and (not spares or p["spare"] in ("armed", "none")) for p in proxies)
+            return all(
+                p["state"] == "ready" and (not spares or p["spare"] in ("armed", "none")) for p in proxies
+            )
 
         try:
             eventually(ready, 90, "both proxies ready")
@@ -282,7 +293,11 @@ class Daemon:
             **more,
         }
         return httpx.post(
-            f"{self.url()}/v1/messages?beta=true", headers=self.headers(), json=body, timeout=60 * SLOW, trust_env=False
+            f"{self.url()}/v1/messages?beta=true",
+            headers=self.headers(),
+            json=body,
+            timeout=60 * SLOW,
+            trust_env=False,
         )
 
 

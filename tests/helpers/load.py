@@ -56,9 +56,16 @@ def stream(port: int, headers: dict[str, str], model: str, load: Load) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     try:
         body = json.dumps(
-            {"model": model, "max_tokens": 8, "stream": True, "messages": [{"role": "user", "content": "ok?"}]}
+            {
+                "model": model,
+                "max_tokens": 8,
+                "stream": True,
+                "messages": [{"role": "user", "content": "ok?"}],
+            }
         )
-        connection.request("POST", "/v1/messages?beta=true", body, {**headers, "content-type": "application/json"})
+        connection.request(
+            "POST", "/v1/messages?beta=true", body, {**headers, "content-type": "application/json"}
+        )
         answer = connection.getresponse()
         text = answer.read()
         ended = answer.status == 200 and b"message_stop" in text and b"event: error" not in text

@@ -66,7 +66,9 @@ def foreign_server(port: int, host: str = "127.0.0.1") -> Iterator[None]:
             process.stdout.close()
 
 
-def test_both_slots_reach_their_upstreams_with_their_own_credentials(daemon: Daemon, upstreams: Upstreams) -> None:
+def test_both_slots_reach_their_upstreams_with_their_own_credentials(
+    daemon: Daemon, upstreams: Upstreams
+) -> None:
     upstreams.reset()
     for model in ("claude-opus-4-6", "claude-sonnet-4-5", "qwen-3-coder"):
         for stream in (False, True):
@@ -115,7 +117,9 @@ def test_no_secret_in_any_argument_environment_or_readable_file(daemon: Daemon) 
 
 
 def test_a_second_daemon_says_who_runs_and_ends_with_75(daemon: Daemon) -> None:
-    second = subprocess.run([sys.executable, "-m", "ocd"], env=daemon.env, capture_output=True, text=True, timeout=30)
+    second = subprocess.run(
+        [sys.executable, "-m", "ocd"], env=daemon.env, capture_output=True, text=True, timeout=30
+    )
     assert second.returncode == 75
     assert f"pid {daemon.keeper}" in second.stderr
     assert daemon.proxy()["state"] == "ready"
@@ -141,7 +145,9 @@ def test_a_foreign_server_on_the_port_blocks_and_is_named(host: str, daemon: Dae
     assert "blocked" in daemon.kinds() and "unblocked" in daemon.kinds()
 
 
-def test_a_request_that_is_no_json_or_far_too_long_or_cut_off_is_answered_and_harms_nobody(daemon: Daemon) -> None:
+def test_a_request_that_is_no_json_or_far_too_long_or_cut_off_is_answered_and_harms_nobody(
+    daemon: Daemon,
+) -> None:
     with daemon.client() as client:
         bad = client.post("/v1/reload", content=b"\x00\xff not json")
         assert bad.status_code == 400 and bad.json()["error"]["exit"] == 65
@@ -150,7 +156,11 @@ def test_a_request_that_is_no_json_or_far_too_long_or_cut_off_is_answered_and_ha
         assert client.get("/v1/status?x=" + "y" * 1000).status_code == 200
         big = client.post("/v1/reload", content=b" " * (10 * 1024 * 1024))
         assert big.status_code == 413
-    for garbage in (b"POST /v1/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{", b"\x16\x03\x01\x02", b"GET"):
+    for garbage in (
+        b"POST /v1/reload HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{",
+        b"\x16\x03\x01\x02",
+        b"GET",
+    ):
         sock = socket.socket(socket.AF_UNIX)
         sock.connect(str(daemon.socket))
         sock.sendall(garbage)
@@ -195,7 +205,9 @@ def test_a_file_that_is_no_good_changes_nothing_and_the_reason_is_told(text: byt
         assert not outcome["ok"] and outcome["reason"]
         proxy = daemon.proxy()
         assert proxy["state"] == "ready" and proxy["generation"] == generation
-        assert proxy["rejected"] and "revisions/" not in proxy["rejected"], "people know their own file's path"
+        assert proxy["rejected"] and "revisions/" not in proxy["rejected"], (
+            "people know their own file's path"
+        )
         assert daemon.ask().status_code == 200
     finally:
         daemon.write("litellm.yaml", good)
@@ -341,7 +353,9 @@ def test_without_litellm_the_daemon_says_so(addresses: dict[str, str]) -> None:
     with Daemon(upstreams=addresses) as daemon:
         daemon.write("ocd.toml", f'port = {daemon.port}\n[litellm]\npython = "/nowhere/python"\n')
         daemon.start(wait=False)
-        proxy = eventually(lambda: (p := daemon.proxy())["state"] in ("crash-loop", "backoff", "failed") and p, 30)
+        proxy = eventually(
+            lambda: (p := daemon.proxy())["state"] in ("crash-loop", "backoff", "failed") and p, 30
+        )
         assert "/nowhere/python" in proxy["reason"]
         reply = daemon.post("/v1/launch", {"pid": os.getpid(), "cwd": "/", "wait": 0.1})
         assert "error" in reply or not reply["ready"]
@@ -354,7 +368,12 @@ def test_a_runtime_folder_of_somebody_else_is_refused(addresses: dict[str, str])
         daemon.runtime.mkdir()
         os.chown(daemon.runtime, 12345, 12345)
         process = subprocess.run(
-            [sys.executable, "-m", "ocd"], env=daemon.env, capture_output=True, text=True, timeout=60, cwd=ROOT
+            [sys.executable, "-m", "ocd"],
+            env=daemon.env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd=ROOT,
         )
         assert process.returncode == 77, process.stderr
         assert str(daemon.runtime) in process.stderr

@@ -135,6 +135,7 @@ def test_a_keep_alive_client_moves_to_the_new_generation_without_an_error(daemon
     settle(daemon)
     body = {"model": "claude-opus-4-6", "max_tokens": 8, "messages": [{"role": "user", "content": "ok"}]}
     with httpx.Client(trust_env=False, timeout=30) as client:
+
         def ask() -> int:
             return client.post(f"{daemon.url()}/v1/messages", headers=daemon.headers(), json=body).status_code
 
@@ -169,7 +170,9 @@ def test_fifty_verbs_at_once_end_in_one_serving_process(daemon: Daemon) -> None:
     settle(daemon)
 
     def verb(number: int) -> None:
-        path = ["/v1/proxies/main/restart", "/v1/reload", "/v1/proxies/main/stop", "/v1/proxies/main/start"][number % 4]
+        path = ["/v1/proxies/main/restart", "/v1/reload", "/v1/proxies/main/stop", "/v1/proxies/main/start"][
+            number % 4
+        ]
         with contextlib.suppress(httpx.HTTPError):
             daemon.post(path)
 
@@ -192,7 +195,9 @@ def test_a_crash_loop_is_named_with_its_reason_and_ends_with_a_good_file(daemon:
     daemon.post("/v1/proxies/main/stop")
     bad = good + "\nlitellm_settings: {callbacks: [no_such_module.instance]}\n"
     bad = bad.replace(
-        "litellm_settings: {drop_params: true,", "litellm_settings: {callbacks: [nowhere.hook], drop_params: true,", 1
+        "litellm_settings: {drop_params: true,",
+        "litellm_settings: {callbacks: [nowhere.hook], drop_params: true,",
+        1,
     ).split("\nlitellm_settings: {callbacks: [no_such")[0]
     daemon.write("litellm.yaml", bad)
     try:
@@ -215,11 +220,15 @@ def test_a_port_changes_without_a_refused_connection(daemon: Daemon) -> None:
     toml = daemon.read("ocd.toml")
     session = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        daemon.post("/v1/launch", {"pid": session.pid, "cwd": "/", "env": {"HOME": str(daemon.prefix)}, "wait": 5})
+        daemon.post(
+            "/v1/launch", {"pid": session.pid, "cwd": "/", "env": {"HOME": str(daemon.prefix)}, "wait": 5}
+        )
         daemon.port = free_ports()
         daemon.write("ocd.toml", toml.replace(f"port = {old}", f"port = {daemon.port}"))
         daemon.post("/v1/reload")
-        eventually(lambda: httpx.get(f"{daemon.url()}/health/liveliness", trust_env=False).status_code == 200, 60)
+        eventually(
+            lambda: httpx.get(f"{daemon.url()}/health/liveliness", trust_env=False).status_code == 200, 60
+        )
         # A session that was told the old address still finds it.
         assert httpx.get(f"http://127.0.0.1:{old}/health/liveliness", trust_env=False).status_code == 200
     finally:
@@ -240,7 +249,12 @@ def test_a_flood_of_output_costs_neither_disk_nor_service(daemon: Daemon) -> Non
     settle(daemon)
     for _ in range(300):
         # Each makes LiteLLM print a traceback.
-        httpx.post(f"{daemon.url()}/v1/messages", headers=daemon.headers(), json={"model": "nope" * 200}, trust_env=False)
+        httpx.post(
+            f"{daemon.url()}/v1/messages",
+            headers=daemon.headers(),
+            json={"model": "nope" * 200},
+            trust_env=False,
+        )
     total = sum(path.stat().st_size for path in (daemon.prefix / "state" / "logs").iterdir())
     assert total < 100 * 1024 * 1024
     assert daemon.ask().status_code == 200
@@ -263,7 +277,9 @@ def test_spawn_mode_serves_crashes_and_reloads_too(mode: str, addresses: dict[st
 
 
 def test_the_death_of_the_keeper_leaves_nothing(addresses: dict[str, str]) -> None:
-    with Daemon(upstreams=addresses, settings="[proxies.main]\nspare = false\n[proxies.bedrock]\nspare = false\n") as daemon:
+    with Daemon(
+        upstreams=addresses, settings="[proxies.main]\nspare = false\n[proxies.bedrock]\nspare = false\n"
+    ) as daemon:
         daemon.start()
         tree = psutil.Process(daemon.keeper).children(recursive=True)
         assert len(tree) >= 4
@@ -281,7 +297,9 @@ def test_idle_stops_everything_and_a_connection_wakes_it(addresses: dict[str, st
     with Daemon(upstreams=addresses, settings="[supervision]\nidle_minutes = 0.05\n") as daemon:
         daemon.start()
         eventually(lambda: all(p["state"] == "idle" for p in daemon.status()["proxies"].values()), 60)
-        eventually(lambda: len(psutil.Process(daemon.keeper).children()) == 1, 60, "only the supervisor is left")
+        eventually(
+            lambda: len(psutil.Process(daemon.keeper).children()) == 1, 60, "only the supervisor is left"
+        )
         answer = httpx.get(f"{daemon.url()}/health/liveliness", timeout=90, trust_env=False)
         assert answer.status_code == 200
         assert "woken" in daemon.kinds()

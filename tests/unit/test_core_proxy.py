@@ -99,7 +99,9 @@ class World:
         ):
             gone = [m for m in before.members if m.phase_is(Serving) and m.leave_by is None]
             if gone:
-                assert any(m.phase_is(Serving) for m in p.members), "a reload never drops the last that serves"
+                assert any(m.phase_is(Serving) for m in p.members), (
+                    "a reload never drops the last that serves"
+                )
         assert limits.workers >= 1
 
     def advance(self, seconds: float) -> None:
@@ -192,7 +194,11 @@ EVENTS = st.sampled_from(
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.lists(st.tuples(EVENTS, st.integers(0, 7), st.floats(0, 0.999)), max_size=60), st.integers(1, 3), st.integers(0, 2))
+@given(
+    st.lists(st.tuples(EVENTS, st.integers(0, 7), st.floats(0, 0.999)), max_size=60),
+    st.integers(1, 3),
+    st.integers(0, 2),
+)
 def test_any_history_keeps_the_laws_and_converges(
     history: list[tuple[str, int, float]], workers: int, spares: int
 ) -> None:
@@ -216,7 +222,11 @@ def test_any_history_keeps_the_laws_and_converges(
             case "reload":
                 w.feed(Configure(f"r{number}", w.proxy.limits), dice)
             case "limits":
-                w.feed(Configure(w.proxy.revision, replace(w.proxy.limits, workers=1 + pick % 3, spares=pick % 2)))
+                w.feed(
+                    Configure(
+                        w.proxy.revision, replace(w.proxy.limits, workers=1 + pick % 3, spares=pick % 2)
+                    )
+                )
             case "refuse":
                 w.feed(Refuse(f"x{number}", "does not parse"))
             case "restart":
