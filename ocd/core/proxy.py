@@ -305,9 +305,10 @@ class Slept:
 
 @dataclass(frozen=True, slots=True)
 class Adopt:
-    """A process that a former supervisor started, as it was found."""
+    """The processes that a former supervisor started, as they were found, and whether the port is ours already."""
 
-    member: Member
+    members: tuple[Member, ...]
+    port_open: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -499,9 +500,10 @@ def _apply(p: Proxy, event: Event, now: float, dice: float, out: list[Action]) -
             return p.put(_leave(m, Cause.MEMORY, None))
         case Slept(seconds):
             return _map(p, lambda m: _shift(m, seconds))
-        case Adopt(member):
-            p = replace(p, next_generation=max(p.next_generation, member.generation + 1))
-            return p.put(member)
+        case Adopt(members, port_open):
+            for member in members:
+                p = replace(p.put(member), next_generation=max(p.next_generation, member.generation + 1))
+            return replace(p, port_open=port_open)
         case Tick():
             return p
 

@@ -15,8 +15,10 @@ private socket. ``accept`` brings the shared listening sockets, ``drain`` gives 
 
 import contextlib
 import gc
+import importlib
 import importlib.util
 import os
+import select
 import signal
 import socket
 import sys
@@ -52,6 +54,31 @@ IMPORT_ENVIRONMENT = {
     "NO_OPENAPI": "True",
     "LITELLM_DONT_SHOW_FEEDBACK_BOX": "True",
 }
+
+#: What LiteLLM imports when its first requests arrive, measured on the pinned version: imported before the fork, it
+#: costs no request any time and all guests share the memory. A name that another version lacks is passed over.
+FIRST_REQUEST = (
+    "litellm.proxy.pass_through_endpoints.llm_passthrough_endpoints",
+    "litellm.proxy._experimental.mcp_server.semantic_tool_filter",
+    "litellm.proxy.hooks.mcp_semantic_filter.hook",
+    "litellm.proxy.anthropic_endpoints.endpoints",
+    "litellm.proxy.guardrails.guardrail_helpers",
+    "litellm.proxy._experimental.mcp_server.mcp_server_manager",
+    "litellm.integrations.websearch_interception.tools",
+    "litellm.integrations.shadow_eval_logger",
+    "litellm.litellm_core_utils.default_encoding",
+    "litellm.litellm_core_utils.streaming_chunk_builder_utils",
+    "litellm.llms.anthropic.pass_through.messages.streaming_iterator",
+    "litellm.llms.bedrock.chat.converse_handler",
+    "openai.resources.beta.assistants",
+    "openai.resources.chat.completions.completions",
+    "anyio._backends._asyncio",
+    "boto3",
+    "botocore.auth",
+    "botocore.eventstream",
+)
+#: The forkserver goes on importing when nobody has asked for a fork for so long (seconds).
+QUIET = 0.3
 
 EX_CONFIG = 78
 EX_UNAVAILABLE = 69
@@ -446,7 +473,17 @@ def forkserver(keeper: int, link: socket.socket) -> None:
     frames.send(
         link, {"op": "host-ready", "version": version, "seconds": round(time.monotonic() - started, 3)}
     )
+    cold = list(FIRST_REQUEST)
     while not reader.eof:
+        if cold and not select.select([link], [], [], QUIET if len(cold) == len(FIRST_REQUEST) else 0)[0]:
+            # Nobody waits: get on with what the first requests will need. Serving comes first.
+            with contextlib.suppress(Exception):
+                importlib.import_module(cold.pop(0))
+            if not cold:
+                gc.collect()
+                gc.freeze()
+                frames.send(link, {"op": "host-warm", "seconds": round(time.monotonic() - started, 3)})
+            continue
         for message, fds in reader.feed():
             if message.get("op") != "fork" or len(fds) != 3:
                 for fd in fds:

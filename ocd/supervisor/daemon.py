@@ -284,7 +284,9 @@ class Daemon:
         self.order_number += 1
         number = self.order_number
         self.orders[number] = (unit, generation)
-        trouble = self.host.spawn({"id": number, "tag": tag(unit.name, generation, revision)})
+        serving = sum(1 for m in unit.state.members if m.phase_is(core.Serving))
+        spare = serving >= unit.state.limits.workers and revision == unit.state.good
+        trouble = self.host.spawn({"id": number, "tag": tag(unit.name, generation, revision)}, spare)
         if trouble:
             asyncio.get_running_loop().call_soon(self.spawn_failed, number, trouble, False)
 

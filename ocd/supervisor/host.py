@@ -28,7 +28,10 @@ class Host:
         self.ready = False
         self.asked = False
         self.started = 0.0
+        self.warm = False
         self.waiting: list[dict[str, Any]] = []
+        #: spares wait until the forkserver has imported what a first request needs: that is what they are for
+        self.patient: list[dict[str, Any]] = []
         self.tail: collections.deque[str] = collections.deque(maxlen=40)
         self.streams: list[int] = []
         self.captures: list[Capture] = []
@@ -55,7 +58,7 @@ class Host:
             env=spec.host_environment(self.daemon.home, self.daemon.path),
         )
 
-    def spawn(self, order: dict[str, Any]) -> str:
+    def spawn(self, order: dict[str, Any], spare: bool) -> str:
         """Have one guest started; returns why that is impossible, or an empty string."""
         try:
             if self.mode == "fork":
@@ -69,7 +72,9 @@ class Host:
         except OcdError as error:
             return error.sentence()
         order["how"] = "fork" if self.mode == "fork" else "exec"
-        if self.mode == "fork" and not self.ready:
+        if self.mode == "fork" and spare and not self.warm:
+            self.patient.append(order)
+        elif self.mode == "fork" and not self.ready:
             self.waiting.append(order)
         else:
             self.daemon.link.send("spawn", **order)
@@ -85,7 +90,8 @@ class Host:
     def on_started(self, pid: int, fds: list[int], old: bool) -> None:
         self.pid = pid
         self.asked = False
-        self.ready = self.ready or old
+        # Found running after a takeover: it has imported everything long ago, or forks a little colder.
+        self.ready = self.warm = self.ready or old
         self.tail.clear()
         loop = asyncio.get_running_loop()
         for fd in fds:
@@ -106,14 +112,21 @@ class Host:
             waiting, self.waiting = self.waiting, []
             for order in waiting:
                 self.daemon.link.send("spawn", **order)
+        elif message.get("event") == "host-warm":
+            self.warm = True
+            self.daemon.log.info("litellm warm", seconds=message.get("seconds"))
+            patient, self.patient = self.patient, []
+            for order in patient:
+                self.daemon.link.send("spawn", **order)
 
     def on_exit(self, status: int) -> None:
         was_ready = self.ready
         self._close_streams()
-        self.pid, self.ready, self.asked = 0, False, False
+        self.pid, self.ready, self.warm, self.asked = 0, False, False, False
         reason = reason_from(list(self.tail))
         self.daemon.event("forkserver-exited", text=f"status {status} {reason}".strip())
-        waiting, self.waiting = self.waiting, []
+        waiting, self.waiting = [*self.waiting, *self.patient], []
+        self.patient = []
         for order in waiting:
             if was_ready:
                 self.waiting.append(order)

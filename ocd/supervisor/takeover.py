@@ -61,6 +61,8 @@ def notes(daemon: "Daemon") -> str:
             "since": p.since,
             "port": unit.port,
             "roles": {str(m.generation): m.role for m in p.members},
+            "pids": {str(m.generation): m.pid for m in p.members},
+            "revisions": {str(m.generation): m.revision for m in p.members},
             "serving_since": {
                 str(m.generation): m.phase.since for m in p.members if isinstance(m.phase, core.Serving)
             },
@@ -86,21 +88,62 @@ def restore(daemon: "Daemon") -> bool:
     daemon.litellm_version = former.notes.get("litellm", "")
     for name, unit in daemon.units.items():
         _restore_state(unit, former.notes.get("proxies", {}).get(name, {}))
+    found: dict[str, list[core.Member]] = {name: [] for name in daemon.units}
     for message, fds in former.processes:
-        _adopt(daemon, message, fds)
+        _attach(daemon, message, fds, found)
     if former.host is not None:
         daemon.host.on_started(*former.host, True)
-    for message in former.exits:
-        daemon.on_keeper(message, [])
     for name, unit in daemon.units.items():
-        if any(listener in daemon.listeners for listener in unit.listener_names()):
-            unit.feed(core.PortOpened())
-        roles = former.notes.get("proxies", {}).get(name, {}).get("roles", {})
-        living = {m.generation for m in unit.state.members}
-        for generation in sorted(int(g) for g in roles if int(g) not in living):
-            daemon.log.info("ended while no supervisor ran", proxy=name, generation=generation)
+        living = found[name]
+        dead = _dead(unit, former, {m.generation for m in living})
+        port_open = any(listener in daemon.listeners for listener in unit.listener_names())
+        if living or dead or port_open:
+            unit.feed(core.Adopt((*living, *(member for member, _status in dead)), port_open))
+        for member in living:
+            unit.tell(member.generation, "status")
+        for member, status in dead:
+            unit.on_exit(member.pid or 0, status, member.generation)
     daemon.sessions.restore(former.notes.get("sessions", []), daemon.folders.runtime / "sessions")
     return bool(former.notes)
+
+
+def _dead(unit: "Unit", former: Former, living: set[int]) -> list[tuple[core.Member, int]]:
+    """Members that ended while no supervisor looked: failures like others, counted, explained, cleaned up after.
+
+    How one ended may be unknown: the keeper's news of it may have died with the supervisor that it was sent to.
+    """
+    statuses = {}
+    for message in former.exits:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            tag = json.loads(message["tag"])
+            if tag["proxy"] == unit.name:
+                statuses[int(tag["generation"])] = int(message["status"])
+    found = []
+    for text, role in unit.restored.get("roles", {}).items():
+        pid = unit.restored.get("pids", {}).get(text)
+        if int(text) in living or pid is None:
+            continue
+        revision = unit.restored.get("revisions", {}).get(text, "")
+        member = core.Member(int(text), revision, _phase(unit, role, pid, text))
+        found.append((member, statuses.get(int(text), -_KILL)))
+    return found
+
+
+def _phase(unit: "Unit", role: str, pid: int, generation: str) -> core.Phase:
+    """A member's phase from what the notes call its role."""
+    now = time.monotonic()
+    limits = unit.state.limits
+    match role:
+        case "serving":
+            return core.Serving(pid, unit.restored.get("serving_since", {}).get(generation, now))
+        case "spare":
+            return core.Armed(pid)
+        case "draining":
+            return core.Draining(pid, now + limits.drain_timeout, core.Cause.RELOAD)
+        case "stopping":
+            return core.Stopping(pid, now + limits.stop_timeout, core.Cause.OPERATOR)
+        case _:
+            return core.Booting(pid, now + limits.start_timeout)
 
 
 def _restore_state(unit: "Unit", known: dict[str, Any]) -> None:
@@ -130,7 +173,9 @@ def _restore_state(unit: "Unit", known: dict[str, Any]) -> None:
         unit.restored = known
 
 
-def _adopt(daemon: "Daemon", message: dict[str, Any], fds: list[int]) -> None:
+def _attach(
+    daemon: "Daemon", message: dict[str, Any], fds: list[int], found: dict[str, list[core.Member]]
+) -> None:
     """A process that a former supervisor started: recognised by its tag, or ended if nobody can use it."""
     pid = message["pid"]
     try:
@@ -142,32 +187,15 @@ def _adopt(daemon: "Daemon", message: dict[str, Any], fds: list[int]) -> None:
             os.close(fd)
         daemon.link.send("kill", pid=pid, signal=_KILL, group=True)
         return
-    now = time.monotonic()
-    limits = unit.state.limits
-    known = unit.restored
-    role = known.get("roles", {}).get(str(generation), "booting")
-    since = known.get("serving_since", {}).get(str(generation), now)
-    phase: core.Phase
-    if role == "serving":
-        phase = core.Serving(pid, since)
-    elif role == "spare":
-        phase = core.Armed(pid)
-    elif role == "draining":
-        phase = core.Draining(pid, now + limits.drain_timeout, core.Cause.RELOAD)
-    elif role == "stopping":
-        phase = core.Stopping(pid, now + limits.stop_timeout, core.Cause.OPERATOR)
-    else:
-        phase = core.Booting(pid, now + limits.start_timeout)
+    role = unit.restored.get("roles", {}).get(str(generation), "booting")
     channel = unit.attach(generation, pid, fds)
     if role in ("serving", "draining"):
         channel.given.update(unit.own_listeners())
-    unit.feed(core.Adopt(core.Member(generation, revision, phase)))
-    if role == "booting":
+    found[unit.name].append(core.Member(generation, revision, _phase(unit, role, pid, str(generation))))
+    config = unit.configs.get(revision)
+    if role == "booting" and config is not None:
         # The order may have died with our predecessor: say it again, a guest that has booted does not listen.
-        config = unit.configs.get(revision)
-        if config is not None:
-            channel.send("boot", **daemon.boot_message(unit, generation, config))
-    channel.send("status")
+        channel.send("boot", **daemon.boot_message(unit, generation, config))
 
 
 def on_guest_status(unit: "Unit", channel: "GuestChannel", message: dict[str, Any]) -> None:

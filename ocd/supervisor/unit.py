@@ -47,7 +47,7 @@ class Unit:
         self.name = name
         self.port = port
         self.log = log
-        self.state = core.Proxy(name, since=time.monotonic())
+        self.state = core.Proxy(name, limits=spec.limits(daemon.settings, name), since=time.monotonic())
         self.configs: dict[str, Config] = {}
         self.channels: dict[int, GuestChannel] = {}
         self.by_generation: dict[int, GuestChannel] = {}
