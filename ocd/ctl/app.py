@@ -30,6 +30,9 @@ VERBS: dict[str, dict[str, str]] = {
     "Set up": {
         "config": "config",
         "completion": "completion",
+        "reexec": "upgrade",
+        "upgrade": "upgrade",
+        "litellm": "litellm",
     },
 }
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 QUICK = 10.0
 
 #: the command that makes client and daemon one version again
-CURE = "Run `occtl stop`, then `occtl start`"
+CURE = "Run `occtl reexec`"
 
 
 class NotRunning(OcdError):

@@ -26,6 +26,7 @@ STATE_STYLES = {
     "stopped": "dim",
     "blocked": "bold red",
     "crash-loop": "bold red",
+    "failed": "bold red",
 }
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])")

@@ -29,19 +29,29 @@ class Candidate:
     reason: str = ""
 
 
-async def candidates(folders: Folders, settings: Settings, home: str, path: str) -> dict[str, Candidate]:
+async def candidates(
+    folders: Folders, settings: Settings, home: str, path: str, host: str
+) -> dict[str, Candidate]:
     """Check both proxies' files and take snapshots of those that pass. Never raises for a mistake in a file."""
     findings = await run_check(folders)
     found = {}
     for proxy in spec.PROXIES:
         if not getattr(settings.proxies, proxy).enabled:
             continue
-        found[proxy] = await asyncio.to_thread(_candidate, folders, settings, proxy, findings, home, path)
+        found[proxy] = await asyncio.to_thread(
+            _candidate, folders, settings, proxy, findings, home, path, host
+        )
     return found
 
 
 def _candidate(
-    folders: Folders, settings: Settings, proxy: str, findings: list[dict[str, Any]], home: str, path: str
+    folders: Folders,
+    settings: Settings,
+    proxy: str,
+    findings: list[dict[str, Any]],
+    home: str,
+    path: str,
+    host: str,
 ) -> Candidate:
     origin = config_path(folders, settings, proxy)
     wrong = [
@@ -53,7 +63,7 @@ def _candidate(
         taken = snapshot.take(folders, settings, proxy)
     except OcdError as error:
         return Candidate(proxy, None, error.sentence())
-    revision = spec.revision(taken.id, settings, proxy, home, path)
+    revision = spec.revision(taken.id, settings, proxy, home, path, host)
     return Candidate(proxy, Config(revision, taken.config, taken.origin))
 
 

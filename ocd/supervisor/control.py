@@ -150,7 +150,9 @@ class Control:
             from ocd.supervisor.daemon import core_stuck
 
             done = await unit.wait(
-                lambda p: (core.settled(p) and p.port_open) or core_stuck(p) or p.wanted is not core.Wanted.UP,
+                lambda p: (
+                    (core.settled(p) and p.port_open) or core_stuck(p) or p.wanted is not core.Wanted.UP
+                ),
                 limit,
             )
             done = done and core.settled(unit.state) and unit.state.port_open

@@ -341,7 +341,9 @@ class Daemon:
             else:
                 if not dry_run:
                     self.problems.pop("settings", None)
-            found = await configuration.candidates(self.folders, settings, self.home, self.path)
+            found = await configuration.candidates(
+                self.folders, settings, self.home, self.path, self.host.identity(settings)
+            )
             if dry_run:
                 return self._would(found, only)
             self._apply_settings(settings)
@@ -366,6 +368,7 @@ class Daemon:
     def _apply_settings(self, settings: Settings) -> None:
         """Settings that take effect without a new process."""
         old, self.settings = self.settings, settings
+        self.host.follow()
         for name, port in settings.ports().items():
             enabled = getattr(settings.proxies, name).enabled
             unit = self.units.get(name)

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ocd.adapters.logs import Capture
+from ocd.config.schema import Settings
 from ocd.errors import OcdError
 from ocd.supervisor import litellm_env, spec
 from ocd.supervisor.unit import reason_from
@@ -35,7 +36,9 @@ class Host:
         self.tail: collections.deque[str] = collections.deque(maxlen=40)
         self.streams: list[int] = []
         self.captures: list[Capture] = []
-        self.wanted = True
+        #: what the running forkserver has imported
+        self.runs = ""
+        self.replacing = False
 
     @property
     def mode(self) -> str:
@@ -45,12 +48,30 @@ class Host:
         """LiteLLM's interpreter. Raises OcdError when there is none."""
         return litellm_env.python(self.daemon.settings, self.daemon.folders)
 
+    def identity(self, settings: Settings) -> str:
+        """What guests would consist of with these settings; empty when LiteLLM is not there."""
+        try:
+            return litellm_env.identity(litellm_env.python(settings, self.daemon.folders))
+        except (OcdError, OSError):
+            return ""
+
+    def follow(self) -> None:
+        """Another LiteLLM or other guest code: import that one behind the proxies, which go on meanwhile."""
+        now = self.identity(self.daemon.settings)
+        if self.pid and self.runs and now and now != self.runs:
+            self.daemon.event("forkserver-replaced", text="LiteLLM or ocd has another version now")
+            self.ready = self.warm = False
+            self.replacing = True
+            self.stop()
+        self.runs = self.runs if self.pid else now
+
     def ensure(self) -> None:
         """Start the forkserver if there is none. Raises OcdError when LiteLLM is not there."""
         if self.mode != "fork" or self.pid or self.asked:
             return
         python = self.python()
         self.asked = True
+        self.runs = self.identity(self.daemon.settings)
         self.started = time.monotonic()
         self.daemon.link.send(
             "host",
@@ -120,7 +141,8 @@ class Host:
                 self.daemon.link.send("spawn", **order)
 
     def on_exit(self, status: int) -> None:
-        was_ready = self.ready
+        was_ready = self.ready or self.replacing
+        replaced, self.replacing = self.replacing, False
         self._close_streams()
         self.pid, self.ready, self.warm, self.asked = 0, False, False, False
         reason = reason_from(list(self.tail))
@@ -138,7 +160,7 @@ class Host:
             return
         if was_ready:
             # The proxies go on; a new one is imported behind them.
-            pause = 0.0 if time.monotonic() - self.started > 30 else PAUSE
+            pause = 0.0 if replaced or time.monotonic() - self.started > 30 else PAUSE
             asyncio.get_running_loop().call_later(pause, self._again)
 
     def on_failed(self, error: str) -> None:

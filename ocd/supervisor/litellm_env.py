@@ -2,11 +2,14 @@
 
 import os
 import sys
+import zlib
 from pathlib import Path
 
 from ocd.config.folders import Folders
 from ocd.config.schema import Settings
 from ocd.errors import EX_UNAVAILABLE, OcdError
+
+GUEST_FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "guest")
 
 
 def python(settings: Settings, folders: Folders) -> str:
@@ -44,6 +47,20 @@ def site_packages(interpreter: str) -> Path | None:
         if (found / "litellm").is_dir():
             return found
     return None
+
+
+def identity(interpreter: str) -> str:
+    """A name for what a guest consists of: LiteLLM's environment and our own guest code.
+
+    It is part of each revision, so that another LiteLLM, or an upgrade of ours, is a reload like any other.
+    """
+    folder = os.path.realpath(os.path.dirname(os.path.dirname(interpreter)))
+    crc = zlib.crc32(folder.encode())
+    for name in sorted(os.listdir(GUEST_FOLDER)):
+        if name.endswith(".py"):
+            with open(os.path.join(GUEST_FOLDER, name), "rb") as file:
+                crc = zlib.crc32(file.read(), crc)
+    return f"{crc:08x}"
 
 
 def mode(settings: Settings) -> str:

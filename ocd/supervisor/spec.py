@@ -94,9 +94,11 @@ def policy(settings: Settings, keys: Keys, proxy: str) -> dict[str, Any]:
     }
 
 
-def revision(snapshot: str, settings: Settings, proxy: str, home: str, path: str) -> str:
-    """A name for everything that a generation depends on: the files' snapshot and what reaches it as environment."""
+def revision(snapshot: str, settings: Settings, proxy: str, home: str, path: str, host: str) -> str:
+    """A name for everything that a generation depends on: the files' snapshot, what reaches it as environment, and
+    the code that it runs (``host``, see ``litellm_env.identity``)."""
     shared = {
+        "host": host,
         "env": public_environment(settings, proxy, home, path),
         "args": settings.litellm.args,
         "boundary": settings.boundary.model_dump(),

@@ -74,6 +74,7 @@ def notes(daemon: "Daemon") -> str:
             "proxies": proxies,
             "sessions": daemon.sessions.notes(),
             "litellm": daemon.litellm_version,
+            "host": daemon.host.runs,
         }
     )
 
@@ -93,6 +94,7 @@ def restore(daemon: "Daemon") -> bool:
         _attach(daemon, message, fds, found)
     if former.host is not None:
         daemon.host.on_started(*former.host, True)
+        daemon.host.runs = former.notes.get("host", "")
     for name, unit in daemon.units.items():
         living = found[name]
         dead = _dead(unit, former, {m.generation for m in living})

@@ -50,7 +50,7 @@ total_mb = 8
 """
 
 #: A module beside the YAML that makes its process misbehave as a file says.
-MISCHIEF = '''
+MISCHIEF = """
 import os, pathlib, signal, subprocess, sys, threading, time
 from litellm.integrations.custom_logger import CustomLogger
 
@@ -85,7 +85,7 @@ class Hook(CustomLogger):
     pass
 
 hook = Hook()
-'''
+"""
 
 
 class Chaos:
@@ -198,7 +198,12 @@ class Chaos:
         logs.unlink()
 
     def verbs(self) -> None:
-        paths = ["/v1/proxies/main/restart", "/v1/reload", "/v1/proxies/bedrock/stop", "/v1/proxies/bedrock/start"]
+        paths = [
+            "/v1/proxies/main/restart",
+            "/v1/reload",
+            "/v1/proxies/bedrock/stop",
+            "/v1/proxies/bedrock/start",
+        ]
         orders = [self.dice.choice(paths) for _ in range(50)]
 
         def give(path: str) -> None:
@@ -310,7 +315,9 @@ class Chaos:
         try:
             eventually(calm, 90, "only what serves, the spares, the forkserver and the supervisor are left")
         except AssertionError as error:
-            left = [(c.pid, c.status(), c.cmdline()[-4:]) for c in psutil.Process(self.d.keeper).children(True)]
+            left = [
+                (c.pid, c.status(), c.cmdline()[-4:]) for c in psutil.Process(self.d.keeper).children(True)
+            ]
             raise AssertionError(f"{error}\n{self.d.status()['proxies']}\n{left}") from None
         for model in ("claude-opus-4-6", "qwen-3-coder"):
             answer = self.d.ask(model)
@@ -339,7 +346,11 @@ def small_disk(folder: Path) -> Iterator[None]:
     """A state folder with room for 24 MB, where we may mount one; else an ordinary one."""
     folder.mkdir(mode=0o700)
     command = ["mount", "-t", "tmpfs", "-o", "size=24m,mode=0700", "tmpfs", str(folder)]
-    mounted = sys.platform == "linux" and os.getuid() == 0 and subprocess.run(command, capture_output=True).returncode == 0
+    mounted = (
+        sys.platform == "linux"
+        and os.getuid() == 0
+        and subprocess.run(command, capture_output=True).returncode == 0
+    )
     try:
         yield
     finally:
@@ -376,7 +387,9 @@ def test_chaos(addresses: dict[str, str]) -> None:
                     f"{load.sent} requests, {len(load.failed)} failed in flight, {len(refused)} refused"
                 )
                 now = chaos.descriptors()
-                assert now[0] <= keeper_fds + 4, f"seed {SEED}, {fault}: the keeper's descriptors {keeper_fds} -> {now[0]}"
+                assert now[0] <= keeper_fds + 4, (
+                    f"seed {SEED}, {fault}: the keeper's descriptors {keeper_fds} -> {now[0]}"
+                )
                 assert now[1] <= supervisor_fds + 12, f"seed {SEED}, {fault}: {supervisor_fds} -> {now[1]}"
         except BaseException:
             print(f"chaos seed {SEED}\n{daemon.output.read_text()[-3000:] if daemon.output.exists() else ''}")

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
 from ocd.selftest.upstreams import Behaviour, Upstreams
-from tests.helpers.daemon import Daemon, eventually
+from tests.helpers.daemon import Daemon, eventually, litellm_python
 from tests.helpers.load import steady
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
@@ -322,3 +324,50 @@ def test_the_keeper_and_the_supervisor_can_replace_their_code(daemon: Daemon, up
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: daemon.proxy()["pid"] not in (pid, None), 30)
     settle(daemon)
+
+
+def test_several_workers_share_one_socket_and_each_is_replaced(addresses: dict[str, str]) -> None:
+    settings = "[proxies.main]\nworkers = 3\nspare = false\n[proxies.bedrock]\nspare = false\n"
+    with Daemon(upstreams=addresses, settings=settings) as daemon:
+        daemon.start()
+
+        def serving() -> list[int]:
+            return [m["pid"] for m in daemon.proxy()["members"] if m["role"] == "serving"]
+
+        eventually(lambda: len(serving()) == 3, 60)
+        first = serving()
+        with steady(daemon.port, daemon.headers(), rate=10) as load:
+            assert daemon.post("/v1/proxies/main/restart")["ok"]
+            eventually(lambda: len(serving()) == 3 and not set(serving()) & set(first), 60)
+        assert not load.failed, load.failed[:3]
+        os.kill(serving()[0], signal.SIGKILL)
+        eventually(lambda: len(serving()) == 3, 60)
+        assert daemon.ask().status_code == 200
+
+
+def test_a_litellm_that_does_not_boot_changes_nothing_and_another_takes_over(
+    addresses: dict[str, str], tmp_path: Path
+) -> None:
+    broken = tmp_path / "env" / "bin" / "python"
+    broken.parent.mkdir(parents=True)
+    broken.write_text("#!/bin/sh\necho 'No module named litellm' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    with Daemon(upstreams=addresses) as daemon:
+        daemon.start()
+        good = daemon.read("ocd.toml")
+        before = daemon.proxy()
+        with steady(daemon.port, daemon.headers(), rate=10) as load:
+            daemon.write("ocd.toml", re.sub(r'python = ".*"', f'python = "{broken}"', good))
+            outcome = daemon.post("/v1/reload")
+            assert not outcome["ok"] and "litellm" in outcome["reason"], outcome
+            assert daemon.proxy()["pid"] == before["pid"]
+            daemon.write("ocd.toml", good)
+            assert daemon.post("/v1/reload")["ok"]
+            daemon.wait_ready()
+        assert not load.failed, load.failed[:3]
+        # The same LiteLLM by another road: another environment, so it is imported anew and takes over.
+        link = tmp_path / "linked"
+        link.symlink_to(Path(litellm_python()).parent.parent)
+        os.kill(daemon.proxy()["pid"], signal.SIGKILL)
+        daemon.wait_ready()
+        assert daemon.ask().status_code == 200

@@ -1,0 +1,91 @@
+"""``occtl reexec`` and ``occtl upgrade``: new code behind the same sockets, without a refused connection."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from ocd import paths
+from ocd.ctl import screen
+from ocd.ctl.daemon import Daemon
+from ocd.ctl.lifecycle import report
+from ocd.ctl.options import examples, json_option
+from ocd.errors import EX_NOINPUT, EX_TEMPFAIL, OcdError
+
+#: seconds for keeper and supervisor to be back; the proxies serve meanwhile
+PATIENCE = 60.0
+
+
+def replace_code() -> str:
+    """Have the daemon replace its code; returns its version afterwards. Raises OcdError when it is not back in time."""
+    from ocd.wire.messages import Outcome, Version
+
+    with Daemon() as daemon:
+        before = daemon.get(Version, "/v1/version")
+        daemon.post(Outcome, "/v1/reexec")
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            with Daemon() as daemon:
+                now = daemon.get(Version, "/v1/version")
+            if now.pid != before.pid:
+                return now.version
+        except OcdError:
+            pass
+        time.sleep(0.05)
+    raise OcdError(
+        "The daemon has not replaced its code",
+        f"after {PATIENCE:.0f} s the old supervisor (pid {before.pid}) still answers, or nobody does",
+        "See `occtl logs daemon`; `occtl stop` and `occtl start` begin anew",
+        exit_code=EX_TEMPFAIL,
+        code="reexec-failed",
+    )
+
+
+@click.command(epilog=examples("occtl reexec"))
+@json_option
+def reexec(as_json: bool) -> int:
+    """Replace the daemon's code by what is installed now; sockets, proxies and streams go on.
+
+    Keeper and supervisor start over in place. If LiteLLM or the code that runs beside it has changed, new
+    processes take over from the old ones as in a reload.
+    """
+    from ocd.wire.messages import Outcome
+
+    with screen.progress("Replacing the daemon's code…"):
+        version = replace_code()
+    return report(Outcome(ok=True, changed=True, reason=f"the daemon runs version {version}"), as_json)
+
+
+@click.command(epilog=examples("occtl upgrade ~/src/ocd", "occtl upgrade"))
+@click.argument("source", required=False, type=click.Path(path_type=Path, file_okay=False))
+@json_option
+def upgrade(source: Path | None, as_json: bool) -> int:
+    """Install a newer version from SOURCE, a checkout, and let it take over without a refused connection.
+
+    Without SOURCE the code that is installed already takes over (after `pipx upgrade` or `uv tool upgrade`).
+    """
+    from ocd.wire.messages import Outcome
+
+    if source is not None:
+        installer = source / "install.py"
+        if not installer.is_file():
+            raise OcdError(
+                f"{source} is no checkout of ocd",
+                f"there is no {installer}",
+                "Name the folder that holds install.py",
+                exit_code=EX_NOINPUT,
+                code="no-installer",
+            )
+        command = [os.path.realpath(sys.executable), str(installer)]
+        if paths.prefix():
+            command += ["--prefix", paths.prefix()]
+        code = subprocess.run(command, check=False, stdout=sys.stderr if as_json else None).returncode
+        if code:
+            return code
+    with screen.progress("Replacing the daemon's code…"):
+        version = replace_code()
+    return report(Outcome(ok=True, changed=True, reason=f"the daemon runs version {version}"), as_json)
