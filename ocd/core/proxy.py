@@ -416,7 +416,8 @@ def step(proxy: Proxy, event: Event, now: float, dice: float = 0.5) -> tuple[Pro
     after = _expire(after, now, dice, actions)
     after = _converge(after, now, actions)
     state = public_state(after, now)
-    if state != before:
+    # What a new supervisor finds is no news, and is as old as it was.
+    if state != before and not isinstance(event, Adopt):
         after = replace(after, since=now)
         actions += _news(before, state, after)
     return after, actions
