@@ -89,6 +89,14 @@ class Places:
         env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
         if self.prefix:
             env["OCD_PREFIX"] = self.prefix
+        # pip asks `rustc --version` for its user agent, and rustup then makes a folder in the user's HOME.
+        env.setdefault("RUSTUP_HOME", str(self.data / ".rustup"))
+        cache = Path(os.path.expanduser("~")) / (
+            "Library/Caches/pip" if sys.platform == "darwin" else ".cache/pip"
+        )
+        if "PIP_CACHE_DIR" not in env and not cache.exists():
+            # Whoever has no cache of pip's gets none from us: uninstalling leaves the machine as it was.
+            env["PIP_NO_CACHE_DIR"] = "1"
         return env
 
 
@@ -262,7 +270,7 @@ class Installer:
         except OSError as error:
             raise Failure(
                 "the folder %s cannot be made" % path, error.strerror or "", "Make it writable", EX_CANTCREAT
-            )
+            ) from None
         self.made += missing
         if missing:
             self.remember()
@@ -317,7 +325,10 @@ class Installer:
 
     def advice(self, output):
         if "ensurepip" in output:
-            return "Install the system's package python3-venv (Debian, Ubuntu: sudo apt install python3-venv), then run this again"
+            return (
+                "Install the system's package python3-venv (Debian, Ubuntu: sudo apt install python3-venv),"
+                " then run this again"
+            )
         if "No space left" in output:
             return "Free some disk space, then run this again; what was installed before still works"
         if (
