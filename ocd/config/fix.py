@@ -75,7 +75,7 @@ def apply(path: Path, text: str, edit: Edit) -> str:
         expected = _on_data(document.data, edit)
         after = _in_text(document, edit)
         done = compose(path, after).data
-    except (ConfigError, LookupError, TypeError, ValueError):
+    except (AttributeError, ConfigError, LookupError, TypeError, ValueError):
         return text
     return after if done == expected else text
 
@@ -208,7 +208,7 @@ def _after_comments(text: str, at: int, lines: list[str]) -> int:
     first = next((line for line in lines if line), "")
     deep = len(first) - len(first.lstrip()) + first.lstrip().startswith("- ")
     while at < len(text):
-        end = _line_end(text, at)
+        end = text.find("\n", at) + 1 or len(text)
         line = text[at:end]
         if not line.lstrip().startswith("#") or len(line) - len(line.lstrip()) < max(deep, 1):
             break

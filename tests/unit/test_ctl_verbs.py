@@ -266,7 +266,7 @@ def test_status_without_a_daemon(prefix: Path, capsys: Capture) -> None:
 def test_status_says_that_the_daemon_is_of_another_version(fake: FakeDaemon, capsys: Capture) -> None:
     fake.on("GET", "/v1/status", a_status(version="9.9.9") | {"later": 1})
     assert main(["status"]) == 0
-    assert f"This is occtl {__version__}, the daemon is 9.9.9. Run `occtl stop`" in capsys.readouterr().out
+    assert f"This is occtl {__version__}, the daemon is 9.9.9. Run `occtl reexec`" in capsys.readouterr().out
 
 
 def test_watch_in_a_pipe_prints_changes_only(
@@ -315,7 +315,7 @@ def test_what_an_incompatible_daemon_cannot_answer_names_the_cure(fake: FakeDaem
     fake.on("POST", "/v1/reload", (404, b"Not Found"))
     assert main(["reload"]) == 76
     err = capsys.readouterr().err
-    assert "the daemon is 7.0.0 (API 7, not 1)" in err and "occtl stop" in err
+    assert "the daemon is 7.0.0 (API 7, not 1)" in err and "occtl reexec" in err
 
 
 def test_the_daemons_problem_is_passed_on_with_its_exit_code(fake: FakeDaemon, capsys: Capture) -> None:
@@ -650,7 +650,7 @@ def test_version_names_three_and_the_cure(fake: FakeDaemon, prefix: Path, capsys
     fake.on("GET", "/v1/version", {"version": "0.0.9", "pid": 1})
     assert main(["version", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["daemon"] == "0.0.9" and found["differ"] is True and "occtl stop" in found["next"]
+    assert found["daemon"] == "0.0.9" and found["differ"] is True and "occtl reexec" in found["next"]
 
 
 def test_version_without_a_daemon(prefix: Path, capsys: Capture) -> None:

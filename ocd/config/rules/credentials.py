@@ -70,6 +70,10 @@ def _master_keys(stack: Stack) -> Iterator[Finding]:
                 fix,
                 change,
             )
+
+
+def _weak_switch(stack: Stack) -> Iterator[Finding]:
+    for _, file in stack.files():
         if file.section("general_settings").get(_WEAK_SWITCH) is True:
             yield found(
                 "warning",
@@ -178,4 +182,12 @@ def _aws_keys(stack: Stack) -> Iterator[Finding]:
                 )
 
 
-RULES = (_master_keys, _key_header, _keys_on_forwarding_routes, _provider_auth, _pass_through, _aws_keys)
+RULES = (
+    _master_keys,
+    _weak_switch,
+    _key_header,
+    _keys_on_forwarding_routes,
+    _provider_auth,
+    _pass_through,
+    _aws_keys,
+)

@@ -161,9 +161,28 @@ def found(
     *changes: tuple[Where, Any],
 ) -> Finding:
     """A finding at ``where``; ``changes`` are what ``--fix`` does in the same file."""
-    edits = tuple(file.edit(at, value) for at, value in changes)
+    possible = all(_reachable(file, at) for at, _ in changes)
+    edits = tuple(file.edit(at, value) for at, value in changes) if possible else ()
     place, line = str(file.file(where)), file.line(where)
     return Finding(severity, code, place, line, dotted(where), what, fix, bool(edits), edits)
+
+
+def _reachable(file: LiteLLMFile, where: Where) -> bool:
+    """Whether something can be set there: no list in a section's place, nothing shared over an anchor."""
+    here: Any = file.data
+    for depth, part in enumerate(where, 1):
+        mark = file.marks.get(where[:depth])
+        if mark is not None and mark.shared:
+            return False
+        if here is None:
+            return True
+        if isinstance(here, dict):
+            here = here.get(part)
+        elif isinstance(here, list) and isinstance(part, int) and part < len(here):
+            here = here[part]
+        else:
+            return False
+    return True
 
 
 def remove(*where: str | int) -> tuple[Where, Any]:
