@@ -30,6 +30,7 @@ VERBS: dict[str, dict[str, str]] = {
     "Set up": {
         "config": "config",
         "completion": "completion",
+        "service": "service",
         "reexec": "upgrade",
         "upgrade": "upgrade",
         "litellm": "litellm",

@@ -358,6 +358,8 @@ class Keeper:
                 self.start_host(message)
             elif op == "kill":
                 self.kill(message)
+            elif op == "alive":
+                notify.watchdog()
             elif op == "note":
                 self.notes = message["text"]
             elif op == "notify":

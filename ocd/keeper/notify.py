@@ -36,14 +36,25 @@ def store(name: str, fd: int) -> None:
     """Have the service manager keep a listening socket over our own death."""
     if name in _given or name in _stored:
         return
-    if send(f"FDSTORE=1\nFDNAME={name}", [fd]):
+    if send(f"FDSTORE=1\nFDNAME={_stored_name(name)}", [fd]):
         _stored.add(name)
 
 
 def forget(name: str) -> None:
     if name in _stored:
         _stored.discard(name)
-        send(f"FDSTOREREMOVE=1\nFDNAME={name}")
+        send(f"FDSTOREREMOVE=1\nFDNAME={_stored_name(name)}")
+
+
+def _stored_name(name: str) -> str:
+    """systemd allows no colon in a name (sd_pid_notify_with_fds(3)); ours have no plus sign."""
+    return name.replace(":", "+")
+
+
+def watchdog() -> None:
+    """Tell the service manager that the supervisor lives, if it wants to know (sd_watchdog_enabled(3))."""
+    if os.environ.get("WATCHDOG_USEC"):
+        send("WATCHDOG=1")
 
 
 def names() -> list[str]:
@@ -72,7 +83,7 @@ def inherited() -> list[tuple[str, socket.socket]]:
     found = []
     for index in range(int(count)):
         fd = _FIRST + index
-        name = words[index] if index < len(words) else ""
+        name = words[index].replace("+", ":") if index < len(words) else ""
         os.set_inheritable(fd, False)
         sock = socket.socket(fileno=fd)
         sock.setblocking(False)
