@@ -71,7 +71,7 @@ def check_all(folders: Folders, environ: Mapping[str, str], site: Path | None = 
     return check(folders, settings, site)
 
 
-def _limit() -> None:
+def limit_resources() -> None:
     import resource
     import signal
 
@@ -98,7 +98,7 @@ def _print(findings: list[Finding], as_json: bool) -> None:
 
 def main(arguments: list[str]) -> int:
     """``[--json] [--site FOLDER]``; prints the findings and returns the exit code."""
-    _limit()
+    limit_resources()
     site = Path(arguments[arguments.index("--site") + 1]) if "--site" in arguments[:-1] else None
     try:
         findings = check_all(Folders.find(), os.environ, site)

@@ -1,4 +1,4 @@
-"""launchd: a LaunchAgent in ~/Library/LaunchAgents. Never run on a real Mac yet: docs/macos.md lists what that means."""
+"""launchd: a LaunchAgent in ~/Library/LaunchAgents. Never run on a real Mac yet, see docs/macos.md."""
 
 import os
 import plistlib

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ocd.config import snapshot
 from ocd.config.folders import Folders
 from ocd.config.schema import Settings
 from ocd.errors import OcdError
-from ocd.supervisor import spec
+from ocd.supervisor import litellm_env, spec
 from ocd.supervisor.unit import Config
 
 #: seconds; a hostile file must not hold up the daemon
@@ -29,42 +28,33 @@ class Candidate:
     reason: str = ""
 
 
-async def candidates(
-    folders: Folders, settings: Settings, home: str, path: str, host: str
-) -> dict[str, Candidate]:
+@dataclass
+class Examined:
+    """What the files say now: a candidate for each enabled proxy, and every file that they depend on."""
+
+    candidates: dict[str, Candidate]
+    inputs: set[Path]
+
+
+async def candidates(folders: Folders, settings: Settings, home: str, path: str, host: str) -> Examined:
     """Check both proxies' files and take snapshots of those that pass. Never raises for a mistake in a file."""
-    findings = await run_check(folders)
+    answer = await run_examination(folders, settings)
     found = {}
-    for proxy in spec.PROXIES:
-        if not getattr(settings.proxies, proxy).enabled:
-            continue
-        found[proxy] = await asyncio.to_thread(
-            _candidate, folders, settings, proxy, findings, home, path, host
-        )
-    return found
-
-
-def _candidate(
-    folders: Folders,
-    settings: Settings,
-    proxy: str,
-    findings: list[dict[str, Any]],
-    home: str,
-    path: str,
-    host: str,
-) -> Candidate:
-    origin = config_path(folders, settings, proxy)
-    wrong = [
-        f for f in findings if f.get("severity") == "error" and _concerns(f, origin, folders, settings, proxy)
-    ]
-    if wrong:
-        return Candidate(proxy, None, "; ".join(sentence(f) for f in wrong[:3]))
-    try:
-        taken = snapshot.take(folders, settings, proxy)
-    except OcdError as error:
-        return Candidate(proxy, None, error.sentence())
-    revision = spec.revision(taken.id, settings, proxy, home, path, host)
-    return Candidate(proxy, Config(revision, taken.config, taken.origin))
+    for proxy, taken in answer["revisions"].items():
+        origin = config_path(folders, settings, proxy)
+        wrong = [
+            f
+            for f in answer["findings"]
+            if f.get("severity") == "error" and _concerns(f, origin, folders, settings, proxy)
+        ]
+        if wrong:
+            found[proxy] = Candidate(proxy, None, "; ".join(sentence(f) for f in wrong[:3]))
+        elif "error" in taken:
+            found[proxy] = Candidate(proxy, None, taken["error"])
+        else:
+            revision = spec.revision(taken["id"], settings, proxy, home, path, host)
+            found[proxy] = Candidate(proxy, Config(revision, Path(taken["config"]), Path(taken["origin"])))
+    return Examined(found, {Path(file) for files in answer["inputs"].values() for file in files})
 
 
 def _concerns(
@@ -92,38 +82,29 @@ def config_path(folders: Folders, settings: Settings, proxy: str) -> Path:
     return Path(folders.config / getattr(settings.proxies, proxy).config)
 
 
-async def run_check(folders: Folders) -> list[dict[str, Any]]:
-    """``ocd.config.check`` in a process of its own: YAML of any kind can neither slow down nor fill the daemon.
-
-    Returns its findings; a check that crashes or hangs is one finding of its own, a warning: the file is then
-    judged by whether it boots.
-    """
+async def run_examination(folders: Folders, settings: Settings) -> dict[str, Any]:
+    """``ocd.config.examine`` in a process of its own; one that crashes or hangs refuses the configuration."""
+    command = [sys.executable, "-P", "-m", "ocd.config.examine"]
+    with contextlib.suppress(OcdError):
+        site = litellm_env.site_packages(litellm_env.python(settings, folders))
+        if site is not None:
+            command += ["--site", str(site)]
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "ocd.config.check",
-        "--json",
+        *command,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
     )
+    reason = f"it took longer than {CHECK_TIMEOUT:.0f} s to read"
     try:
         async with asyncio.timeout(CHECK_TIMEOUT):
-            out, _ = await process.communicate()
-        answer = json.loads(out)
-        return list(answer["findings"] if isinstance(answer, dict) else answer)
-    except (TimeoutError, ValueError, KeyError, TypeError):
+            out, err = await process.communicate()
+        reason = (err.decode("utf-8", "replace").strip().splitlines() or ["no reason was given"])[-1]
+        return dict(json.loads(out))
+    except (TimeoutError, TypeError, ValueError):
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-        return [
-            {
-                "severity": "warning",
-                "code": "check-failed",
-                "file": str(folders.config),
-                "line": None,
-                "key": "",
-                "what": "the configuration could not be checked",
-                "fix": "Run `occtl config check` to see why",
-            }
-        ]
+    enabled = [proxy for proxy in spec.PROXIES if getattr(settings.proxies, proxy).enabled]
+    error = f"the configuration could not be examined: {reason}"
+    return {"findings": [], "revisions": {proxy: {"error": error} for proxy in enabled}, "inputs": {}}

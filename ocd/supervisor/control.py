@@ -40,7 +40,7 @@ class Control:
         self.daemon = daemon
         self.path = paths.control_socket(str(daemon.folders.runtime))
         self.launching = Launching(daemon)
-        self.server: uvicorn.Server | None = None
+        self.server: _Server | None = None
         self.task: asyncio.Task[None] | None = None
         self.opened = asyncio.Event()
         self.error = ""
@@ -89,13 +89,13 @@ class Control:
         self.opened.clear()
         old, self.server = self.server, None
         if old is not None:
-            old.should_exit = True
+            old.end()
         self.daemon.close_listener("control")
         self.daemon.link.send("listen", name="control", path=self.path)
 
     async def close(self) -> None:
         if self.server is not None and self.task is not None:
-            self.server.should_exit = True
+            self.server.end()
             with contextlib.suppress(asyncio.TimeoutError, asyncio.CancelledError):
                 await asyncio.wait_for(self.task, 3)
 
@@ -224,7 +224,18 @@ class Control:
 
 
 class _Server(uvicorn.Server):
-    """Signals are the keeper's business."""
+    """Signals are the keeper's business, and nothing here needs uvicorn's ten looks a second."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.over = asyncio.Event()
+
+    def end(self) -> None:
+        self.should_exit = True
+        self.over.set()
+
+    async def main_loop(self) -> None:
+        await self.over.wait()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

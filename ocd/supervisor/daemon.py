@@ -67,7 +67,9 @@ class Daemon:
         self.orders: dict[int, tuple[Unit, int]] = {}
         self.order_number = int(time.time() * 1000) % 1_000_000_000
         self.reloading = asyncio.Lock()
+        self.inputs: set[Path] = set()
         self.notes_due = False
+        self.last_notes = ""
         self.keeper_state = asyncio.Event()
         self.former: takeover.Former | None = takeover.Former()
         self.tasks: set[asyncio.Task[Any]] = set()
@@ -175,7 +177,11 @@ class Daemon:
     def flush_notes(self) -> None:
         if self.notes_due:
             self.notes_due = False
-            self.link.send("note", text=takeover.notes(self))
+            notes = takeover.notes(self)
+            if notes == self.last_notes:
+                return
+            self.last_notes = notes
+            self.link.send("note", text=notes)
             states = ", ".join(
                 f"{name} {core.public_state(u.state, time.monotonic())} on {u.port}"
                 for name, u in self.units.items()
@@ -341,9 +347,12 @@ class Daemon:
             else:
                 if not dry_run:
                     self.problems.pop("settings", None)
-            found = await configuration.candidates(
+            examined = await configuration.candidates(
                 self.folders, settings, self.home, self.path, self.host.identity(settings)
             )
+            found = examined.candidates
+            if examined.inputs:
+                self.inputs = examined.inputs
             if dry_run:
                 return self._would(found, only)
             self._apply_settings(settings)

@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ocd.config import snapshot
 from ocd.core import proxy as core
 from ocd.supervisor.unit import Config
 
@@ -227,6 +226,8 @@ def remember_good(daemon: "Daemon", name: str, config: Config) -> None:
         daemon.log.warning("the last good revision could not be noted", proxy=name, error=error.strerror)
         with contextlib.suppress(OSError):
             temporary.unlink()
+    from ocd.config import snapshot
+
     unit = daemon.units[name]
     keep = {r.split("-")[0] for r in (unit.state.good, unit.state.revision)}
     keep |= {m.revision.split("-")[0] for m in unit.state.members}

@@ -75,12 +75,15 @@ class Unit:
         if self._depth:
             return
         self._depth += 1
+        before = self.state
         try:
             while self._queue:
                 self._step(self._queue.popleft())
         finally:
             self._depth -= 1
         self._schedule()
+        if self.state is before:
+            return
         self.daemon.changed(self)
         for waiter in self.waiters:
             waiter.set()

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 import watchfiles
 
-from ocd.config.inputs import inputs
-
 if TYPE_CHECKING:
     from ocd.supervisor.daemon import Daemon
 
@@ -39,13 +37,8 @@ class Watch:
     def _wanted(self) -> tuple[set[Path], set[str]]:
         config = self.daemon.folders.config
         found = {config / "ocd.toml", config / ".env"}
-        for name in self.daemon.units:
-            try:
-                found.update(inputs(self.daemon.folders, self.daemon.settings, name))
-            except Exception as error:
-                # A broken file has no readable includes; it is still watched itself.
-                self.daemon.log.debug("inputs", proxy=name, error=str(error))
-                found.add(self.daemon.config_path(name))
+        found |= {self.daemon.config_path(name) for name in self.daemon.units}
+        found |= self.daemon.inputs
         # A symlinked dotfile changes where it really lies.
         files = {os.path.abspath(path) for path in found} | {os.path.realpath(path) for path in found}
         folders = {Path(file).parent for file in files}

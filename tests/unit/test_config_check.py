@@ -308,7 +308,8 @@ def test_a_fix_changes_nothing_but_its_place(folders: Folders, site: Path) -> No
 
 
 def test_what_stands_behind_an_anchor_is_left_alone(folders: Folders, site: Path) -> None:
-    change(folders, (main("name: claude-opus-4-6\n    litellm_params:\n", "name: claude-opus-4-6\n    litellm_params: &p\n"),
+    named = "name: claude-opus-4-6\n    litellm_params:"
+    change(folders, (main(f"{named}\n", f"{named} &p\n"),
                      main("    litellm_params:\n" + SONNET, "    litellm_params: *p\n"),
                      main(OPUS, OPUS + "      modify: 1\n      api_key: sk-x\n")))  # fmt: skip
     path = folders.config / "litellm.yaml"

@@ -1,0 +1,513 @@
+"""The measurements. Each returns rows: what, figure, target, whether it is met, and what it stands beside."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from bench import alternatives
+from tests.helpers.daemon import ROOT, Daemon, eventually
+from tests.helpers.load import steady
+
+CALM = (
+    "[supervision]\nrestart_intensity = 1000\nsustained_ready = 0.5\nbackoff_first = 0.05\nidle_minutes = 0\n"
+)
+NO_SPARES = "[proxies.main]\nspare = false\n[proxies.bedrock]\nspare = false\n"
+
+
+@dataclass
+class Row:
+    """One line of the table. ``ok`` is None where nothing was promised."""
+
+    what: str
+    figure: str
+    target: str = ""
+    ok: bool | None = None
+    beside: str = ""
+
+
+@dataclass
+class Run:
+    """What the measurements share."""
+
+    upstreams: dict[str, str]
+    control: str
+    tools: Path
+    quick: bool
+    rows: list[Row] = field(default_factory=list)
+
+    def behave(self, *behaviours: dict[str, Any]) -> None:
+        answer = httpx.post(self.control, json={"behaviours": list(behaviours)}, trust_env=False)
+        answer.raise_for_status()
+
+    def times(self, full: int, quick: int) -> int:
+        return quick if self.quick else full
+
+
+def ms(seconds: float) -> str:
+    return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def p99(values: list[float]) -> float:
+    return sorted(values)[min(len(values) - 1, int(len(values) * 0.99))]
+
+
+# ------------------------------------------------------------------------------------------------- launch
+
+
+def launch(run: Run) -> Iterator[Row]:
+    """openclaude to exec, warm daemon; a bare interpreter and the seeds' launcher beside it."""
+    with Daemon(upstreams=run.upstreams) as d:
+        d.start()
+        python = sys.executable
+        script = d.prefix / "openclaude"
+        site = str(ROOT)
+        script.write_text(
+            f"#!{python} -IS\n# ocd.client\nimport sys\nsys.path.insert(0, {site!r})\n"
+            "from ocd.client.__main__ import main\nsys.exit(main())\n"
+        )
+        script.chmod(0o755)
+        seeds = d.prefix / "openClaude"
+        settings = d.prefix / "settings.json"
+        settings.write_text('{"env": {"A": "b"}}')
+        jq = (
+            "jq" if subprocess.run(["sh", "-c", "command -v jq"], capture_output=True).returncode == 0 else ""
+        )
+        merge = f"jq '.model=\"opus\"' {settings}" if jq else f"{python} -c 'import json'"
+        seeds.write_text(
+            f"#!/bin/bash\ncurl -s http://127.0.0.1:{d.port}/health/liveliness >/dev/null\n"
+            f"curl -s http://127.0.0.1:{d.port + 1}/health/liveliness >/dev/null\n"
+            f"{merge} > {settings}.new\nexec /bin/true\n"
+        )
+        seeds.chmod(0o755)
+        env = {**d.env, "OPENCLAUDE_CLAUDE": "/bin/true"}
+        commands = {
+            "openclaude": [str(script), "-p", "x"],
+            "bare python": [python, "-c", "pass"],
+            "seeds' launcher": [str(seeds)],
+        }
+        times: dict[str, list[float]] = {name: [] for name in commands}
+        for _ in range(run.times(32, 12)):
+            for name, argv in commands.items():
+                began = time.perf_counter()
+                subprocess.run(argv, env=env, check=True, capture_output=True)
+                times[name].append(time.perf_counter() - began)
+        median = {name: statistics.median(values[2:]) for name, values in times.items()}
+        ratio = median["openclaude"] / median["bare python"]
+        seeds_median = median["seeds' launcher"]
+        yield Row(
+            "openclaude to exec, warm daemon (median)",
+            f"{ms(median['openclaude'])}, {ratio:.2f} x bare python",
+            "<= 2 x bare python, ahead of the seeds' launcher",
+            ratio <= 2 and median["openclaude"] < seeds_median,
+            f"bare python {ms(median['bare python'])}, seeds' launcher {ms(seeds_median)}"
+            + ("" if jq else " (without jq)"),
+        )
+
+
+def cold(run: Run) -> Iterator[Row]:
+    """From nothing to both proxies serving, against one bare litellm to its first good answer."""
+    ours, bare = [], []
+    for _ in range(run.times(5, 2)):
+        with Daemon(upstreams=run.upstreams, settings=CALM) as d:
+            began = time.monotonic()
+            d.start(wait=False)
+            # Answers, not states: both ports are asked until they answer.
+            for port in (d.port, d.port + 1):
+                alternatives.wait_alive(port)
+            ours.append(time.monotonic() - began)
+        began = time.monotonic()
+        with alternatives.bare(run.upstreams):
+            bare.append(time.monotonic() - began)
+    ratio = statistics.median(ours) / statistics.median(bare)
+    yield Row(
+        "both proxies ready from cold (median)",
+        f"{ms(statistics.median(ours))}, {ratio:.2f} x one bare litellm",
+        "<= 1.15 x",
+        ratio <= 1.15,
+        f"one bare litellm {ms(statistics.median(bare))}",
+    )
+
+
+def cpu(pids: list[int]) -> float:
+    """Processor seconds that these processes have used."""
+    total = 0.0
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            times = psutil.Process(pid).cpu_times()
+            total += times.user + times.system
+    return total
+
+
+def pss(pids: list[int]) -> float:
+    """Proportional memory, MB (shared pages are divided among those who share them)."""
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            total += psutil.Process(pid).memory_full_info().pss
+    return total / 1e6
+
+
+def rest(run: Run) -> Iterator[Row]:
+    with Daemon(upstreams=run.upstreams) as d:
+        d.start()
+        d.ask()
+        supervisor = d.supervisor_pid()
+        time.sleep(5)
+        before, began = cpu([supervisor, d.keeper]), time.monotonic()
+        time.sleep(run.times(60, 15))
+        share = (cpu([supervisor, d.keeper]) - before) / (time.monotonic() - began) * 100
+        rss = {n: psutil.Process(p).memory_info().rss / 1e6 for n, p in (("s", supervisor), ("k", d.keeper))}
+        yield Row("supervisor at rest, RSS", f"{rss['s']:.1f} MB", "<= 50 MB", rss["s"] <= 50)
+        yield Row("keeper at rest, RSS", f"{rss['k']:.1f} MB", "<= 15 MB", rss["k"] <= 15)
+        yield Row("supervisor and keeper at rest, CPU", f"{share:.3f} % of a core", "< 0.2 %", share < 0.2)
+
+
+# -------------------------------------------------------------------------------------------------- crash
+
+
+def outage(port: int, kill: Callable[[], None], limit: float = 60.0) -> tuple[int, float]:
+    """Kill, then knock every 10 ms: how many connections were refused, and when the next good answer came."""
+    kill()
+    began = time.monotonic()
+    refused = 0
+    while time.monotonic() - began < limit:
+        knocked = time.monotonic()
+        try:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=limit)
+            connection.request("GET", "/health/liveliness")
+            good = connection.getresponse().status == 200
+            connection.close()
+            if good:
+                return refused, time.monotonic() - began
+        except ConnectionRefusedError:
+            refused += 1
+        except (OSError, http.client.HTTPException):
+            pass
+        time.sleep(max(0.0, 0.01 - (time.monotonic() - knocked)))
+    return refused, limit
+
+
+def crash(run: Run) -> Iterator[Row]:
+    """SIGKILL of the serving process: ocd with and without a spare, supervisord, pm2, a shell loop."""
+    figures: dict[str, tuple[int, float, float]] = {}
+    for name, settings in (("ocd with a spare", CALM), ("ocd without a spare", CALM + NO_SPARES)):
+        with Daemon(upstreams=run.upstreams, settings=settings) as d:
+            d.start()
+            total, gaps = 0, []
+            for _ in range(run.times(20, 5)):
+                d.wait_ready()
+                pid = d.proxy()["pid"]
+                refused, gap = outage(d.port, lambda pid=pid: os.kill(pid, signal.SIGKILL))
+                total += refused
+                gaps.append(gap)
+                eventually(lambda pid=pid: d.proxy()["pid"] not in (pid, None), 60)
+            figures[name] = total, statistics.median(gaps), max(gaps)
+    others: list[tuple[str, Any]] = [
+        ("supervisord", lambda: alternatives.supervisord(run.upstreams, run.tools)),
+        ("pm2", lambda: alternatives.pm2(run.upstreams, run.tools)),
+        ("a shell loop", lambda: alternatives.shell_loop(run.upstreams)),
+    ]
+    for name, make in others:
+        try:
+            with make() as bench:
+                refused, gaps = 0, []
+                for _ in range(run.times(5, 2)):
+                    pid = bench.serving_pid()
+                    more, gap = outage(bench.port, lambda pid=pid: os.kill(pid, signal.SIGKILL))
+                    refused += more
+                    gaps.append(gap)
+                    alternatives.wait_alive(bench.port)
+                figures[name] = refused // len(gaps), statistics.median(gaps), max(gaps)
+        except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
+            yield Row(f"{name}", f"not available: {error}")
+    beside = "; ".join(
+        f"{n}: {f[0]} refused, {ms(f[1])}" for n, f in figures.items() if not n.startswith("ocd")
+    )
+    best = figures.get("supervisord", (0, 6.0, 6.0))[1]
+    for name, limit in (("ocd with a spare", 0.10), ("ocd without a spare", 0.6)):
+        refused, gap, worst = figures[name]
+        need = f"0 refused, <= {limit:g} s" + (", >= 50 x ahead of supervisord" if limit < 0.5 else "")
+        ok = refused == 0 and gap <= limit and (limit > 0.5 or best / gap >= 50)
+        yield Row(
+            f"SIGKILL of a serving proxy, {name}",
+            f"{refused} refused, next good answer {ms(gap)} (worst {ms(worst)}), {best / gap:.0f} x ahead",
+            need,
+            ok,
+            beside,
+        )
+
+
+# --------------------------------------------------------------------------------------------------- load
+
+
+def under_load(run: Run) -> Iterator[Row]:
+    """Reloads, and SIGKILL of everything that does not serve, under 20 requests a second with 10 long streams."""
+    run.behave({"model": "sonnet", "chunks": 100, "delay": 0.3})
+    with Daemon(upstreams=run.upstreams, settings=CALM) as d:
+        d.start()
+        good = d.read("litellm.yaml")
+        total = failed = streams = cut = reloads = 0
+        longest = 0.0
+        notes: list[str] = []
+        rounds = run.times(14, 1)
+        for number in range(rounds):
+            with steady(d.port, d.headers(), rate=20, streams=10) as load:
+                end = time.monotonic() + 36
+                while time.monotonic() < end:
+                    d.write("litellm.yaml", good + f"\n# {number} {reloads}\n")
+                    assert d.post("/v1/reload")["ok"]
+                    reloads += 1
+                    time.sleep(2)
+            total, failed = total + load.sent, failed + len(load.failed)
+            streams, cut, longest = streams + load.streams, cut + len(load.cut), max(longest, load.longest)
+            notes += load.failed[:2] + load.cut[:2]
+        enough = run.quick or total >= 10_000
+        yield Row(
+            "reload under load",
+            f"{total} requests, {failed} failed; {streams} streams of 30 s, {cut} cut; {reloads} reloads",
+            "0 failed, 0 cut, >= 10,000 requests",
+            failed == 0 and cut == 0 and enough,
+            f"longest request {ms(longest)}" + (f"; {notes[0][:120]}" if notes else ""),
+        )
+        d.write("litellm.yaml", good)
+        d.post("/v1/reload")
+        for victim in ("supervisor", "forkserver", "spare"):
+            d.wait_ready()
+            find = {"supervisor": d.supervisor_pid, "forkserver": d.host_pid, "spare": d.spare_pid}[victim]
+            with steady(d.port, d.headers(), rate=20, streams=10) as load:
+                for _ in range(run.times(5, 2)):
+                    pid = eventually(find, 60)
+                    os.kill(pid, signal.SIGKILL)
+                    eventually(lambda pid=pid, find=find: find() != pid, 60)
+                    time.sleep(1)
+            yield Row(
+                f"SIGKILL of the {victim} under the same load",
+                f"{load.sent} requests, {len(load.failed)} failed; {load.streams} streams, {len(load.cut)} cut",
+                "0 failed, 0 cut",
+                not load.failed and not load.cut,
+            )
+    run.behave()
+
+
+def transitions(run: Run) -> Iterator[Row]:
+    """How long status takes while everything moves."""
+    times: list[float] = []
+    with Daemon(upstreams=run.upstreams, settings=CALM) as d:
+        d.start()
+        good = d.read("litellm.yaml")
+        stop = threading.Event()
+
+        def ask() -> None:
+            with d.client() as client:
+                while not stop.is_set():
+                    began = time.perf_counter()
+                    with contextlib.suppress(httpx.HTTPError):
+                        client.get("/v1/status")
+                        times.append(time.perf_counter() - began)
+                    stop.wait(0.02)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        for number in range(run.times(8, 3)):
+            d.post("/v1/proxies/main/restart")
+            d.write("litellm.yaml", good + f"\n# {number}\n")
+            d.post("/v1/reload")
+            os.kill(d.proxy()["pid"], signal.SIGKILL)
+            d.post("/v1/proxies/bedrock/stop")
+            d.post("/v1/proxies/bedrock/start")
+        stop.set()
+        thread.join()
+    yield Row(
+        "status during restarts, reloads, crashes, stops (p99)",
+        f"{ms(p99(times))} of {len(times)} calls (median {ms(statistics.median(times))})",
+        "<= 50 ms",
+        p99(times) <= 0.05,
+    )
+
+
+def hang(run: Run) -> Iterator[Row]:
+    with Daemon(upstreams=run.upstreams, settings=CALM) as d:
+        d.start()
+        gaps = []
+        for _ in range(run.times(5, 2)):
+            d.wait_ready()
+            pid = d.proxy()["pid"]
+            os.kill(pid, signal.SIGSTOP)
+            began = time.monotonic()
+            with socket.create_connection(("127.0.0.1", d.port), 30) as sock:
+                # The kernel may hand this connection to nobody but the hung one: a new one then asks.
+                sock.close()
+            eventually(lambda pid=pid: d.proxy()["pid"] not in (pid, None), 60)
+            d.ask()
+            gaps.append(time.monotonic() - began)
+        yield Row(
+            "hang (SIGSTOP) to the next served connection, worst",
+            ms(max(gaps)),
+            "<= 10 s",
+            max(gaps) <= 10,
+            f"median {ms(statistics.median(gaps))}",
+        )
+
+
+# ------------------------------------------------------------------------------------------------- figures
+
+
+def _request(port: int, key: str) -> float:
+    body = json.dumps(
+        {"model": "claude-opus-4-6", "max_tokens": 8, "messages": [{"role": "user", "content": "ok?"}]}
+    )
+    headers = {
+        "content-type": "application/json",
+        "x-litellm-api-key": f"Bearer {key}",
+        "authorization": "Bearer sk-ant-oat01-canary",
+    }
+    began = time.perf_counter()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("POST", "/v1/messages?beta=true", body, headers)
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    if answer.status != 200:
+        raise RuntimeError(f"status {answer.status}")
+    return time.perf_counter() - began
+
+
+def latency(run: Run) -> Iterator[Row]:
+    """The same request through ocd's main proxy and through a bare litellm, in turn."""
+    with Daemon(upstreams=run.upstreams, settings=CALM) as d, alternatives.bare(run.upstreams) as bench:
+        d.start()
+        keys = {d.port: d.keys()["main"], bench.port: alternatives.KEY}
+        times: dict[int, list[float]] = {port: [] for port in keys}
+        for number in range(run.times(2000, 300) + 50):
+            for port in list(keys) if number % 2 else list(keys)[::-1]:
+                seconds = _request(port, keys[port])
+                if number >= 50:
+                    times[port].append(seconds)
+        ours, bare = times[d.port], times[bench.port]
+        middle = statistics.median(ours) / statistics.median(bare)
+        tail = p99(ours) / p99(bare)
+        yield Row(
+            "request latency against a bare litellm",
+            f"{middle:.3f} at the median, {tail:.3f} at the 99th percentile",
+            "1.00 +- 0.03 at both",
+            abs(middle - 1) <= 0.03 and abs(tail - 1) <= 0.03,
+            f"ours {ms(statistics.median(ours))} / {ms(p99(ours))}, bare {ms(statistics.median(bare))} / {ms(p99(bare))}",
+        )
+
+
+def memory(run: Run) -> Iterator[Row]:
+    """Proportional memory of everything of ours, against two bare processes; measured idle and after requests."""
+    with alternatives.bare(run.upstreams) as one, alternatives.bare(run.upstreams) as two:
+        time.sleep(3)
+        pids = [
+            p.pid
+            for bench in (one, two)
+            for s in bench.started
+            for p in [psutil.Process(s.pid), *psutil.Process(s.pid).children(recursive=True)]
+        ]
+        bare = pss(pids)
+    one_spare = "[proxies.bedrock]\nspare = false\n"
+    for name, settings, limit in (("with one spare", one_spare, 0.90), ("without spares", NO_SPARES, 0.75)):
+        with Daemon(upstreams=run.upstreams, settings=CALM + settings) as d:
+            d.start()
+            time.sleep(12)
+            tree = [d.keeper, *(p.pid for p in psutil.Process(d.keeper).children(recursive=True))]
+            ours = pss(tree)
+        yield Row(
+            f"memory (PSS) of two proxies and all of ours, {name}",
+            f"{ours:.0f} MB, {ours / bare:.2f} x two bare litellm",
+            f"<= {limit:.2f} x",
+            ours / bare <= limit,
+            f"two bare litellm {bare:.0f} MB",
+        )
+
+
+def idle(run: Run) -> Iterator[Row]:
+    with Daemon(upstreams=run.upstreams, settings="[supervision]\nidle_minutes = 0.05\n") as d:
+        d.start(wait=False)
+        eventually(lambda: all(p["state"] == "idle" for p in d.status()["proxies"].values()), 120)
+        eventually(lambda: len(psutil.Process(d.keeper).children()) == 1, 60)
+        supervisor = d.supervisor_pid()
+        time.sleep(2)
+        before, began = cpu([supervisor, d.keeper]), time.monotonic()
+        time.sleep(run.times(30, 10))
+        share = (cpu([supervisor, d.keeper]) - before) / (time.monotonic() - began) * 100
+        total = sum(psutil.Process(p).memory_info().rss for p in (supervisor, d.keeper)) / 1e6
+        began = time.monotonic()
+        alternatives.wait_alive(d.port)
+        woken = time.monotonic() - began
+        yield Row("in idle: memory in all (RSS)", f"{total:.1f} MB", "<= 65 MB", total <= 65)
+        yield Row(
+            "in idle: CPU", f"{share:.3f} % of a core", "<= 0.2 %", share <= 0.2, f"woken in {ms(woken)}"
+        )
+
+
+def workers(run: Run) -> Iterator[Row]:
+    """Throughput with four processes on one socket, against litellm's own."""
+
+    def throughput(port: int, key: str) -> float:
+        done = [0] * 16
+        end = time.monotonic() + run.times(12, 5)
+
+        def ask(slot: int) -> None:
+            while time.monotonic() < end:
+                with contextlib.suppress(OSError, http.client.HTTPException, RuntimeError):
+                    _request(port, key)
+                    done[slot] += 1
+
+        threads = [threading.Thread(target=ask, args=(slot,)) for slot in range(16)]
+        began = time.monotonic()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return sum(done) / (time.monotonic() - began)
+
+    settings = CALM + "[proxies.main]\nworkers = 4\nspare = false\n[proxies.bedrock]\nspare = false\n"
+    with Daemon(upstreams=run.upstreams, settings=settings) as d:
+        d.start()
+        eventually(lambda: len([m for m in d.proxy()["members"] if m["role"] == "serving"]) == 4, 60)
+        throughput(d.port, d.keys()["main"])
+        ours = throughput(d.port, d.keys()["main"])
+    with alternatives.bare(run.upstreams, "--num_workers", "4") as bench:
+        throughput(bench.port, alternatives.KEY)
+        theirs = throughput(bench.port, alternatives.KEY)
+    yield Row(
+        "workers = 4, throughput",
+        f"{ours:.0f} requests/s, {ours / theirs:.2f} x litellm --num_workers 4",
+        "",
+        None,
+        f"litellm --num_workers 4: {theirs:.0f} requests/s; {os.cpu_count()} cores, stand-in upstream on the same",
+    )
+
+
+ALL: dict[str, Callable[[Run], Iterator[Row]]] = {
+    "launch": launch,
+    "cold": cold,
+    "rest": rest,
+    "crash": crash,
+    "transitions": transitions,
+    "hang": hang,
+    "latency": latency,
+    "memory": memory,
+    "idle": idle,
+    "workers": workers,
+    "load": under_load,
+}
