@@ -192,6 +192,10 @@ def _about(name: str, proxy: "ProxyStatus") -> list[tuple[str, str]]:
         step = proxy.next_step or (f"occtl logs {name}" if troubled else "")
         if step:
             lines.append((f"  next: {step}", ""))
+    if proxy.last_fallback_at is not None:
+        ago = screen.duration(time.time() - proxy.last_fallback_at)
+        text = f"{name} fell back {proxy.fallbacks} times, last {ago} ago: {proxy.last_fallback}."
+        lines.append((text, "bold yellow"))
     if proxy.rejected:
         lines.append(
             (f"{name} serves on with its earlier configuration: {proxy.rejected.rstrip('.')}.", "bold yellow")

@@ -3,7 +3,7 @@
 LiteLLM falls back on every error, so that an expired login (401) would silently be served, and billed, by AWS; it has
 no filter by status (1.106.2). All its ways into a fallback go through one method of its router,
 ``Router.async_function_with_fallbacks_common_utils(e, disable_fallbacks, …)``: here it raises ``e`` itself when a
-fallback is not due. Every fallback that is taken passes ``run_async_fallback`` in the same module, where it is reported.
+fallback is not due. Every fallback that is taken passes ``run_async_fallback`` in the same module, and is reported.
 A LiteLLM without these two names serves all the same, and says so (``fallback-unfiltered``).
 
 Loaded by path inside a guest: imports LiteLLM, and nothing of ocd.
@@ -66,7 +66,7 @@ class _Policy:
         async def common_utils(router: Any, *args: Any, **kwargs: Any) -> Any:
             error = kwargs["e"] if "e" in kwargs else args[0]
             if not self.due(router, error, _group(args, kwargs)):
-                raise unwrapped(error)
+                raise error
             return await method(router, *args, **kwargs)
 
         return common_utils

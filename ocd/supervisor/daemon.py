@@ -13,6 +13,7 @@ from typing import Any
 
 from ocd import __version__
 from ocd.adapters.logs import LogFile
+from ocd.adapters.mask import mask
 from ocd.claude.files import remove_overlay
 from ocd.config import keys as config_keys
 from ocd.config import settings as config_settings
@@ -315,6 +316,16 @@ class Daemon:
         kind = str(message.get("kind", "report"))
         if kind == "credential-refused":
             unit.refused_credentials += 1
+        elif kind == "fallback":
+            unit.on_fallback(mask(str(message.get("where", ""))))
+        elif kind == "fallback-unfiltered":
+            self.problems[kind] = Problem(
+                code=kind,
+                what="LiteLLM falls back on every error, an expired login included",
+                why=f"this version lacks the place for ocd's filter ({message.get('where', '')})",
+                next="Remove fallbacks from the LiteLLM file, or run `occtl litellm use` with the pinned version",
+                exit=EX_CONFIG,
+            )
         self.event(kind, unit.name, generation, str(message.get("where", "")))
 
     def starting_reason(self) -> str:

@@ -62,6 +62,9 @@ class Unit:
         self.port_timer: asyncio.TimerHandle | None = None
         self.waiters: list[asyncio.Event] = []
         self.refused_credentials = 0
+        self.fallbacks = 0
+        self.last_fallback = ""
+        self.last_fallback_at: float | None = None
         #: what a former supervisor noted about this proxy
         self.restored: dict[str, Any] = {}
         self._depth = 0
@@ -317,6 +320,11 @@ class Unit:
         elif kind == "report":
             self.daemon.on_report(self, generation, message)
 
+    def on_fallback(self, text: str) -> None:
+        """A request moved to another model group: who looks at the status must see it, it may cost money."""
+        self.fallbacks += 1
+        self.last_fallback, self.last_fallback_at = text, time.time()
+
     def _on_output(self, channel: GuestChannel, stream: str, data: bytes) -> None:
         key = (channel.generation, stream)
         capture = self.captures.get(key)
@@ -379,6 +387,9 @@ class Unit:
             rejected=p.rejected.reason if p.rejected else "",
             spare=spare,
             retry_at=wall + (p.failure.retry_at - now) if p.failure.retry_at else None,
+            fallbacks=self.fallbacks,
+            last_fallback=self.last_fallback,
+            last_fallback_at=self.last_fallback_at,
             members=[
                 Member(
                     generation=m.generation,

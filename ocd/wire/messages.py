@@ -92,6 +92,11 @@ class ProxyStatus(Message):
     rejected: str = Field(default="", description="why a newer configuration is not serving")
     spare: str = Field(default="none", description="none, arming, armed")
     retry_at: float | None = None
+    fallbacks: int = Field(
+        default=0, description="requests that moved to another model group, since the supervisor started"
+    )
+    last_fallback: str = Field(default="", description="the latest of them: from, to, why, outcome")
+    last_fallback_at: float | None = None
     members: list[Member] = []
 
 
