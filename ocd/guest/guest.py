@@ -147,8 +147,10 @@ class Output:
 
 def import_litellm() -> str:
     """Import LiteLLM's proxy and what its first request would import; returns its version."""
-    import uvicorn  # noqa: F401
-
+    # By name, because nothing here uses them: what counts is that they are loaded.
+    importlib.import_module("litellm.proxy.proxy_cli")
+    importlib.import_module("litellm.proxy.proxy_server")
+    importlib.import_module("uvicorn")
     # The command's own imports, which would otherwise happen once per guest.
     for name in (
         "uvicorn.protocols.http.h11_impl",
