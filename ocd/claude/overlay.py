@@ -17,7 +17,8 @@ from typing import Any, Literal
 from ocd.errors import EX_CONFIG, EX_USAGE, OcdError
 from ocd.wire.messages import LaunchRequest
 
-Auth = Literal["plan", "api-key"]
+#: "none": nothing is for Anthropic, the session's credential is the proxy's own key
+Auth = Literal["plan", "api-key", "none"]
 
 #: Emptied in the file and dropped from the process: each of them moves Claude Code away from the plan or the
 #: proxy.
@@ -113,6 +114,9 @@ def build(
     for name in EMPTIED:
         if not (auth == "api-key" and name == "ANTHROPIC_API_KEY"):
             env[name] = ""
+    if auth == "none":
+        # Any login of Claude's stays at home: with this variable it is not sent.
+        env["ANTHROPIC_AUTH_TOKEN"] = key
     env["ANTHROPIC_BASE_URL"] = base_url
     env["ANTHROPIC_CUSTOM_HEADERS"] = _headers(levels, key, notices)
     env["ANTHROPIC_DEFAULT_OPUS_MODEL"] = used.opus
@@ -365,8 +369,10 @@ def _managed_notices(managed: Mapping[str, Any], base_url: str, key: str, auth: 
         and not (auth == "api-key" and name == "ANTHROPIC_API_KEY")
     ]
     changed += [name for name in ("apiKeyHelper", "model", "availableModels") if managed.get(name)]
-    if managed.get("forceLoginMethod") and managed["forceLoginMethod"] != (
-        "claudeai" if auth == "plan" else "console"
+    if (
+        auth != "none"
+        and managed.get("forceLoginMethod")
+        and managed["forceLoginMethod"] != ("claudeai" if auth == "plan" else "console")
     ):
         changed.append("forceLoginMethod")
     if not changed:

@@ -86,7 +86,7 @@ def tables(model: type[BaseModel] = Settings, path: tuple[str, ...] = (), about:
 
 def variables(path: tuple[str, ...]) -> tuple[str, ...]:
     """The environment variables that set the key at ``path``."""
-    seeds = [name for name, key in SEED_NAMES.items() if (key,) == path]
+    seeds = [name for name, key in SEED_NAMES.items() if tuple(key.split(".")) == path]
     return ("OCD_" + "__".join(path).upper(), *seeds)
 
 

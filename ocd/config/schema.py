@@ -2,11 +2,12 @@
 
 Order: environment over ``ocd.toml`` over the defaults. Variables are ``OCD_`` and the key's path, levels
 joined by ``__`` (``OCD_PROXIES__MAIN__SPARE=false``), lists and tables as JSON; an empty variable counts as
-unset. Three names of the project's predecessor keep their meaning: see ``SEED_NAMES``. The template, the
+unset. Names of the project's predecessor keep their meaning: see ``SEED_NAMES``. The template, the
 manual and ``docs/configuration.md`` are made from the descriptions here (``ocd.config.describe``).
 """
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -16,6 +17,7 @@ SEED_NAMES = {
     "OPENCLAUDE_AWS_PROFILE": "aws_profile",
     "OPENCLAUDE_AWS_REGION": "aws_region",
     "OPENCLAUDE_LITELLM_PORT": "port",
+    "LITELLM_BASE_URL": "external.base_url",
 }
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -222,6 +224,34 @@ class Logs(Section):
     )
 
 
+class External(Section):
+    """A LiteLLM that somebody else runs: openclaude uses it, ocd supervises nothing. Its key is no setting:
+    LITELLM_API_KEY in the daemon's environment, or what `occtl init --preset external` took from it."""
+
+    enabled: bool = Field(
+        default=False, description="Send Claude Code there instead of to the main proxy of ocd."
+    )
+    base_url: str = Field(
+        default="", description="Its address without /v1, https://litellm.example.com for instance."
+    )
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        if not value:
+            return value
+        try:
+            parts = urlsplit(value)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+        except ValueError:
+            usable = False
+        if not usable or any(ord(character) <= 32 for character in value):
+            raise ValueError("an address is expected: https://HOST or http://HOST:PORT")
+        if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+            raise ValueError("the address alone is expected; the key belongs into LITELLM_API_KEY")
+        return value.rstrip("/").removesuffix("/v1")
+
+
 class Boundary(Section):
     """What of LiteLLM is reachable beside the routes that Claude Code needs."""
 
@@ -260,9 +290,10 @@ class Settings(BaseSettings):
     aws_region: str = Field(
         default="us-west-2", min_length=1, description="The AWS region of the bedrock proxy."
     )
-    auth: Literal["plan", "api-key"] = Field(
+    auth: Literal["plan", "api-key", "none"] = Field(
         default="plan",
-        description="What pays for the Anthropic side: the Claude plan's login, or an API key.",
+        description="What pays for the Anthropic side: the Claude plan's login, or an API key; none: nothing "
+        "goes to Anthropic, and Claude Code sends the proxy's own key instead of a login.",
     )
     isolation: Literal["overlay", "separate"] = Field(
         default="overlay",
@@ -277,6 +308,7 @@ class Settings(BaseSettings):
     )
     logs: Logs = Field(default=Logs(), description="Log files.")
     boundary: Boundary = Field(default=Boundary(), description="What of LiteLLM is reachable.")
+    external: External = Field(default=External(), description="A LiteLLM that somebody else runs.")
 
     @classmethod
     def settings_customise_sources(

@@ -140,8 +140,14 @@ def _environment(environ: Mapping[str, str]) -> dict[str, Any]:
             [Finding("error", "env-not-json", place, None, "", what, "Correct or unset the variable")]
         ) from None
     for name, key in SEED_NAMES.items():
-        if environ.get(name) and key not in values:
-            values[key] = environ[name]
+        if not environ.get(name):
+            continue
+        *above, last = key.split(".")
+        here: Any = values
+        for part in above:
+            here = here.setdefault(part, {}) if isinstance(here, dict) else None
+        if isinstance(here, dict):
+            here.setdefault(last, environ[name])
     return _typed(values, ())
 
 
