@@ -14,13 +14,13 @@ help:  ## this list
 $(VENV)/.stamp: requirements/dev.txt
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/dev.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps -r requirements/dev.txt
 	touch $@
 
 $(GUEST)/.stamp: requirements/litellm.txt
 	rm -rf $(GUEST)
 	$(PYTHON) -m venv $(GUEST)
-	$(GUEST)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/litellm.txt
+	$(GUEST)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps -r requirements/litellm.txt
 	touch $@
 
 dev: $(VENV)/.stamp $(GUEST)/.stamp  ## a working environment: .venv and .venv-litellm

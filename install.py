@@ -22,10 +22,15 @@ if sys.version_info < (3, 11):
 
 import argparse
 import contextlib
+import errno
+import fcntl
 import hashlib
+import json
 import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import time
 import zlib
@@ -40,7 +45,13 @@ KNOWN_PTH = ("distutils-precedence.pth",)
 MARK = "# written by ocd's install.py"
 READY_SECONDS = 90
 
-EX_USAGE, EX_UNAVAILABLE, EX_OSERR, EX_CANTCREAT, EX_IOERR, EX_NOPERM = 64, 69, 71, 73, 74, 77
+#: what ocd's wheel is built from; nothing else of the checkout is copied
+SOURCES = ("pyproject.toml", "README.md", "LICENSE", "ocd", "units", "plists", "requirements")
+#: settings of pip that would send packages elsewhere than into our environments
+PIP_ELSEWHERE = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_USER", "PIP_CONSTRAINT", "PIP_NO_COMPILE")
+
+EX_USAGE, EX_NOINPUT, EX_UNAVAILABLE, EX_OSERR, EX_CANTCREAT = 64, 66, 69, 71, 73
+EX_IOERR, EX_TEMPFAIL, EX_NOPERM = 74, 75, 77
 
 
 class Failure(Exception):
@@ -86,7 +97,10 @@ class Places:
 
     def environment(self):
         """For our own commands: the user's, with the prefix and without another project's Python settings."""
-        env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
+        unwanted = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", *PIP_ELSEWHERE)
+        env = {k: v for k, v in os.environ.items() if k not in unwanted}
+        # pip refuses `user = true` of a pip.conf in an environment like ours; this goes before it.
+        env["PIP_USER"] = "0"
         if self.prefix:
             env["OCD_PREFIX"] = self.prefix
         # pip asks `rustc --version` for its user agent, and rustup then makes a folder in the user's HOME.
@@ -98,6 +112,19 @@ class Places:
             # Whoever has no cache of pip's gets none from us: uninstalling leaves the machine as it was.
             env["PIP_NO_CACHE_DIR"] = "1"
         return env
+
+
+def listens(path):
+    """Whether a process listens on a UNIX socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(2)
+        try:
+            probe.connect(str(path))
+        except TimeoutError:
+            return True
+        except OSError:
+            return False
+    return True
 
 
 def xdg(name, default):
@@ -119,16 +146,30 @@ def locked_version(lock, name):
     return found.group(1) if found else None
 
 
-def refuse_known_bad(lock):
-    """Raise Failure when a lock names a release that steals credentials."""
-    version = locked_version(lock, "litellm")
+def refuse_known_bad(version, step):
+    """Raise Failure, saying which ``step`` helps, when this LiteLLM is one that steals credentials."""
     if version in REFUSED:
         raise Failure(
             "LiteLLM %s is refused" % version,
             "this release carried code that steals credentials (BerriAI/litellm#24512)",
-            "Get a requirements/litellm.txt that names another version",
+            step,
             EX_USAGE,
         )
+
+
+def judge_environment(env):
+    """Raise Failure unless somebody else's environment has a LiteLLM that may be used. Nothing in it is run."""
+    found = sorted(env.glob("lib/python*/site-packages/litellm-*.dist-info"))
+    if not os.access(str(env / "bin" / "python"), os.X_OK) or not found:
+        raise Failure(
+            "there is no LiteLLM in %s" % env,
+            "" if not found else "its bin/python cannot be run",
+            "Name the interpreter of a virtual environment that has litellm[proxy], as DIR/bin/python",
+            EX_NOINPUT,
+        )
+    for folder in found:
+        version = folder.name[len("litellm-") : -len(".dist-info")]
+        refuse_known_bad(version, "Name another environment with --litellm-python")
 
 
 def our_version(root=ROOT):
@@ -154,16 +195,25 @@ def lock_hash(text):
 
 
 def strange_pth(env):
-    """``.pth`` files that run code at every start and are not known ones."""
-    found = []
-    for path in sorted(env.glob("lib/python*/site-packages/*.pth")):
-        code = any(
-            line.startswith(("import ", "import\t"))
-            for line in path.read_text("utf-8", "replace").splitlines()
+    """``.pth`` files (Python reads them at every start, and runs code in them) that are not known ones."""
+    found = env.glob("lib/python*/site-packages/*.pth")
+    return sorted(path.name for path in found if path.name not in KNOWN_PTH)
+
+
+def refuse_strange_pth(env):
+    """Raise Failure when something in an environment would run at every start: so did the stolen releases."""
+    strange = strange_pth(env)
+    if strange:
+        raise Failure(
+            "LiteLLM's environment has files that can run code at every start",
+            ", ".join(strange),
+            "Do not use this version; see requirements/litellm.txt",
         )
-        if path.name not in KNOWN_PTH and code:
-            found.append(path.name)
-    return found
+
+
+def is_complete(env):
+    """Whether an environment was made to the end, and its Python is still there (it is a link out of it)."""
+    return (env / ".complete").exists() and (env / "bin" / "python").exists()
 
 
 # ------------------------------------------------------------------------------------------------ launchers
@@ -269,7 +319,10 @@ class Installer:
             path.mkdir(parents=True, exist_ok=True, mode=mode)
         except OSError as error:
             raise Failure(
-                "the folder %s cannot be made" % path, error.strerror or "", "Make it writable", EX_CANTCREAT
+                "the folder %s cannot be made" % path,
+                error.strerror or "",
+                "Make %s writable, or name another place with --prefix DIR" % here,
+                EX_CANTCREAT,
             ) from None
         self.made += missing
         if missing:
@@ -316,15 +369,16 @@ class Installer:
         self.screen.clear()
         if code:
             useful = [line for line in lines if line.strip() and not line.startswith(("WARNING", "[notice]"))]
+            output = "\n".join(lines)
             raise Failure(
                 "%s failed (exit %d)" % (what, code),
                 " | ".join(useful[-3:])[-500:],
-                self.advice("\n".join(lines)),
-                EX_UNAVAILABLE,
+                self.advice(output),
+                EX_IOERR if "No space left" in output else EX_UNAVAILABLE,
             )
 
     def advice(self, output):
-        if "ensurepip" in output:
+        if "ensurepip" in output or "No module named venv" in output:
             return (
                 "Install the system's package python3-venv (Debian, Ubuntu: sudo apt install python3-venv),"
                 " then run this again"
@@ -338,6 +392,7 @@ class Installer:
         ):
             return (
                 "Check the network, or use --wheels DIR; what was installed before still works."
+                " A Python for which there are no packages yet is another cause: try python3.12 install.py."
                 " The whole output is in %s" % self.p.log
             )
         return "The whole output is in %s" % self.p.log
@@ -346,28 +401,32 @@ class Installer:
 
     def environment(self, folder, fill, what):
         """A complete environment at its final place; the stamp is written last, so a half-made one is never used."""
-        if (folder / ".complete").exists():
+        if is_complete(folder):
             return
         if not self.step(what):
             return
-        self.folder(self.p.data, 0o700)
         self.folder(self.p.envs)
         shutil.rmtree(str(folder), ignore_errors=True)
         try:
             self.run([sys.executable, "-m", "venv", str(folder)], "make an environment")
             fill(str(folder / "bin" / "python"))
+            # One name whatever the Python's version: launchers go through it and never need to be rewritten.
+            (site,) = folder.glob("lib/python*/site-packages")
+            (folder / "site").symlink_to(site.relative_to(folder))
             (folder / ".complete").touch()
         except BaseException:
             shutil.rmtree(str(folder), ignore_errors=True)
             raise
 
     def pip(self, python, *arguments):
-        source = ["--no-index", "--find-links", self.o.wheels] if self.o.wheels else []
-        return [python, "-m", "pip", "--disable-pip-version-check", *arguments[:1], *source, *arguments[1:]]
+        return [python, "-m", "pip", "--disable-pip-version-check", *arguments]
 
     def install_locked(self, python, name, what):
+        """Wheels only: building a package from source would fetch its build tools without any hash."""
         lock = str(ROOT / "requirements" / (name + ".txt"))
-        self.run(self.pip(python, "install", "--require-hashes", "--no-deps", "-r", lock), what)
+        source = ["--no-index", "--find-links", self.o.wheels] if self.o.wheels else []
+        exact = ["--require-hashes", "--only-binary", ":all:", "--no-deps"]
+        self.run(self.pip(python, "install", *source, *exact, "-r", lock), what)
 
     def fill_ours(self, python):
         self.install_locked(python, "ocd", "install the daemon's packages")
@@ -378,123 +437,140 @@ class Installer:
             self.install_locked(builder, "build", "install what builds ocd")
             # A copy: building must not write into the checkout, which may be read-only.
             copy = build / "source"
-            ignore = shutil.ignore_patterns(
-                ".git", ".venv*", "__pycache__", ".*_cache", ".hypothesis", "tests"
-            )
-            shutil.copytree(str(ROOT), str(copy), ignore=ignore, symlinks=True)
+            copy.mkdir()
+            for name in SOURCES:
+                if (ROOT / name).is_dir():
+                    ignore = shutil.ignore_patterns("__pycache__")
+                    shutil.copytree(str(ROOT / name), str(copy / name), ignore=ignore)
+                else:
+                    shutil.copy(str(ROOT / name), str(copy / name))
             wheels = build / "wheels"
+            here = ["--no-index", "--no-deps"]
             self.run(
-                [
-                    builder,
-                    "-m",
-                    "pip",
-                    "--disable-pip-version-check",
-                    "wheel",
-                    "--no-build-isolation",
-                    "--no-deps",
-                    "--no-index",
-                    "-w",
-                    str(wheels),
-                    str(copy),
-                ],
+                self.pip(builder, "wheel", *here, "--no-build-isolation", "-w", str(wheels), str(copy)),
                 "build ocd",
             )
             (wheel,) = wheels.glob("*.whl")
-            self.run(
-                [
-                    python,
-                    "-m",
-                    "pip",
-                    "--disable-pip-version-check",
-                    "install",
-                    "--no-deps",
-                    "--no-index",
-                    str(wheel),
-                ],
-                "install ocd",
-            )
+            self.run(self.pip(python, "install", *here, str(wheel)), "install ocd")
         finally:
             shutil.rmtree(str(build), ignore_errors=True)
 
     def fill_litellm(self, python):
         self.install_locked(python, "litellm", "install LiteLLM (about a minute)")
-        env = Path(python).parent.parent
-        strange = strange_pth(env)
-        if strange:
-            raise Failure(
-                "LiteLLM's environment has files that run code at every start",
-                ", ".join(strange),
-                "Do not use this version; see requirements/litellm.txt",
-            )
+        refuse_strange_pth(Path(python).parent.parent)
 
     # ------------------------------------------------------------------------------------ the whole
 
+    @contextlib.contextmanager
+    def alone(self):
+        """One install.py at a time; the lock is on the data folder itself and ends with this process."""
+        if self.o.dry_run:
+            yield
+            return
+        self.folder(self.p.data, 0o700)
+        handle = os.open(str(self.p.data), os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise Failure(
+                    "another install.py is at work in %s" % self.p.data,
+                    "",
+                    "Wait until it is done, then run this again",
+                    EX_TEMPFAIL,
+                ) from None
+            yield
+        finally:
+            os.close(handle)
+
     def install(self):
-        lock = (ROOT / "requirements" / "litellm.txt").read_text()
-        refuse_known_bad(lock)
+        pinned = locked_version((ROOT / "requirements" / "litellm.txt").read_text(), "litellm")
+        refuse_known_bad(pinned, "Get a requirements/litellm.txt that names another version")
+        self.refuse_foreign_commands()
+        if self.o.litellm_python:
+            # Not resolved: a virtual environment's interpreter is itself a link out of it.
+            judge_environment(Path(os.path.abspath(self.o.litellm_python)).parent.parent)
+        with self.alone():
+            return self.install_alone(pinned)
+
+    def install_alone(self, pinned):
         version = our_version()
         ours = self.p.envs / ("ocd-%s-%s" % (version, source_hash()))
         self.environment(ours, self.fill_ours, "install ocd %s" % version)
-        if self.o.litellm_python:
-            # Not resolved: a virtual environment's interpreter is itself a link out of it.
-            litellm = Path(os.path.abspath(self.o.litellm_python)).parent.parent
-        else:
-            litellm = self.p.envs / ("litellm-%s-%s" % (locked_version(lock, "litellm"), lock_hash(lock)))
-            self.environment(
-                litellm, self.fill_litellm, "install LiteLLM %s" % locked_version(lock, "litellm")
-            )
         before = {
             link: os.readlink(str(link)) if link.is_symlink() else ""
             for link in (self.p.current, self.p.litellm)
         }
-        upgraded = bool(before[self.p.current]) and before[self.p.current] != str(ours)
+        # Older code may still run although the link is new: after --no-start, or an interrupted upgrade.
+        left = [f for f in self.p.envs.glob("ocd-*") if f != ours] if self.p.envs.is_dir() else []
+        replaced = before[self.p.current] not in ("", str(ours))
+        litellm = self.choose_litellm(pinned, before[self.p.litellm], replaced)
         for link, target in ((self.p.current, ours), (self.p.litellm, litellm)):
-            if link == self.p.litellm and before[link] and not upgraded and not self.o.litellm_python:
-                # `occtl litellm use` may have chosen another one.
-                continue
             if before[link] != str(target) and self.step("use %s" % target.name):
                 replace_link(link, str(target))
-        self.launchers(ours)
+        self.launchers()
         self.configuration(ours)
         if not self.o.start:
             return self.conclude(started=False)
+        running = not self.o.dry_run and self.running()
         try:
-            self.start(upgraded)
+            self.start(running, replaced or bool(left))
         except Failure as failure:
-            if upgraded and not self.o.dry_run:
-                self.screen.say("going back to the version before")
-                for link, target in before.items():
-                    if target:
-                        replace_link(link, target)
-                self.occtl("reexec", check=False)
-                raise Failure(
-                    "the new version does not serve, the one before does again",
-                    str(failure),
-                    "See `occtl logs daemon`",
-                    EX_UNAVAILABLE,
-                ) from None
+            if running and replaced:
+                self.go_back(before, failure)
+            # Nothing served before: then what is in the way (a busy port, say) is no fault of this version.
             raise
         self.prune({str(ours), str(litellm), os.path.realpath(str(self.p.litellm))})
         return self.conclude(started=True)
 
-    def launchers(self, ours):
-        python = str(self.p.current / "bin" / "python")
-        site = str(self.p.current / "lib" / ("python%d.%d" % sys.version_info[:2]) / "site-packages")
+    def choose_litellm(self, pinned, before, replaced):
+        """The environment that serves from now on; made if need be.
+
+        ``before`` is what serves now; ``replaced`` says that another ocd than before is being installed.
+        """
+        if self.o.litellm_python:
+            return Path(os.path.abspath(self.o.litellm_python)).parent.parent
+        lock = (ROOT / "requirements" / "litellm.txt").read_text()
+        folder = self.p.envs / ("litellm-%s-%s" % (pinned, lock_hash(lock)))
+        chosen = Path(before) if before else folder
+        if chosen != folder and (chosen / "bin" / "python").exists():
+            # Running this again does not take back what somebody chose: `occtl litellm use` until the next
+            # ocd (which was tested with another LiteLLM), an environment of their own for good.
+            theirs = chosen.parent != self.p.envs
+            if theirs:
+                judge_environment(chosen)
+            if theirs or (not replaced and is_complete(chosen)):
+                return chosen
+        self.environment(folder, self.fill_litellm, "install LiteLLM %s" % pinned)
+        return folder
+
+    def present(self, path):
+        """What is in a command's place: our launcher's text, or nothing. Raises Failure on anything else."""
+        if not os.path.lexists(str(path)):
+            return ""
+        text = ""
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            text = path.read_text()
+        if MARK not in text:
+            raise Failure(
+                "%s is there already and is not ours" % path,
+                "",
+                "Move it away, then run this again",
+                EX_CANTCREAT,
+            )
+        return text
+
+    def refuse_foreign_commands(self):
+        """Before anything is done rather than after a minute."""
+        for command in COMMANDS:
+            self.present(self.p.bin / command)
+
+    def launchers(self):
+        python, site = str(self.p.current / "bin" / "python"), str(self.p.current / "site")
         for command in COMMANDS:
             path = self.p.bin / command
             text = launcher(command, self.p, python, site)
-            present = ""
-            if path.exists() or path.is_symlink():
-                with contextlib.suppress(OSError, UnicodeDecodeError):
-                    present = path.read_text()
-                if MARK not in present:
-                    raise Failure(
-                        "%s is there already and is not ours" % path,
-                        "",
-                        "Move it away, then run this again",
-                        EX_CANTCREAT,
-                    )
-            if present != text and self.step("write %s" % path):
+            if self.present(path) != text and self.step("write %s" % path):
                 self.folder(self.p.bin)
                 replace_file(path, text, 0o755)
 
@@ -525,12 +601,16 @@ class Installer:
             )
         return done
 
+    def status(self):
+        """`occtl status --json` as (exit code, parsed); an empty dictionary when it cannot be had."""
+        done = self.occtl("status", "--json", check=False)
+        try:
+            return done.returncode, json.loads(done.stdout)
+        except ValueError:
+            return done.returncode, {}
+
     def running(self):
-        return (
-            (self.p.bin / "occtl").exists()
-            and self.occtl("version", "--json", check=False).returncode == 0
-            and (self.occtl("status", "--json", check=False).stdout or b"").find(b'"running": false') < 0
-        )
+        return bool(self.status()[1].get("running"))
 
     def service(self):
         """Have the service manager run it, where one answers; returns whether it does."""
@@ -538,13 +618,15 @@ class Installer:
             return False
         return self.occtl("service", "install", check=False).returncode == 0
 
-    def start(self, upgraded):
+    def start(self, running, outdated):
+        """Have the daemon serve this version; ``outdated``: a running one may be of another. Raises Failure."""
         if self.o.dry_run:
             if self.changed:
                 print("would start the daemon, wait until both proxies serve, and show the status")
             return
-        if self.running():
-            if upgraded:
+        if running:
+            if outdated:
+                self.changed.append("let the new version take over")
                 self.screen.say("the new version takes over; nothing is interrupted")
                 self.occtl("reexec")
                 self.wait_ready()
@@ -555,25 +637,49 @@ class Installer:
             self.occtl("start", check=False)
         self.wait_ready()
 
+    def go_back(self, before, failure):
+        """Have the version before serve again after a failed take-over. Always raises Failure."""
+        self.screen.say("going back to the version before")
+        for link, target in before.items():
+            if target:
+                replace_link(link, target)
+        try:
+            self.occtl("reexec" if self.running() else "start")
+            self.wait_ready()
+        except Failure as worse:
+            raise Failure(
+                "neither the new version nor the one before serves",
+                "%s %s" % (failure, worse),
+                "See `occtl logs daemon`, then run `occtl stop` and `occtl start`",
+                EX_UNAVAILABLE,
+            ) from None
+        raise Failure(
+            "the new version does not serve, the one before does again",
+            str(failure),
+            "See `occtl logs daemon`",
+            EX_UNAVAILABLE,
+        ) from None
+
     def wait_ready(self):
         deadline = time.monotonic() + READY_SECONDS
-        text = b""
+        why = "they were not ready within %d s; the table above says how far they are" % READY_SECONDS
         while time.monotonic() < deadline:
             self.screen.tick("waiting until both proxies serve")
-            done = self.occtl("status", "--json", check=False)
-            if done.returncode == 0:
+            code, status = self.status()
+            if code == 0:
                 self.screen.clear()
                 return
-            text = done.stdout or text
-            if b'"crash-loop"' in text or b'"blocked"' in text or b'"failed"' in text:
+            proxies = status.get("proxies", {}).values()
+            if any(proxy.get("state") in ("crash-loop", "blocked") for proxy in proxies):
+                why = "the table above says why"
                 break
             time.sleep(0.2)
         self.screen.clear()
         self.occtl("status", check=False, quiet=False)
         raise Failure(
             "the proxies do not serve",
-            "the table above says why",
-            "Run `occtl status` and `occtl logs main`",
+            why,
+            "Everything is installed; see `occtl logs main` and `occtl logs daemon`, then run `occtl start`",
             EX_UNAVAILABLE,
         )
 
@@ -598,9 +704,12 @@ class Installer:
             self.occtl("status", check=False, quiet=False)
         if str(self.p.bin) not in os.environ.get("PATH", "").split(os.pathsep):
             shell = os.path.basename(os.environ.get("SHELL", "sh"))
-            place = {"zsh": "~/.zprofile", "bash": "~/.profile", "fish": "~/.config/fish/config.fish"}.get(
-                shell, "~/.profile"
+            # bash reads only the first of its two that exists
+            bash = (
+                "~/.bash_profile" if os.path.exists(os.path.expanduser("~/.bash_profile")) else "~/.profile"
             )
+            places = {"zsh": "~/.zprofile", "bash": bash, "fish": "~/.config/fish/config.fish"}
+            place = places.get(shell, "~/.profile")
             line = (
                 "fish_add_path %s" % self.p.bin if shell == "fish" else 'export PATH="%s:$PATH"' % self.p.bin
             )
@@ -609,6 +718,32 @@ class Installer:
         return 0
 
     # ------------------------------------------------------------------------------------ uninstall
+
+    def end_daemon(self):
+        """Stop what runs. Raises Failure, before anything is removed, when it goes on running."""
+        occtl = self.p.bin / "occtl"
+        if not (occtl.exists() and (self.p.current / "bin" / "python").exists()):
+            # A broken installation (its Python is gone, say) cannot stop anything, but can be removed.
+            if any(listens(folder / "control.sock") for folder in self.p.runtime):
+                raise Failure(
+                    "the daemon is running and cannot be stopped, so nothing was removed",
+                    "this installation is incomplete",
+                    "Run install.py without --uninstall first, or end the process `ocd`",
+                    EX_TEMPFAIL,
+                )
+            return
+        self.screen.say("stop the daemon")
+        if not self.p.prefix:
+            self.occtl("service", "uninstall", check=False)
+        done = self.occtl("stop", check=False)
+        if done.returncode and self.running():
+            why = (done.stderr or b"").decode("utf-8", "replace").strip().splitlines()
+            raise Failure(
+                "the daemon does not stop, so nothing was removed",
+                why[-1] if why else "occtl stop ended with %d" % done.returncode,
+                "Stop it with `occtl stop`, then run this again",
+                EX_TEMPFAIL,
+            )
 
     def uninstall(self):
         places = [self.p.data, self.p.state, *self.p.runtime]
@@ -627,17 +762,23 @@ class Installer:
             for path in there:
                 print("would remove %s" % path)
             return 0
-        if (self.p.bin / "occtl").exists() and self.p.current.exists():
-            self.screen.say("stop the daemon")
-            if not self.p.prefix:
-                self.occtl("service", "uninstall", check=False)
-            self.occtl("stop", check=False)
+        if self.p.data.is_dir():
+            with self.alone():
+                self.end_daemon()
         for path in ours:
             path.unlink()
         for path in places:
             shutil.rmtree(str(path), ignore_errors=True)
         if self.o.purge:
             shutil.rmtree(str(self.p.config), ignore_errors=True)
+        remaining = [path for path in there if path.exists()]
+        if remaining:
+            raise Failure(
+                "not everything could be removed",
+                ", ".join(str(path) for path in remaining),
+                "Make these folders and what is in them writable, then run this again",
+                EX_NOPERM,
+            )
         for folder in sorted(
             {*made, *([Path(self.p.prefix)] if self.p.prefix else [])}, key=lambda f: -len(f.parts)
         ):
@@ -652,11 +793,23 @@ class Installer:
         return 0
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse ends with 2 on wrong usage; sysexits.h and our other commands say 64."""
+
+    def error(self, message):
+        self.print_usage(sys.stderr)
+        self.exit(EX_USAGE, "%s: %s\n" % (self.prog, message))
+
+
 def parse(arguments):
-    parser = argparse.ArgumentParser(
-        prog="install.py", description="Set up ocd for this user: no root, no questions."
+    parser = Parser(prog="install.py", description="Set up ocd for this user: no root, no questions.")
+    # The commands obey OCD_PREFIX, so an installation without --prefix must not be half in one place.
+    parser.add_argument(
+        "--prefix",
+        metavar="DIR",
+        default=os.environ.get("OCD_PREFIX", ""),
+        help="keep everything under one folder (default: OCD_PREFIX)",
     )
-    parser.add_argument("--prefix", metavar="DIR", default="", help="keep everything under one folder")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     parser.add_argument("--no-start", dest="start", action="store_false", help="install only; start nothing")
     parser.add_argument(
@@ -666,7 +819,7 @@ def parse(arguments):
         "--litellm-python",
         metavar="PATH",
         default="",
-        help="use the LiteLLM of this interpreter's environment",
+        help="use the LiteLLM of this interpreter's environment instead of installing one",
     )
     parser.add_argument("--uninstall", action="store_true", help="remove everything but your configuration")
     parser.add_argument("--purge", action="store_true", help="with --uninstall: the configuration too")
@@ -674,33 +827,41 @@ def parse(arguments):
     if options.purge and not options.uninstall:
         parser.error("--purge goes with --uninstall")
     if options.wheels:
-        options.wheels = os.path.abspath(options.wheels)
+        options.wheels = os.path.abspath(os.path.expanduser(options.wheels))
+        if not os.path.isdir(options.wheels):
+            parser.error("--wheels: there is no folder %s" % options.wheels)
     return options
 
 
 def main(arguments=None):
     options = parse(arguments)
     os.umask(0o022)
+    # Ended from outside is as good as Ctrl-C: what is half made is removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     installer = Installer(options)
     try:
         return installer.uninstall() if options.uninstall else installer.install()
     except Failure as failure:
-        installer.screen.clear()
-        sys.stderr.write("install.py: %s\n" % failure)
-        return failure.code
+        text, code = str(failure), failure.code
     except KeyboardInterrupt:
-        installer.screen.clear()
-        sys.stderr.write(
-            "install.py: interrupted; what was installed before still works. Run it again to go on.\n"
-        )
-        return 130
+        text, code = "interrupted; what was installed before still works. Run it again to go on.", 130
     except OSError as error:
-        installer.screen.clear()
-        sys.stderr.write(
-            "install.py: %s: %s. What was installed before still works.\n"
-            % (error.filename or "a file", error.strerror)
-        )
-        return EX_IOERR
+        text, code = explain(error)
+    installer.screen.clear()
+    sys.stderr.write("install.py: %s\n" % text)
+    return code
+
+
+def explain(error):
+    """An OSError that nobody expected, as (a sentence with what to do, exit code)."""
+    where = "%s: %s" % (error.filename, error.strerror) if error.filename else str(error.strerror or error)
+    kept = "What was installed before still works"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "%s. Free some disk space, then run this again. %s." % (where, kept), EX_IOERR
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        step = "Make it writable for you, or name another place with --prefix DIR"
+        return "%s. %s. %s." % (where, step, kept), EX_NOPERM
+    return "%s. %s." % (where, kept), EX_IOERR
 
 
 if __name__ == "__main__":

@@ -110,8 +110,12 @@ def test_the_whole_life_of_an_installation(home: Home, tmp_path: Path) -> None:
     )
     assert re.fullmatch(r"--settings \S+ -p hello there\n", launched.stdout), launched
 
-    # Run twice: nothing changes, and it says so.
-    again = home.install("--litellm-python", litellm_python())
+    # What is not code is in the installed copy too.
+    for name in ("requirements/litellm.txt", "units/ocd.service", "plists/io.github.ocd.plist"):
+        assert (home.prefix / "share/current/site/ocd/_data" / name).is_file()
+
+    # Run twice: nothing changes, and it says so; the LiteLLM that was chosen need not be named again.
+    again = home.install()
     assert again.returncode == 0 and "nothing to do" in again.stdout
     assert json.loads(home.run("occtl", "status", "--json").stdout)["pid"] == status["pid"]
 
@@ -124,12 +128,19 @@ def test_the_whole_life_of_an_installation(home: Home, tmp_path: Path) -> None:
     keys = json.loads((home.prefix / "state" / "keys.json").read_text())
     headers = {"x-litellm-api-key": f"Bearer {keys['main']}"}
     with steady(home.port, headers, rate=20) as load:
-        done = home.install("--litellm-python", litellm_python(), root=newer)
+        # In two goes: the first leaves the old code running, which the second has to notice.
+        done = home.install("--no-start", root=newer)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert json.loads(home.run("occtl", "status", "--json").stdout)["pid"] == status["pid"]
+        done = home.install(root=newer)
     assert done.returncode == 0, done.stdout + done.stderr
     refused = [failure for failure in load.failed if "Refused" in failure or "Reset" in failure]
     assert load.sent > 20 and not refused, refused[:3]
     now = json.loads(home.run("occtl", "status", "--json").stdout)
     assert now["version"] == "99.1.0" and now["keeper_pid"] == status["keeper_pid"]
+    assert [env.name[:10] for env in (home.prefix / "share/envs").iterdir()] == ["ocd-99.1.0"], (
+        "old ones are gone"
+    )
 
     # Gone without a trace, but for the configuration.
     done = home.install("--uninstall")
@@ -142,6 +153,17 @@ def test_the_whole_life_of_an_installation(home: Home, tmp_path: Path) -> None:
         *(f"ocd/config/{n}" for n in ("ocd.toml", "litellm.yaml", "litellm-bedrock.yaml")),
     }
     eventually(lambda: not (home.prefix / "run").exists(), 10)
+    assert home.install("--uninstall", "--purge").returncode == 0
+    assert home.tree() == before
+
+
+def test_no_network_is_a_sentence_and_leaves_no_half_environment(home: Home, tmp_path: Path) -> None:
+    before = home.tree()
+    # a folder without wheels fails as a network without packages does, but at once
+    done = home.install("--wheels", str(tmp_path), "--litellm-python", litellm_python())
+    assert done.returncode == 69 and "--wheels DIR" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and "No matching distribution" in done.stderr
+    assert list((home.prefix / "share/envs").iterdir()) == []
     assert home.install("--uninstall", "--purge").returncode == 0
     assert home.tree() == before
 

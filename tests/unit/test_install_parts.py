@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import errno
 import importlib.util
 import os
+import socket
 import subprocess
 import sys
+import tempfile
+import tomllib
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -43,21 +49,194 @@ def test_the_folders_are_those_of_the_daemon(prefix: str, monkeypatch: pytest.Mo
         assert Path(paths.runtime_dir()) in places.runtime
 
 
+def an_environment(folder: Path, litellm: str = "") -> Path:
+    """What looks like a complete virtual environment, with a LiteLLM of that version if there is to be one."""
+    site = folder / "lib" / "python3.11" / "site-packages"
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "python").symlink_to(sys.executable)
+    site.mkdir(parents=True)
+    if litellm:
+        (site / f"litellm-{litellm}.dist-info").mkdir()
+    (site / "litellm_proxy_extras-0.4.1.dist-info").mkdir()
+    (folder / ".complete").touch()
+    return folder
+
+
+def installer(prefix: Path, *arguments: str) -> Any:
+    return install.Installer(install.parse(["--prefix", str(prefix), *arguments]))
+
+
 @pytest.mark.parametrize("version", ["1.82.7", "1.82.8"])
-def test_the_two_malicious_releases_are_refused_by_name(version: str) -> None:
-    with pytest.raises(install.Failure, match=version):
-        install.refuse_known_bad(f"aiohttp==3.0\nlitellm=={version} \\\n    --hash=sha256:00\n")
-    install.refuse_known_bad("litellm==1.106.2 \\\n")
+def test_the_two_malicious_releases_are_refused_by_name(version: str, tmp_path: Path) -> None:
+    lock = f"aiohttp==3.0\nlitellm=={version} \\\n    --hash=sha256:00\n"
+    assert install.locked_version(lock, "litellm") == version
+    for refuse in (
+        lambda: install.refuse_known_bad(version, "Do something"),
+        lambda: install.judge_environment(an_environment(tmp_path / "theirs", version)),
+    ):
+        with pytest.raises(install.Failure, match=version) as caught:
+            refuse()
+        assert caught.value.code == 64
+    install.refuse_known_bad("1.106.2", "")
+    install.judge_environment(an_environment(tmp_path / "good", "1.106.2"))
+
+
+def test_an_interpreter_without_litellm_is_refused(tmp_path: Path) -> None:
+    for folder in (an_environment(tmp_path / "without"), tmp_path / "nowhere"):
+        with pytest.raises(install.Failure, match="no LiteLLM") as caught:
+            install.judge_environment(folder)
+        assert caught.value.code == 66
 
 
 def test_a_file_that_runs_code_at_every_start_is_noticed(tmp_path: Path) -> None:
-    site = tmp_path / "lib" / "python3.11" / "site-packages"
-    site.mkdir(parents=True)
+    site = an_environment(tmp_path / "env") / "lib" / "python3.11" / "site-packages"
     (site / "distutils-precedence.pth").write_text("import os; pass\n")
-    (site / "paths.pth").write_text("/only/a/path\n")
-    assert install.strange_pth(tmp_path) == []
-    (site / "litellm_init.pth").write_text("import base64; exec('')\n")
-    assert install.strange_pth(tmp_path) == ["litellm_init.pth"]
+    install.refuse_strange_pth(tmp_path / "env")
+    # a byte order mark hides the word from a look at the line's beginning, not from Python
+    (site / "litellm_init.pth").write_bytes(b"\xef\xbb\xbfimport base64; exec('')\n")
+    assert install.strange_pth(tmp_path / "env") == ["litellm_init.pth"]
+    with pytest.raises(install.Failure, match=r"litellm_init\.pth"):
+        install.refuse_strange_pth(tmp_path / "env")
+
+
+def test_only_a_finished_environment_with_its_python_is_used(tmp_path: Path) -> None:
+    env = an_environment(tmp_path / "env")
+    assert install.is_complete(env)
+    (env / "bin" / "python").unlink()
+    (env / "bin" / "python").symlink_to(tmp_path / "an uninstalled python")
+    assert not install.is_complete(env)
+
+
+@pytest.mark.parametrize("ending", [install.Failure("no network"), KeyboardInterrupt(), OSError(28, "full")])
+def test_a_half_made_environment_is_taken_away(tmp_path: Path, ending: BaseException) -> None:
+    one = installer(tmp_path)
+
+    def fill(python: str) -> None:
+        raise ending
+
+    one.run = lambda command, what: Path(command[-1]).mkdir()
+    with pytest.raises(type(ending)):
+        one.environment(one.p.envs / "ocd-1-a", fill, "install ocd 1")
+    assert list(one.p.envs.iterdir()) == []
+
+
+def test_packages_come_by_hash_as_wheels_and_from_the_folder_alone_if_named(tmp_path: Path) -> None:
+    ran: list[list[str]] = []
+    for arguments in ([], ["--wheels", str(tmp_path)]):
+        one = installer(tmp_path / "p", *arguments)
+        one.run = lambda command, what: ran.append(command)
+        one.install_locked("/env/bin/python", "ocd", "install")
+    online, offline = ran
+    for command in ran:
+        assert {"--require-hashes", "--no-deps"} < set(command)
+        # a package built from its source would fetch build tools that no hash is known of
+        assert command[command.index("--only-binary") + 1] == ":all:"
+    assert "--no-index" not in online
+    assert offline[offline.index("--no-index") :][1:3] == ["--find-links", str(tmp_path)]
+
+
+def test_no_setting_of_pip_sends_packages_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PIP_TARGET", "PIP_PREFIX", "PIP_USER", "PYTHONPATH"):
+        monkeypatch.setenv(name, "/elsewhere")
+    env = install.Places("/tmp/x").environment()
+    assert "/elsewhere" not in env.values() and env["PIP_USER"] == "0"
+    assert env["OCD_PREFIX"] == "/tmp/x"
+
+
+def test_a_prefix_in_the_environment_is_a_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OCD_PREFIX", "/tmp/there")
+    assert install.parse([]).prefix == "/tmp/there"
+    assert install.parse(["--prefix", "/tmp/here"]).prefix == "/tmp/here"
+
+
+def test_the_litellm_that_somebody_chose_stays(tmp_path: Path) -> None:
+    one = installer(tmp_path / "p")
+    made: list[Path] = []
+    one.environment = lambda folder, fill, what: made.append(folder)
+    pinned = one.choose_litellm("1.106.2", "", False)
+    assert pinned.name.startswith("litellm-1.106.2-") and made == [pinned]
+
+    used = str(
+        an_environment(one.p.envs / "litellm-1.99.4-abc", "1.99.4")
+    )  # as `occtl litellm use` leaves it
+    assert str(one.choose_litellm("1.106.2", used, False)) == used
+    assert one.choose_litellm("1.106.2", used, True) == pinned, "the next ocd was tested with its own"
+    own = str(an_environment(tmp_path / "own", "1.100.0"))  # as --litellm-python left it
+    assert str(one.choose_litellm("1.106.2", own, True)) == own
+    assert one.choose_litellm("1.106.2", str(tmp_path / "gone"), False) == pinned
+    with pytest.raises(install.Failure, match=r"1\.82\.8"):
+        one.choose_litellm("1.106.2", str(an_environment(tmp_path / "bad", "1.82.8")), False)
+
+
+def test_two_installers_do_not_work_at_once(tmp_path: Path) -> None:
+    with installer(tmp_path).alone(), pytest.raises(install.Failure) as caught:  # noqa: SIM117
+        with installer(tmp_path).alone():
+            pass
+    assert caught.value.code == 75
+    with installer(tmp_path).alone():
+        pass
+
+
+def test_uninstall_removes_nothing_while_a_broken_installation_serves() -> None:
+    # not tmp_path: too deep for a socket on some systems
+    with (
+        tempfile.TemporaryDirectory(prefix="ocd-t-", dir="/tmp") as base,
+        socket.socket(socket.AF_UNIX) as daemon,
+    ):
+        one = installer(Path(base) / "p")
+        one.p.data.mkdir(parents=True)
+        folder = one.p.runtime[0]
+        folder.mkdir()
+        daemon.bind(str(folder / "control.sock"))
+        daemon.listen()
+        with pytest.raises(install.Failure, match="nothing was removed"):
+            one.uninstall()
+        assert one.p.data.exists()
+        daemon.close()
+        assert one.uninstall() == 0, "a socket on which nobody listens is no daemon"
+        assert os.listdir(base) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "word"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/a/b"), 74, "Free some disk space"),
+        (PermissionError(errno.EACCES, "Permission denied", "/a/b"), 77, "--prefix DIR"),
+        (OSError(errno.EIO, "Input/output error"), 74, "still works"),
+    ],
+)
+def test_an_error_of_the_system_is_a_sentence(error: OSError, code: int, word: str) -> None:
+    text, got = install.explain(error)
+    assert got == code and word in text and text.endswith(".") and ".." not in text
+
+
+@pytest.mark.parametrize("output", ["The virtual environment ... ensurepip is not", "No module named venv"])
+def test_a_python_without_venv_names_the_package(tmp_path: Path, output: str) -> None:
+    assert "python3-venv" in installer(tmp_path).advice(output)
+
+
+@pytest.mark.parametrize("arguments", [["--purge"], ["--nonsense"], ["--wheels", "/no/such/folder"]])
+def test_wrong_usage_ends_with_64(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        install.parse(arguments)
+    assert caught.value.code == 64 and arguments[0] in capsys.readouterr().err
+
+
+def test_what_the_wheel_needs_is_copied() -> None:
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    needed = {*wheel["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"], "ocd", "pyproject.toml"}
+    needed |= {wheel["project"]["readme"], *wheel["project"]["license-files"]}
+    assert set(install.SOURCES) == needed
+
+
+def test_a_launcher_is_the_same_for_every_version(tmp_path: Path) -> None:
+    one = installer(tmp_path)
+    one.launchers()
+    text = (tmp_path / "bin" / "openclaude").read_text()
+    assert str(one.p.current / "site") in text and "python3." not in text
+    one.changed.clear()
+    one.launchers()
+    assert one.changed == []
 
 
 def test_a_launcher_works_from_paths_that_a_shebang_cannot_hold(tmp_path: Path) -> None:
@@ -93,7 +272,8 @@ def test_a_link_is_swapped_in_one_step(tmp_path: Path) -> None:
 
 def test_an_old_python_gets_a_sentence() -> None:
     text = (ROOT / "install.py").read_text()
-    compile(text, "install.py", "exec", dont_inherit=True)
-    early = text.index("import argparse")
-    assert text.index("sys.version_info < (3, 11)") < early
-    assert 'f"' not in text and "match " not in text.split('"""')[0], "old Pythons must be able to read it"
+    tree = ast.parse(text, feature_version=(3, 6))
+    names = [type(node).__name__ for node in tree.body]
+    # docstring, `import sys`, the check; an old Python gets no further
+    assert names[:3] == ["Expr", "Import", "If"]
+    assert "sys.version_info < (3, 11)" in ast.get_source_segment(text, tree.body[2])  # type: ignore[operator]
