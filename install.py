@@ -38,6 +38,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 COMMANDS = ("ocd", "occtl", "openclaude")
+CONFIGURATION = ("ocd.toml", "litellm.yaml", "litellm-bedrock.yaml")
 #: releases that carried credential-stealing code (BerriAI/litellm#24512, #24518)
 REFUSED = ("1.82.7", "1.82.8")
 #: files that run at every interpreter start; setuptools' own is the only one that we know and expect
@@ -483,7 +484,22 @@ class Installer:
         finally:
             os.close(handle)
 
+    def refuse_foreign_folders(self):
+        """A prefix is ours alone: --uninstall removes its share, state and run whole."""
+        record = self.p.data / "made-folders"
+        if not self.p.prefix or record.exists():
+            return
+        for folder in (self.p.data, self.p.state, Path(self.p.prefix) / "run"):
+            if folder.is_dir() and any(folder.iterdir()):
+                raise Failure(
+                    "%s cannot be the prefix" % self.p.prefix,
+                    "%s holds files that are not ours" % folder,
+                    "Name a new or empty folder with --prefix",
+                    EX_CANTCREAT,
+                )
+
     def install(self):
+        self.refuse_foreign_folders()
         pinned = locked_version((ROOT / "requirements" / "litellm.txt").read_text(), "litellm")
         refuse_known_bad(pinned, "Get a requirements/litellm.txt that names another version")
         self.refuse_foreign_commands()
@@ -575,8 +591,7 @@ class Installer:
                 replace_file(path, text, 0o755)
 
     def configuration(self, ours):
-        names = ("ocd.toml", "litellm.yaml", "litellm-bedrock.yaml")
-        missing = [name for name in names if not (self.p.config / name).exists()]
+        missing = [name for name in CONFIGURATION if not (self.p.config / name).exists()]
         if missing and self.step("write the default configuration: %s" % ", ".join(missing)):
             self.folder(self.p.config, 0o700)
             self.run(
@@ -746,6 +761,8 @@ class Installer:
             )
 
     def uninstall(self):
+        if self.p.prefix and not (self.p.data / "made-folders").exists():
+            return self.purge_prefix()
         places = [self.p.data, self.p.state, *self.p.runtime]
         launchers = [self.p.bin / name for name in COMMANDS]
         ours = [path for path in launchers if path.is_file() and MARK in path.read_text("utf-8", "replace")]
@@ -770,7 +787,7 @@ class Installer:
         for path in places:
             shutil.rmtree(str(path), ignore_errors=True)
         if self.o.purge:
-            shutil.rmtree(str(self.p.config), ignore_errors=True)
+            self.purge_configuration(made)
         remaining = [path for path in there if path.exists()]
         if remaining:
             raise Failure(
@@ -790,6 +807,32 @@ class Installer:
             else "; your configuration is still in %s" % self.p.config
         )
         self.screen.say("removed" + kept)
+        return 0
+
+    def purge_configuration(self, made):
+        """The whole folder where it is ours; of somebody else's only our files."""
+        if self.p.prefix and self.p.config not in made:
+            for name in CONFIGURATION:
+                with contextlib.suppress(OSError):
+                    (self.p.config / name).unlink()
+            with contextlib.suppress(OSError):
+                self.p.config.rmdir()
+        else:
+            shutil.rmtree(str(self.p.config), ignore_errors=True)
+
+    def purge_prefix(self):
+        """Nothing is installed below the prefix; what may be left is the configuration of an earlier time."""
+        left = any((self.p.config / name).exists() for name in CONFIGURATION)
+        if not (left and self.o.purge):
+            print("ocd is not installed here; nothing to do")
+            return 0
+        if self.o.dry_run:
+            print("would remove %s" % self.p.config)
+            return 0
+        self.purge_configuration([])
+        with contextlib.suppress(OSError):
+            Path(self.p.prefix).rmdir()
+        self.screen.say("removed")
         return 0
 
 
@@ -826,6 +869,9 @@ def parse(arguments):
     options = parser.parse_args(arguments)
     if options.purge and not options.uninstall:
         parser.error("--purge goes with --uninstall")
+    if re.search(r"""[:"$`\\\x00-\x1f]""", options.prefix):
+        # PATH is split at colons; the commands' first lines are read by a shell and by Python.
+        parser.error('--prefix: a folder with one of : " $ ` \\ or a line break in its name cannot be used')
     if options.wheels:
         options.wheels = os.path.abspath(os.path.expanduser(options.wheels))
         if not os.path.isdir(options.wheels):

@@ -185,6 +185,7 @@ def test_uninstall_removes_nothing_while_a_broken_installation_serves() -> None:
     ):
         one = installer(Path(base) / "p")
         one.p.data.mkdir(parents=True)
+        (one.p.data / "made-folders").touch()
         folder = one.p.runtime[0]
         folder.mkdir()
         daemon.bind(str(folder / "control.sock"))
