@@ -533,7 +533,7 @@ class Installer:
             self.start(running, replaced or bool(left))
         except Failure as failure:
             if running and replaced:
-                self.go_back(before, failure)
+                self.go_back(ours, before, failure)
             # Nothing served before: then what is in the way (a busy port, say) is no fault of this version.
             raise
         self.prune({str(ours), str(litellm), os.path.realpath(str(self.p.litellm))})
@@ -610,11 +610,17 @@ class Installer:
             stdin=subprocess.DEVNULL,
         )
         if check and done.returncode:
-            why = (done.stderr or b"").decode("utf-8", "replace").strip().splitlines()
             raise Failure(
-                "occtl %s failed (exit %d)" % (" ".join(arguments), done.returncode), why[-1] if why else ""
+                "occtl %s failed (exit %d)" % (" ".join(arguments), done.returncode), self.complaint(done)
             )
         return done
+
+    @staticmethod
+    def complaint(done):
+        """What occtl said went wrong and why, on one line; what to do next is for us to say here."""
+        lines = (done.stderr or b"").decode("utf-8", "replace").splitlines()
+        said = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("next:")]
+        return " ".join(said)
 
     def status(self):
         """`occtl status --json` as (exit code, parsed); an empty dictionary when it cannot be had."""
@@ -652,8 +658,8 @@ class Installer:
             self.occtl("start", check=False)
         self.wait_ready()
 
-    def go_back(self, before, failure):
-        """Have the version before serve again after a failed take-over. Always raises Failure."""
+    def go_back(self, ours, before, failure):
+        """Have the version before serve again after a failed take-over by ``ours``. Always raises Failure."""
         self.screen.say("going back to the version before")
         for link, target in before.items():
             if target:
@@ -668,6 +674,8 @@ class Installer:
                 "See `occtl logs daemon`, then run `occtl stop` and `occtl start`",
                 EX_UNAVAILABLE,
             ) from None
+        # Else the next run would take it for old code that still runs.
+        shutil.rmtree(str(ours), ignore_errors=True)
         raise Failure(
             "the new version does not serve, the one before does again",
             str(failure),
@@ -752,10 +760,9 @@ class Installer:
             self.occtl("service", "uninstall", check=False)
         done = self.occtl("stop", check=False)
         if done.returncode and self.running():
-            why = (done.stderr or b"").decode("utf-8", "replace").strip().splitlines()
             raise Failure(
                 "the daemon does not stop, so nothing was removed",
-                why[-1] if why else "occtl stop ended with %d" % done.returncode,
+                self.complaint(done) or "occtl stop ended with %d" % done.returncode,
                 "Stop it with `occtl stop`, then run this again",
                 EX_TEMPFAIL,
             )

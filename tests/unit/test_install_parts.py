@@ -168,6 +168,38 @@ def test_the_litellm_that_somebody_chose_stays(tmp_path: Path) -> None:
         one.choose_litellm("1.106.2", str(an_environment(tmp_path / "bad", "1.82.8")), False)
 
 
+@pytest.mark.parametrize("old_serves", [True, False])
+def test_a_version_that_does_not_serve_gives_way_to_the_one_before(tmp_path: Path, old_serves: bool) -> None:
+    one = installer(tmp_path)
+    one.p.envs.mkdir(parents=True)
+    old, new = (an_environment(one.p.envs / name) for name in ("ocd-1-a", "ocd-2-b"))
+    one.p.current.symlink_to(new)
+    asked: list[Any] = []
+
+    def occtl(*arguments: str, **_: Any) -> Any:
+        asked.append((*arguments, os.readlink(one.p.current)))
+        code, out = (0, b'{"running": true}') if old_serves else (75, b"")
+        if code and "status" not in arguments:
+            raise install.Failure("occtl failed")
+        return subprocess.CompletedProcess(arguments, code, out, b"")
+
+    one.occtl = occtl
+    before = {one.p.current: str(old), one.p.litellm: ""}
+    with pytest.raises(install.Failure, match="does again" if old_serves else "neither") as caught:
+        one.go_back(new, before, install.Failure("the new one", "is broken"))
+    assert caught.value.code == 69 and "the new one: is broken" in str(caught.value)
+    assert os.readlink(one.p.current) == str(old)
+    assert (("reexec" if old_serves else "start"), str(old)) in asked
+    assert new.exists() is not old_serves
+
+
+def test_what_occtl_says_becomes_one_line() -> None:
+    done = subprocess.CompletedProcess(
+        ["occtl"], 75, b"", b"occtl: It failed\n  why: of this\n  next: Run `x`\n"
+    )
+    assert install.Installer.complaint(done) == "occtl: It failed why: of this"
+
+
 def test_two_installers_do_not_work_at_once(tmp_path: Path) -> None:
     with installer(tmp_path).alone(), pytest.raises(install.Failure) as caught:  # noqa: SIM117
         with installer(tmp_path).alone():
