@@ -52,7 +52,7 @@ SOURCES = ("pyproject.toml", "README.md", "LICENSE", "ocd", "units", "plists", "
 PIP_ELSEWHERE = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_USER", "PIP_CONSTRAINT", "PIP_NO_COMPILE")
 
 EX_USAGE, EX_NOINPUT, EX_UNAVAILABLE, EX_OSERR, EX_CANTCREAT = 64, 66, 69, 71, 73
-EX_IOERR, EX_TEMPFAIL, EX_NOPERM = 74, 75, 77
+EX_IOERR, EX_TEMPFAIL, EX_NOPERM, EX_CONFIG = 74, 75, 77, 78
 
 
 class Failure(Exception):
@@ -521,23 +521,52 @@ class Installer:
         left = [f for f in self.p.envs.glob("ocd-*") if f != ours] if self.p.envs.is_dir() else []
         replaced = before[self.p.current] not in ("", str(ours))
         litellm = self.choose_litellm(pinned, before[self.p.litellm], replaced)
-        for link, target in ((self.p.current, ours), (self.p.litellm, litellm)):
-            if before[link] != str(target) and self.step("use %s" % target.name):
-                replace_link(link, str(target))
+        running = not self.o.dry_run and self.running()
+        # A mistake that was in the configuration before is no fault of the new version.
+        suits = running and replaced and self.check_configuration(Path(before[self.p.current]), ours)
         self.launchers()
         self.configuration(ours)
-        if not self.o.start:
-            return self.conclude(started=False)
-        running = not self.o.dry_run and self.running()
+        swapped = [
+            link
+            for link, target in ((self.p.current, ours), (self.p.litellm, litellm))
+            if before[link] != str(target)
+        ]
         try:
-            self.start(running, replaced or bool(left))
-        except Failure as failure:
+            for link, target in ((self.p.current, ours), (self.p.litellm, litellm)):
+                if link in swapped and self.step("use %s" % target.name):
+                    replace_link(link, str(target))
+            if not self.o.start:
+                return self.conclude(started=False)
+            self.start(running, bool(swapped or left), suits)
+        except (Failure, KeyboardInterrupt) as failure:
             if running and replaced:
                 self.go_back(ours, before, failure)
             # Nothing served before: then what is in the way (a busy port, say) is no fault of this version.
             raise
         self.prune({str(ours), str(litellm), os.path.realpath(str(self.p.litellm))})
         return self.conclude(started=True)
+
+    def check_configuration(self, old, new):
+        """Whether the configuration is good. Raises Failure when it was for ``old`` and is not for ``new``."""
+        checks = [
+            subprocess.run(
+                [str(env / "bin" / "python"), "-I", "-m", "ocd.ctl", "config", "check"],
+                env=self.p.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+            for env in (old, new)
+        ]
+        if checks[0].returncode == 0 and checks[1].returncode == EX_CONFIG:
+            lines = checks[1].stdout.decode("utf-8", "replace").strip().splitlines()
+            raise Failure(
+                "this version does not accept your configuration, so nothing was changed",
+                " | ".join(line.strip() for line in lines[:3]),
+                "Correct it, then run this again",
+                EX_CONFIG,
+            )
+        return checks[1].returncode == 0
 
     def choose_litellm(self, pinned, before, replaced):
         """The environment that serves from now on; made if need be.
@@ -634,13 +663,35 @@ class Installer:
         return bool(self.status()[1].get("running"))
 
     def service(self):
-        """Have the service manager run it, where one answers; returns whether it does."""
+        """Have the service manager run it, where one answers; returns whether it does, and says why not."""
         if self.p.prefix or os.environ.get("OCD_NO_SERVICE"):
             return False
-        return self.occtl("service", "install", check=False).returncode == 0
+        done = self.occtl("service", "status", "--json", check=False)
+        try:
+            found = json.loads(done.stdout)
+        except ValueError:
+            found = {}
+        if not found.get("available"):
+            # Why, and what to do about it: WSL, a container, no user bus (ocd/service/manager.py, hint).
+            said = (
+                self.occtl("service", "status", check=False).stdout.decode("utf-8", "replace").split("\n")[0]
+            )
+            self.screen.say("no service manager, so it is started by itself; %s" % said.strip())
+            return False
+        done = self.occtl("service", "install", check=False)
+        if done.returncode == 0:
+            self.screen.say("%s runs it from now on, at every login too" % found.get("manager"))
+            return True
+        why = " ".join(done.stderr.decode("utf-8", "replace").split())
+        self.screen.say("the service manager could not start it (%s); it is started by itself" % why)
+        self.occtl("service", "uninstall", check=False)
+        return False
 
-    def start(self, running, outdated):
-        """Have the daemon serve this version; ``outdated``: a running one may be of another. Raises Failure."""
+    def start(self, running, outdated, suits):
+        """Have the daemon serve this version; ``outdated``: a running one may be of another. Raises Failure.
+
+        ``suits``: the configuration is good, so that proxies which do not take over are the new version's fault.
+        """
         if self.o.dry_run:
             if self.changed:
                 print("would start the daemon, wait until both proxies serve, and show the status")
@@ -650,6 +701,8 @@ class Installer:
                 self.changed.append("let the new version take over")
                 self.screen.say("the new version takes over; nothing is interrupted")
                 self.occtl("reexec")
+                # The old proxies serve until new ones are ready; this waits for them and says what became of them.
+                self.occtl("reload", check=suits)
                 self.wait_ready()
             return
         self.changed.append("start the daemon")
@@ -666,6 +719,7 @@ class Installer:
                 replace_link(link, target)
         try:
             self.occtl("reexec" if self.running() else "start")
+            self.occtl("reload", check=False)
             self.wait_ready()
         except Failure as worse:
             raise Failure(
@@ -676,6 +730,8 @@ class Installer:
             ) from None
         # Else the next run would take it for old code that still runs.
         shutil.rmtree(str(ours), ignore_errors=True)
+        if isinstance(failure, KeyboardInterrupt):
+            raise failure
         raise Failure(
             "the new version does not serve, the one before does again",
             str(failure),
