@@ -17,6 +17,8 @@ VERBS: dict[str, dict[str, str]] = {
         "status": "status",
         "logs": "follow",
         "events": "follow",
+        "models": "models",
+        "explain": "explain",
         "version": "about",
         "selftest": "selftest",
     },
@@ -28,6 +30,8 @@ VERBS: dict[str, dict[str, str]] = {
         "wait": "wait",
     },
     "Set up": {
+        "init": "init",
+        "model": "model",
         "config": "config",
         "completion": "completion",
         "service": "service",

@@ -71,11 +71,12 @@ def _bill(file: LiteLLMFile, where: Where, source: str, targets: list[str]) -> I
         providers.get(t, "anthropic") != "anthropic" for t in targets
     ):
         yield found(
-            "warning",
+            "note",
             "fallback-bills",
             file,
             where,
-            "LiteLLM falls back on 400, 401, 403 and 413 too: an expired login moves to AWS's bill unseen",
+            "AWS bills what this fallback answers: on overload, rate limit, other 5xx and lost connections "
+            "(ocd keeps LiteLLM from falling back on a refused login or request)",
             "Keep it only if that is what you want; `occtl status` shows each fallback",
         )
 

@@ -1,0 +1,106 @@
+"""``occtl model``: give a slot another model, and take that back."""
+
+import click
+
+from ocd.ctl import effect, screen
+from ocd.ctl.options import examples, json_option
+from ocd.errors import EX_CONFIG, OcdError
+
+_SLOTS = ("opus", "sonnet", "haiku")
+
+
+@click.group()
+def model() -> None:
+    """Give one of Claude Code's slots another model."""
+
+
+@model.command(
+    "set",
+    epilog=examples(
+        "occtl model set haiku bedrock/converse/meta.llama4-scout-17b-16e-instruct-v1:0",
+        "occtl model set haiku bedrock/converse/amazon.nova-pro-v1:0 --name nova-pro",
+        "occtl model set sonnet anthropic/claude-sonnet-4-6",
+        "occtl model set haiku claude-haiku-4-5       a model group that litellm.yaml has",
+        "occtl model undo",
+    ),
+)
+@click.argument("slot", type=click.Choice(_SLOTS))
+@click.argument("wanted", metavar="MODEL")
+@click.option("--name", default="", help="What the model group is called from now on.")
+@click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
+@json_option
+def set_(slot: str, wanted: str, name: str, dry_run: bool, as_json: bool) -> int:
+    """Have MODEL serve SLOT: change your files, check them, reload. Nothing is sent outside.
+
+    Comments and order in the files stay. For a Bedrock model the two actions and the resources are named that the
+    AWS identity must be allowed. Ends with 78, and changes nothing, when the check finds a new error.
+    """
+    from ocd.config import backup, iam, swap
+    from ocd.config.folders import Folders
+    from ocd.config.settings import load
+    from ocd.config.trial import try_out
+
+    folders = Folders.find()
+    settings = load(folders)
+    plan = swap.plan(folders, settings, slot, wanted, name)
+    known = {(one.code, one.key) for one in effect.errors(try_out(folders, {}))}
+    findings = try_out(folders, plan.texts)
+    fresh = [one for one in effect.errors(findings) if (one.code, one.key) not in known]
+    if fresh:
+        raise OcdError(
+            f"{wanted} cannot serve the {slot} slot",
+            fresh[0].what,
+            f"{fresh[0].fix.rstrip('.')}. Nothing was changed",
+            exit_code=EX_CONFIG,
+            code=fresh[0].code,
+        )
+    needs = iam.arns(plan.bedrock, settings.aws_region) if plan.bedrock else []
+    kept = None if dry_run else backup.change(folders, "model set", plan.texts)
+    said = {
+        "slot": slot,
+        "group": plan.group,
+        "model": plan.model,
+        "changed": [str(path) for path in plan.texts],
+        "backup": str(kept.folder) if kept else None,
+        "iam": {"actions": list(iam.ACTIONS), "resources": needs} if needs else None,
+        "notes": plan.notes,
+        "dry_run": dry_run,
+    }
+    if not as_json:
+        would = "would be" if dry_run else "is"
+        screen.out(
+            f"{slot} {would} served by {plan.group}"
+            + (f" ({plan.model})" if plan.model != plan.group else "")
+        )
+        for path in plan.texts:
+            screen.out(f"{'would change' if dry_run else 'changed'} {path}")
+        if not plan.texts:
+            screen.out("It was so already.")
+        if kept:
+            screen.out(f"what was there is in {kept.folder} (`occtl model undo` puts it back)")
+        for line in plan.notes:
+            screen.note(line[:1].upper() + line[1:] + ".")
+        if needs:
+            screen.out(f"the AWS identity needs {' and '.join(iam.ACTIONS)} on")
+            for arn in needs:
+                screen.out(f"  {arn}")
+            screen.out("and the account needs access to the model (AWS console: Bedrock, Model access)")
+    return effect.finish(said, findings, as_json, reload=kept is not None)
+
+
+@model.command(epilog=examples("occtl model undo", "occtl model undo --force"))
+@click.option("--force", is_flag=True, help="Also when the files were changed since; what is there is kept.")
+@json_option
+def undo(force: bool, as_json: bool) -> int:
+    """Put back what the last `occtl model set` changed, check, reload. Can be repeated."""
+    from ocd.config import backup
+    from ocd.config.folders import Folders
+    from ocd.config.trial import try_out
+
+    folders = Folders.find()
+    back = backup.restore(folders, backup.latest(folders, "model set"), force=force)
+    if not as_json:
+        for path in back:
+            screen.out(f"put back {path}")
+    said = {"restored": [str(path) for path in back]}
+    return effect.finish(said, try_out(folders, {}), as_json, reload=True)
