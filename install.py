@@ -660,7 +660,11 @@ class Installer:
             return done.returncode, {}
 
     def running(self):
-        return bool(self.status()[1].get("running"))
+        try:
+            return bool(self.status()[1].get("running"))
+        except FileNotFoundError:
+            # Neither the command nor its Python is there before the first installation.
+            return False
 
     def service(self):
         """Have the service manager run it, where one answers; returns whether it does, and says why not."""
