@@ -1,4 +1,7 @@
-"""``python -m bench [--only NAME] [--quick] [--json] [--write-docs]``: every promise, measured beside its alternative."""
+"""Every promise, measured beside its alternative.
+
+``python -m bench [--only NAME] [--quick] [--json] [--write-docs]``
+"""
 
 from __future__ import annotations
 

@@ -408,7 +408,8 @@ def latency(run: Run) -> Iterator[Row]:
             f"{middle:.3f} at the median, {tail:.3f} at the 99th percentile",
             "1.00 +- 0.03 at both",
             abs(middle - 1) <= 0.03 and abs(tail - 1) <= 0.03,
-            f"ours {ms(statistics.median(ours))} / {ms(p99(ours))}, bare {ms(statistics.median(bare))} / {ms(p99(bare))}",
+            f"ours {ms(statistics.median(ours))} / {ms(p99(ours))}, "
+            f"bare {ms(statistics.median(bare))} / {ms(p99(bare))}",
         )
 
 
