@@ -90,7 +90,13 @@ def test_no_tracked_file_names_a_registry_or_a_path_of_a_machine() -> None:
         ".".join(("files", "pythonhosted", "org")),
         ".".join(("registry", "npmjs", "org")),
     ]
-    bad = [*hosts, "/".join(("", "work", "main")), "/".join(("", "tmp", "lab"))]
+    bad = [
+        *hosts,
+        *(
+            "/".join(("", *parts))
+            for parts in (("work", ""), ("tmp", "lab"), ("root", ""), ("opt", "wheels"))
+        ),
+    ]
     for name in files:
         path = ROOT / name
         if name and path.is_file() and path.suffix not in (".png", ".svg"):
