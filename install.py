@@ -32,6 +32,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 import zlib
 from pathlib import Path
@@ -45,6 +46,7 @@ REFUSED = ("1.82.7", "1.82.8")
 KNOWN_PTH = ("distutils-precedence.pth",)
 MARK = "# written by ocd's install.py"
 READY_SECONDS = 90
+NOTHING = contextlib.nullcontext()
 
 #: what ocd's wheel is built from; nothing else of the checkout is copied
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "ocd", "units", "plists", "requirements")
@@ -272,17 +274,46 @@ class Screen:
 
     def __init__(self):
         self.began = time.monotonic()
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                # A folder's name that the terminal cannot show must not end the installation.
+                stream.reconfigure(errors="replace")
         self.live = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
     def say(self, text):
         self.clear()
-        print("[%5.1f s] %s" % (time.monotonic() - self.began, text), flush=True)
+        try:
+            print("[%5.1f s] %s" % (time.monotonic() - self.began, text), flush=True)
+        except BrokenPipeError:
+            # Whoever read us (`| head`) has enough; that is no reason to stop half-way.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def tick(self, text):
         if self.live:
             width = shutil.get_terminal_size().columns - 1
             line = "[%5.1f s] %s" % (time.monotonic() - self.began, text)
             print("\r\033[K" + line[:width], end="", flush=True)
+
+    @contextlib.contextmanager
+    def moving(self, text):
+        """Seconds count on while the block runs; ``text`` is a function, asked four times a second."""
+        if not self.live:
+            yield
+            return
+        ended = threading.Event()
+
+        def beat():
+            while not ended.wait(0.25):
+                self.tick(text())
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            self.clear()
 
     def clear(self):
         if self.live:
@@ -352,16 +383,16 @@ class Installer:
                 stderr=subprocess.STDOUT,
                 env=self.p.environment(),
             )
-            lines, count = [], 0
+            lines, counted = [], []
+            moving = self.screen.moving(lambda: what + (" (%d files)" % len(counted) if counted else ""))
             try:
-                for raw in process.stdout:
-                    log.write(raw)
-                    line = raw.decode("utf-8", "replace").rstrip()
-                    lines = [*lines[-40:], line]
-                    count += line.startswith(
-                        ("Collecting", "Downloading", "  Downloading", "Using cached", "  Using cached")
-                    )
-                    self.screen.tick("%s%s" % (what, " (%d files)" % count if count else ""))
+                with moving:
+                    for raw in process.stdout:
+                        log.write(raw)
+                        line = raw.decode("utf-8", "replace").rstrip()
+                        lines = [*lines[-40:], line]
+                        if line.startswith(("Collecting", "Processing")):
+                            counted.append(line)
             except BaseException:
                 process.kill()
                 process.wait()
@@ -631,13 +662,14 @@ class Installer:
 
     def occtl(self, *arguments, check=True, quiet=True):
         out = subprocess.PIPE if quiet else None
-        done = subprocess.run(
-            [str(self.p.bin / "occtl"), *arguments],
-            env=self.p.environment(),
-            stdout=out,
-            stderr=out,
-            stdin=subprocess.DEVNULL,
-        )
+        with self.screen.moving(lambda: "waiting for occtl " + " ".join(arguments)) if quiet else NOTHING:
+            done = subprocess.run(
+                [str(self.p.bin / "occtl"), *arguments],
+                env=self.p.environment(),
+                stdout=out,
+                stderr=out,
+                stdin=subprocess.DEVNULL,
+            )
         if check and done.returncode:
             raise Failure(
                 "occtl %s failed (exit %d)" % (" ".join(arguments), done.returncode), self.complaint(done)
