@@ -55,12 +55,35 @@ IMPORT_ENVIRONMENT = {
     "LITELLM_DONT_SHOW_FEEDBACK_BOX": "True",
 }
 
+#: What LiteLLM imports in every process while its server starts, measured on the pinned version: done once, before the
+#: fork, it takes no longer and all guests share it. A name that another version lacks is passed over.
+START_UP = (
+    "litellm.llms.anthropic.completion.transformation",
+    "litellm.llms.bedrock.passthrough.transformation",
+    "litellm.llms.edenai.chat.transformation",
+    "litellm.llms.edenai.common_utils",
+    "litellm.llms.fal_ai.chat.transformation",
+    "litellm.llms.litellm_proxy.chat.transformation",
+    "litellm.llms.openai_like.dynamic_config",
+    "litellm.proxy._experimental.mcp_server.faults.classify",
+    "litellm.proxy._experimental.mcp_server.faults.render_oauth",
+    "litellm.proxy._experimental.mcp_server.faults.traversal",
+    "litellm.proxy._experimental.mcp_server.faults.types",
+    "litellm.proxy._experimental.mcp_server.semantic_tool_filter",
+    "litellm.proxy._experimental.mcp_server.utils",
+    "litellm.proxy.admin_mcp",
+    "litellm.proxy.common_utils.banner",
+    "litellm.proxy.hooks.mcp_semantic_filter.hook",
+    "litellm.proxy.pass_through_endpoints.common_utils",
+    "litellm.proxy.pass_through_endpoints.llm_passthrough_endpoints",
+    "litellm.proxy.pass_through_endpoints.passthrough_endpoint_router",
+    "litellm.proxy.policy_engine.init_policies",
+    "litellm.sandbox.sandbox_tools",
+    "litellm.types.passthrough_endpoints.vertex_ai",
+)
 #: What LiteLLM imports when its first requests arrive, measured on the pinned version: imported before the fork, it
 #: costs no request any time and all guests share the memory. A name that another version lacks is passed over.
 FIRST_REQUEST = (
-    "litellm.proxy.pass_through_endpoints.llm_passthrough_endpoints",
-    "litellm.proxy._experimental.mcp_server.semantic_tool_filter",
-    "litellm.proxy.hooks.mcp_semantic_filter.hook",
     "litellm.proxy.anthropic_endpoints.endpoints",
     "litellm.proxy.guardrails.guardrail_helpers",
     "litellm.proxy._experimental.mcp_server.mcp_server_manager",
@@ -160,12 +183,21 @@ def import_litellm() -> str:
         "uvicorn.loops.uvloop",
         "litellm.litellm_core_utils.litellm_logging",
         "litellm.llms.anthropic.chat.transformation",
+        *START_UP,
     ):
         with contextlib.suppress(Exception):
             importlib.import_module(name)
     from importlib.metadata import version
 
     return version("litellm")
+
+
+def give_back() -> None:
+    """Return free memory to the system (malloc_trim(3), glibc): a fork shares pages, not what is free in them."""
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 # ---------------------------------------------------------------------------------------------------- guest
@@ -330,6 +362,7 @@ def make_server_class() -> Any:
                         await asyncio.wait_for(private_request(self.guest.spec["socket"], request), 20)
                 self.guest.counters["warm_ms"] = int((time.monotonic() - started) * 1000)
             gc.collect()
+            give_back()
             gc.freeze()
             if self.guest.phase == "booting":
                 self.guest.phase = "armed"
@@ -472,13 +505,14 @@ def forkserver(keeper: int, link: socket.socket) -> None:
     # An import makes hardly any garbage, and looking for it again and again takes a tenth of the time.
     gc.disable()
     version = import_litellm()
+    give_back()
     # What is alive now is shared by all guests; without this the collector would touch, and so copy, every page.
     gc.freeze()
     gc.enable()
     frames.send(
         link, {"op": "host-ready", "version": version, "seconds": round(time.monotonic() - started, 3)}
     )
-    cold = list(FIRST_REQUEST)
+    cold: list[str] = []
     while not reader.eof:
         if cold and not select.select([link], [], [], QUIET if len(cold) == len(FIRST_REQUEST) else 0)[0]:
             # Nobody waits: get on with what the first requests will need. Serving comes first.
@@ -490,6 +524,9 @@ def forkserver(keeper: int, link: socket.socket) -> None:
                 frames.send(link, {"op": "host-warm", "seconds": round(time.monotonic() - started, 3)})
             continue
         for message, fds in reader.feed():
+            if message.get("op") == "warm":
+                # There will be spares. Without any, these modules would only cost memory.
+                cold = list(FIRST_REQUEST)
             if message.get("op") != "fork" or len(fds) != 3:
                 for fd in fds:
                     os.close(fd)

@@ -10,6 +10,7 @@ It is the parent of every process of ours. What it is told (one JSON object a li
 | unlisten | name | |
 | host | argv, env, log | starts the forkserver; its messages come back as ``host`` |
 | spawn | id, tag, how (fork or exec), argv, env | ``spawned`` with control, stdout, stderr, or ``spawn-failed`` |
+| warm | | the forkserver imports what first requests need, before it forks spares |
 | kill | pid, signal, group | only processes that the keeper started |
 | note | text | kept, and given to the next supervisor |
 | alive | | the supervisor's heartbeat |
@@ -356,6 +357,10 @@ class Keeper:
                 self.spawn(message)
             elif op == "host":
                 self.start_host(message)
+            elif op == "warm":
+                if self.host_link is not None:
+                    with contextlib.suppress(OSError):
+                        frames.send(self.host_link.sock, {"op": "warm"})
             elif op == "kill":
                 self.kill(message)
             elif op == "alive":

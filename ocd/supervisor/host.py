@@ -94,6 +94,8 @@ class Host:
             return error.sentence()
         order["how"] = "fork" if self.mode == "fork" else "exec"
         if self.mode == "fork" and spare and not self.warm:
+            if not self.patient:
+                self.daemon.link.send("warm")
             self.patient.append(order)
         elif self.mode == "fork" and not self.ready:
             self.waiting.append(order)
@@ -133,6 +135,8 @@ class Host:
             waiting, self.waiting = self.waiting, []
             for order in waiting:
                 self.daemon.link.send("spawn", **order)
+            if self.patient:
+                self.daemon.link.send("warm")
         elif message.get("event") == "host-warm":
             self.warm = True
             self.daemon.log.info("litellm warm", seconds=message.get("seconds"))

@@ -135,7 +135,7 @@ def socket_path(folders: Folders, proxy: str, generation: int) -> str:
 
 def host_environment(home: str, path: str) -> dict[str, str]:
     """The forkserver's: no key, no AWS, nothing of the user's."""
-    env = {"PATH": path, "HOME": home, "LANG": "C.UTF-8"}
+    env = {"PATH": path, "HOME": home, "LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "2"}
     if os.environ.get("TMPDIR"):
         env["TMPDIR"] = os.environ["TMPDIR"]
     return env
