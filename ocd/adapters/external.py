@@ -51,6 +51,12 @@ def identify(base_url: str, key: str, timeout: float) -> Identity:
     return Identity(names)
 
 
+def is_loopback(base_url: str) -> bool:
+    """Whether the address never leaves this machine."""
+    host = urlsplit(base_url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
 def _names(body: bytes) -> tuple[str, ...] | None:
     try:
         listed = json.loads(body)["data"]

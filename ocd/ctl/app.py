@@ -33,6 +33,7 @@ VERBS: dict[str, dict[str, str]] = {
         "init": "init",
         "model": "model",
         "config": "config",
+        "claude": "claude",
         "completion": "completion",
         "service": "service",
         "reexec": "upgrade",

@@ -1,6 +1,7 @@
 """``POST /v1/launch``: is everything ready for a session? Then the overlay; else what is being waited for."""
 
 import asyncio
+import os
 import re
 import time
 from typing import TYPE_CHECKING
@@ -9,10 +10,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ocd import API_VERSION
+from ocd.adapters import external
 from ocd.claude import launch, plan
 from ocd.claude.overlay import Slots
+from ocd.config import external_key
 from ocd.core import proxy as core
-from ocd.errors import EX_CONFIG, EX_UNAVAILABLE, OcdError
+from ocd.errors import EX_CONFIG, EX_NOPERM, EX_UNAVAILABLE, OcdError
 from ocd.wire.messages import LaunchReply, LaunchRequest
 
 if TYPE_CHECKING:
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
     from ocd.supervisor.unit import Unit
 
 PLAN = "text/x-ocd-exec"
+#: a LiteLLM elsewhere: how long one question may take, how long a good answer holds (seconds)
+IDENTITY_TIMEOUT = 5.0
+IDENTITY_SECONDS = 30.0
 _MODEL_NAME = re.compile(r"""^\s*(?:-\s*)?["']?model_name["']?\s*:\s*["']?([^"'#\s,}]+)""", re.MULTILINE)
 
 
@@ -27,6 +33,7 @@ class Launching:
     def __init__(self, daemon: "Daemon") -> None:
         self.daemon = daemon
         self._models: tuple[str, list[str]] = ("", [])
+        self._elsewhere_known: tuple[tuple[str, int], float, list[str]] | None = None
 
     async def launch(self, request: Request) -> Response:
         from ocd.supervisor.control import _body, problem_response
@@ -57,6 +64,8 @@ class Launching:
                 code="version",
             )
         daemon = self.daemon
+        if daemon.settings.external.enabled:
+            return await self._elsewhere(order)
         daemon.idle.touch()
         daemon.idle.wake("openclaude")
         deadline = time.monotonic() + order.wait
@@ -115,6 +124,7 @@ class Launching:
             key=daemon.keys.main,
             auth=daemon.settings.auth,
             known_models=self.models(),
+            isolation=daemon.settings.isolation,
         )
         daemon.event("session-started", text=f"pid {order.pid}")
         daemon.notes_due = True
@@ -133,6 +143,74 @@ class Launching:
                 )
         reply.notices = [*notices, *reply.notices]
         return reply
+
+    async def _elsewhere(self, order: LaunchRequest) -> LaunchReply:
+        """A LiteLLM that somebody else runs: be sure that it is one, then send Claude Code there."""
+        daemon = self.daemon
+        settings = daemon.settings
+        key = external_key.load(daemon.folders, os.environ)
+        url = settings.external.base_url
+        try:
+            known = await asyncio.to_thread(self._identity, url, key)
+        except external.KeyRefused as error:
+            raise OcdError(
+                f"The LiteLLM at {url} refuses the key",
+                str(error),
+                f"Run `{external_key.VARIABLE}=… occtl init --preset external` with the right one",
+                exit_code=EX_NOPERM,
+                code="external-key-refused",
+            ) from None
+        except external.NotLiteLLM as error:
+            raise OcdError(
+                f"What answers at {url or 'the address of the LiteLLM elsewhere'} is no LiteLLM",
+                str(error),
+                "Correct base_url under [external] in ocd.toml, then `occtl reload`",
+                exit_code=EX_CONFIG,
+                code="external-not-litellm",
+            ) from None
+        except external.NotThere as error:
+            raise OcdError(
+                f"No LiteLLM answers at {url}",
+                str(error),
+                "Start it there, or correct base_url under [external] in ocd.toml",
+                exit_code=EX_UNAVAILABLE,
+                code="external-not-there",
+            ) from None
+        slots = settings.slots
+        daemon.sessions.add(order.pid, order.cwd)
+        reply = await asyncio.to_thread(
+            launch.prepare,
+            order,
+            folder=str(daemon.folders.runtime / "sessions"),
+            slots=Slots(slots.opus, slots.sonnet, slots.haiku),
+            base_url=url,
+            key=key,
+            auth=settings.auth,
+            known_models=known,
+            isolation=settings.isolation,
+        )
+        daemon.event("session-started", text=f"pid {order.pid}")
+        daemon.notes_due = True
+        notices = []
+        if settings.auth != "none":
+            notices.append(f"this session's login goes to {url}: only send it to a LiteLLM that is yours")
+        if url.startswith("http://") and not external.is_loopback(url):
+            notices.append(f"{url} is not encrypted: others on the way can read key and conversation")
+        reply.notices = [*notices, *reply.notices]
+        return reply
+
+    def _identity(self, url: str, key: str) -> list[str]:
+        """Its model groups; asked anew when the last good answer is older than IDENTITY_SECONDS."""
+        now = time.monotonic()
+        asked = (url, hash(key))
+        if (
+            self._elsewhere_known is None
+            or self._elsewhere_known[0] != asked
+            or self._elsewhere_known[1] < now
+        ):
+            found = external.identify(url, key, IDENTITY_TIMEOUT)
+            self._elsewhere_known = (asked, now + IDENTITY_SECONDS, list(found.models))
+        return self._elsewhere_known[2]
 
     def models(self) -> list[str]:
         """The model groups of main's configuration, as it is being served."""
