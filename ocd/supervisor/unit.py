@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocd.adapters import ports
+from ocd.adapters.apology import Apology
 from ocd.adapters.logs import Capture, LogFile
+from ocd.adapters.mask import mask
 from ocd.core import proxy as core
 from ocd.supervisor import spec
 from ocd.supervisor.link import GuestChannel
@@ -65,6 +67,7 @@ class Unit:
         self.fallbacks = 0
         self.last_fallback = ""
         self.last_fallback_at: float | None = None
+        self.apology: Apology | None = None
         #: what a former supervisor noted about this proxy
         self.restored: dict[str, Any] = {}
         self._depth = 0
@@ -87,6 +90,7 @@ class Unit:
         self._schedule()
         if self.state is before:
             return
+        self._apologise()
         self.daemon.changed(self)
         for waiter in self.waiters:
             waiter.set()
@@ -98,6 +102,20 @@ class Unit:
             self._act(action)
         if self.state.good != good and self.state.good:
             self.daemon.remember_good(self)
+
+    def _apologise(self) -> None:
+        """Who cannot be served for long is told so, and why."""
+        hopeless = core.public_state(self.state, time.monotonic()) in ("crash-loop", "failed")
+        listeners = [self.daemon.listeners[name] for name in self.own_listeners()]
+        if hopeless and self.state.port_open and listeners and self.apology is None:
+            status = self.status()
+            sentence = (
+                f"the {self.name} proxy does not serve: {status.reason.rstrip('.')}. {status.next_step}."
+            )
+            self.apology = Apology(listeners, mask(sentence))
+        elif not hopeless and self.apology is not None:
+            self.apology.close()
+            self.apology = None
 
     def _act(self, action: core.Action) -> None:
         match action:

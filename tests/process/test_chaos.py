@@ -279,6 +279,8 @@ class Chaos:
         }
         for kind in ("exit-at-once", "exit-soon", "hang-soon", "ignore-term", "grandchild", "flood"):
             table[kind] = lambda kind=kind: self.misbehave(kind)  # type: ignore[misc]
+        if self.d.mode == "spawn":
+            del table["kill_forkserver"]
         if FULL:
             table["hang-at-start"] = lambda: self.misbehave("hang-at-start")
         return table
@@ -307,7 +309,8 @@ class Chaos:
                 for c in psutil.Process(self.d.keeper).children(recursive=True)
                 if c.status() != psutil.STATUS_ZOMBIE
             }
-            expected = {m["pid"] for m in members} | {status["pid"], self.d.host_pid()}
+            host = {self.d.host_pid()} if self.d.mode == "fork" else set()
+            expected = {m["pid"] for m in members} | {status["pid"]} | host
             return sorted(m["role"] for m in members) == ["serving", "serving", "spare", "spare"] and (
                 children == expected
             )
@@ -358,17 +361,22 @@ def small_disk(folder: Path) -> Iterator[None]:
             subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_chaos(addresses: dict[str, str]) -> None:
-    print(f"\nchaos seed {SEED} (repeat with SEED={SEED} make chaos)")
+@pytest.mark.parametrize("mode", ["fork", "spawn"])
+def test_chaos(mode: str, addresses: dict[str, str]) -> None:
+    print(f"\nchaos seed {SEED}, {mode} mode (repeat with SEED={SEED} make chaos)")
     dice = random.Random(SEED)
-    with Daemon(upstreams=addresses, settings=SETTINGS) as daemon, small_disk(daemon.prefix / "state"):
+    rounds = ROUNDS if mode == "fork" else ROUNDS // 3
+    with (
+        Daemon(upstreams=addresses, settings=SETTINGS, mode=mode) as daemon,
+        small_disk(daemon.prefix / "state"),
+    ):
         try:
             daemon.start()
             chaos = Chaos(daemon, dice)
             chaos.check()
             keeper_fds, supervisor_fds = chaos.descriptors()
             deck: list[str] = []
-            for number in range(ROUNDS):
+            for number in range(rounds):
                 if not deck:
                     deck = sorted(chaos.faults())
                     dice.shuffle(deck)

@@ -207,6 +207,9 @@ def test_a_crash_loop_is_named_with_its_reason_and_ends_with_a_good_file(daemon:
         daemon.post("/v1/proxies/main/start")
         proxy = daemon.proxy()
         assert "nowhere" in (proxy["reason"] + proxy["rejected"] + outcome["reason"]), proxy
+        if proxy["state"] == "crash-loop":
+            answer = daemon.ask()
+            assert answer.status_code == 503 and "nowhere" in answer.json()["error"]["message"]
     finally:
         daemon.write("litellm.yaml", good)
     daemon.post("/v1/reload")
@@ -371,3 +374,19 @@ def test_a_litellm_that_does_not_boot_changes_nothing_and_another_takes_over(
         os.kill(daemon.proxy()["pid"], signal.SIGKILL)
         daemon.wait_ready()
         assert daemon.ask().status_code == 200
+
+
+def test_who_cannot_be_served_is_told_why(addresses: dict[str, str]) -> None:
+    with Daemon(upstreams=addresses) as daemon:
+        daemon.write(
+            "litellm.yaml", daemon.read("litellm.yaml").replace("os.environ/OCD_MAIN_KEY", "sk-1234")
+        )
+        daemon.start(wait=False)
+        proxy = eventually(lambda: (p := daemon.proxy())["state"] in ("failed", "crash-loop") and p, 60)
+        assert proxy["reason"]
+        eventually(lambda: daemon.proxy("bedrock")["state"] == "ready", 60)
+        if daemon.proxy()["state"] == "crash-loop":
+            answer = daemon.ask()
+            assert answer.status_code == 503 and "does not serve" in answer.json()["error"]["message"]
+        reply = daemon.post("/v1/launch", {"pid": os.getpid(), "cwd": "/", "wait": 0.1})
+        assert reply["error"]["what"] == "the main proxy does not serve" and reply["error"]["next"]
