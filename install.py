@@ -160,6 +160,30 @@ def refuse_known_bad(version, step):
         )
 
 
+def refuse_known_bad_locks(root=ROOT):
+    """Raise Failure when any requirement file names such a release, however it is spelled."""
+    for path in sorted((root / "requirements").glob("*.txt")):
+        for name, version in re.findall(
+            r"^\s*(litellm)\s*(?:\[[^\]]*\])?\s*===?\s*([^\s;\\]+)",
+            path.read_text(),
+            re.MULTILINE | re.IGNORECASE,
+        ):
+            refuse_known_bad(version, "Get a requirements/%s that names another %s" % (path.name, name))
+
+
+def refuse_others_home():
+    """Raise Failure where HOME belongs to somebody else: `sudo` leaves root's files in a user's folders."""
+    home = os.path.expanduser("~")
+    with contextlib.suppress(OSError):
+        if os.stat(home).st_uid != os.getuid():
+            raise Failure(
+                "%s does not belong to you" % home,
+                "you are user %d here" % os.getuid(),
+                "Run this as the user who will use it, without sudo; or name a folder with --prefix",
+                EX_NOPERM,
+            )
+
+
 def judge_environment(env):
     """Raise Failure unless somebody else's environment has a LiteLLM that may be used. Nothing in it is run."""
     found = sorted(env.glob("lib/python*/site-packages/litellm-*.dist-info"))
@@ -198,9 +222,12 @@ def lock_hash(text):
 
 
 def strange_pth(env):
-    """``.pth`` files (Python reads them at every start, and runs code in them) that are not known ones."""
-    found = env.glob("lib/python*/site-packages/*.pth")
-    return sorted(path.name for path in found if path.name not in KNOWN_PTH)
+    """What Python runs at every start (``.pth`` files, sitecustomize, usercustomize) and is not known."""
+    found = []
+    for site in env.glob("lib/python*/site-packages"):
+        found += [path.name for path in site.glob("*.pth") if path.name not in KNOWN_PTH]
+        found += [path.name for path in site.glob("*customize*") if path.name.startswith(("site", "user"))]
+    return sorted(found)
 
 
 def refuse_strange_pth(env):
@@ -532,7 +559,9 @@ class Installer:
     def install(self):
         self.refuse_foreign_folders()
         pinned = locked_version((ROOT / "requirements" / "litellm.txt").read_text(), "litellm")
-        refuse_known_bad(pinned, "Get a requirements/litellm.txt that names another version")
+        refuse_known_bad_locks()
+        if not self.p.prefix:
+            refuse_others_home()
         self.refuse_foreign_commands()
         if self.o.litellm_python:
             # Not resolved: a virtual environment's interpreter is itself a link out of it.

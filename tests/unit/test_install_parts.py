@@ -310,3 +310,44 @@ def test_an_old_python_gets_a_sentence() -> None:
     # docstring, `import sys`, the check; an old Python gets no further
     assert names[:3] == ["Expr", "Import", "If"]
     assert "sys.version_info < (3, 11)" in ast.get_source_segment(text, tree.body[2])  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "litellm==1.82.7 \\\n    --hash=sha256:00",
+        "litellm[proxy]==1.82.8",
+        "LiteLLM [proxy] === 1.82.7 ; python_version > '3'",
+    ],
+)
+@pytest.mark.parametrize("lock", ["litellm.txt", "ocd.txt"])
+def test_a_malicious_release_is_refused_in_every_lock_and_spelling(
+    tmp_path: Path, lock: str, line: str
+) -> None:
+    folder = tmp_path / "requirements"
+    folder.mkdir()
+    (folder / lock).write_text("anyio==4.16.0\nlitellm-proxy-extras==1.82.7\nlitellm==1.82.70\n")
+    install.refuse_known_bad_locks(tmp_path)
+    (folder / lock).write_text("anyio==4.16.0\n" + line + "\n")
+    with pytest.raises(install.Failure, match=lock) as caught:
+        install.refuse_known_bad_locks(tmp_path)
+    assert caught.value.code == 64
+
+
+def test_code_that_would_run_at_every_start_is_found_under_its_other_names(tmp_path: Path) -> None:
+    site = tmp_path / "lib" / "python3.12" / "site-packages"
+    site.mkdir(parents=True)
+    (site / "litellm").mkdir()
+    assert install.strange_pth(tmp_path) == []
+    (site / "sitecustomize.py").touch()
+    (site / "usercustomize").mkdir()
+    assert install.strange_pth(tmp_path) == ["sitecustomize.py", "usercustomize"]
+
+
+def test_sudo_is_told_to_step_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    install.refuse_others_home()
+    monkeypatch.setattr(install.os, "getuid", lambda: os.stat(tmp_path).st_uid + 1)
+    with pytest.raises(install.Failure, match="without sudo") as caught:
+        install.refuse_others_home()
+    assert caught.value.code == 77
