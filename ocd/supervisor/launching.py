@@ -150,6 +150,14 @@ class Launching:
         settings = daemon.settings
         key = external_key.load(daemon.folders, os.environ)
         url = settings.external.base_url
+        if not url:
+            raise OcdError(
+                "There is no address of the LiteLLM elsewhere",
+                "base_url under [external] in ocd.toml is empty",
+                "Run `LITELLM_BASE_URL=https://… occtl init --preset external`",
+                exit_code=EX_CONFIG,
+                code="no-external-address",
+            )
         try:
             known = await asyncio.to_thread(self._identity, url, key)
         except external.KeyRefused as error:
@@ -162,7 +170,7 @@ class Launching:
             ) from None
         except external.NotLiteLLM as error:
             raise OcdError(
-                f"What answers at {url or 'the address of the LiteLLM elsewhere'} is no LiteLLM",
+                f"What answers at {url} is no LiteLLM",
                 str(error),
                 "Correct base_url under [external] in ocd.toml, then `occtl reload`",
                 exit_code=EX_CONFIG,

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -132,3 +137,144 @@ def test_a_stream_that_breaks_half_way_is_not_begun_again_elsewhere(
     except httpx.TransportError:
         pass
     assert {one.upstream for one in upstreams.seen()} == {"anthropic"}
+
+
+# ---- bedrock, and a LiteLLM elsewhere: the first daemon is the second one's "elsewhere"
+
+
+@pytest.fixture(scope="module")
+def all_bedrock(addresses: dict[str, str]) -> Iterator[Daemon]:
+    settings = '[slots]\nhaiku = "claude-haiku-4-5"\n'
+    with Daemon(upstreams=addresses, settings=settings) as daemon:
+        daemon.write("ocd.toml", 'auth = "none"\n' + daemon.read("ocd.toml"))
+        for name, text in to_stand_ins("bedrock", addresses).items():
+            daemon.write(name, text)
+        daemon.start()
+        yield daemon
+
+
+@pytest.fixture(scope="module")
+def elsewhere(all_bedrock: Daemon) -> Iterator[Daemon]:
+    with Daemon() as daemon:
+        for name in ("litellm.yaml", "litellm-bedrock.yaml", "ocd.toml"):
+            (daemon.config / name).unlink()
+        done = occtl(
+            daemon,
+            "init",
+            "--preset",
+            "external",
+            LITELLM_BASE_URL=all_bedrock.url() + "/v1",
+            LITELLM_API_KEY=all_bedrock.keys()["main"],
+        )
+        assert done.returncode == 0, done.stderr
+        assert all_bedrock.keys()["main"] not in done.stdout + done.stderr
+        daemon.start(wait=False)
+        eventually(daemon.status, what="the control API answers")
+        yield daemon
+
+
+def occtl(daemon: Daemon, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ocd.ctl", *words],
+        env=daemon.env | env,
+        capture_output=True,
+        text=True,
+        timeout=120 * SLOW,
+    )
+
+
+def launch(daemon: Daemon, **more: Any) -> httpx.Response:
+    body = {"pid": os.getpid(), "cwd": "/", "env": {"HOME": str(daemon.prefix)}, "wait": 5} | more
+    with daemon.client() as client:
+        return client.post("/v1/launch", json=body)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "model", ["claude-opus-4-6", "claude-sonnet-4-5", "claude-haiku-4-5", "claude-other-9"]
+)
+def test_bedrock_answers_everything(
+    all_bedrock: Daemon, upstreams: Upstreams, model: str, stream: bool
+) -> None:
+    answer = post(all_bedrock, model, stream)
+    assert answer.status_code == 200, answer.text
+    assert {one.upstream for one in upstreams.seen()} == {"bedrock"}
+    assert upstreams.summary()["canaries"]["canary"] == {"anthropic": {}, "bedrock": {}}
+
+
+def test_without_anthropic_the_session_has_the_proxys_key_alone(
+    all_bedrock: Daemon, upstreams: Upstreams
+) -> None:
+    reply = launch(all_bedrock).json()
+    env = json.loads(Path(reply["args"][1]).read_text())["env"]
+    assert env["ANTHROPIC_AUTH_TOKEN"] == all_bedrock.keys()["main"]
+    headers = {"authorization": f"Bearer {env['ANTHROPIC_AUTH_TOKEN']}", "anthropic-version": "2023-06-01"}
+    body = {"model": "claude-opus-4-6", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
+    answer = httpx.post(
+        all_bedrock.url() + "/v1/messages", headers=headers, json=body, trust_env=False, timeout=60
+    )
+    assert answer.status_code == 200
+    assert all(one.where(all_bedrock.keys()["main"]) == [] for one in upstreams.seen())
+
+
+def test_elsewhere_nothing_is_supervised_and_sessions_go_there(
+    all_bedrock: Daemon, elsewhere: Daemon
+) -> None:
+    assert elsewhere.status()["proxies"] == {}
+    reply = launch(elsewhere)
+    assert reply.status_code == 200, reply.text
+    env = json.loads(Path(reply.json()["args"][1]).read_text())["env"]
+    assert env["ANTHROPIC_BASE_URL"] == all_bedrock.url()
+    assert env["ANTHROPIC_AUTH_TOKEN"] == all_bedrock.keys()["main"], "the plan's login is not sent there"
+    refused = launch(elsewhere, models={"model": "litellm@nonsense"})
+    assert refused.json()["error"]["code"] == "unknown-model", "its model groups are known"
+    table = json.loads(occtl(elsewhere, "models", "--json").stdout)
+    assert {row["upstream"] for row in table["models"]} == {all_bedrock.url()}
+    said = occtl(elsewhere, "status", "--json")
+    assert said.returncode == 0 and json.loads(said.stdout)["proxies"] == {}
+
+
+def test_elsewhere_only_a_litellm_that_takes_the_key_will_do(
+    all_bedrock: Daemon, elsewhere: Daemon, upstreams: Upstreams
+) -> None:
+    good = elsewhere.read("ocd.toml")
+    key = elsewhere.prefix / "state" / "external-key"
+    assert key.stat().st_mode & 0o777 == 0o600
+    try:
+        for base, code in (
+            (upstreams.anthropic, "external-not-litellm"),
+            ("http://127.0.0.1:9", "external-not-there"),
+            (all_bedrock.url("bedrock"), "external-key-refused"),
+        ):
+            elsewhere.write("ocd.toml", good.replace(all_bedrock.url(), base))
+            assert elsewhere.post("/v1/reload")["ok"]
+            assert launch(elsewhere).json()["error"]["code"] == code
+        assert upstreams.seen() == [] or all(
+            one.where(all_bedrock.keys()["main"]) == [] for one in upstreams.seen()
+        ), "the key is only shown to a LiteLLM"
+    finally:
+        elsewhere.write("ocd.toml", good)
+        assert elsewhere.post("/v1/reload")["ok"]
+
+
+def test_a_separate_folder_links_what_is_shared(elsewhere: Daemon) -> None:
+    own = elsewhere.prefix / ".claude"
+    (own / "agents").mkdir(parents=True)
+    (own / "CLAUDE.md").write_text("mine")
+    (own / ".credentials.json").write_text("{}")
+    (own / "settings.json").write_text(
+        '{"model": "opus", "env": {"CLAUDE_CODE_USE_BEDROCK": "1", "MINE": "1"}}'
+    )
+    good = elsewhere.read("ocd.toml")
+    elsewhere.write("ocd.toml", 'isolation = "separate"\n' + good)
+    try:
+        assert elsewhere.post("/v1/reload")["ok"]
+        reply = launch(elsewhere).json()
+    finally:
+        elsewhere.write("ocd.toml", good)
+        elsewhere.post("/v1/reload")
+    folder = elsewhere.prefix / ".openClaude"
+    assert reply["set"]["CLAUDE_CONFIG_DIR"] == str(folder)
+    assert (folder / "CLAUDE.md").read_text() == "mine" and (folder / "agents").is_symlink()
+    assert not (folder / ".credentials.json").exists()
+    assert json.loads((folder / "settings.json").read_text()) == {"model": "opus", "env": {"MINE": "1"}}
