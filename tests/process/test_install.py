@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.daemon import PREFIXES, ROOT, eventually, free_ports, litellm_python
+from tests.helpers.checkout import copy_sources
+from tests.helpers.daemon import PREFIXES, eventually, free_ports, litellm_python
 from tests.helpers.load import steady
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(400)]
@@ -23,7 +24,8 @@ pytestmark = [pytest.mark.process, pytest.mark.timeout(400)]
 class Home:
     """An empty HOME with an installation below it."""
 
-    def __init__(self) -> None:
+    def __init__(self, checkout: Path) -> None:
+        self.checkout = checkout
         self.root = Path(tempfile.mkdtemp(prefix="ocd-t-", dir="/tmp"))
         self.prefix = self.root / "ocd"
         PREFIXES.add(str(self.prefix))
@@ -37,8 +39,14 @@ class Home:
         }
         self.env |= {k: v for k, v in os.environ.items() if k.startswith(("PIP_", "SSL_CERT", "REQUESTS_CA"))}
 
-    def install(self, *arguments: str, root: Path = ROOT) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(root / "install.py"), "--prefix", str(self.prefix), *arguments]
+    def install(self, *arguments: str, root: Path | None = None) -> subprocess.CompletedProcess[str]:
+        command = [
+            sys.executable,
+            str((root or self.checkout) / "install.py"),
+            "--prefix",
+            str(self.prefix),
+            *arguments,
+        ]
         return subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=300, cwd="/")
 
     def run(self, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -66,8 +74,8 @@ class Home:
 
 
 @pytest.fixture(scope="module")
-def home() -> Iterator[Home]:
-    made = Home()
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    made = Home(copy_sources(tmp_path_factory.mktemp("tree") / "checkout"))
     try:
         yield made
     finally:
@@ -120,11 +128,7 @@ def test_the_whole_life_of_an_installation(home: Home, tmp_path: Path) -> None:
     assert json.loads(home.run("occtl", "status", "--json").stdout)["pid"] == status["pid"]
 
     # A newer version takes over in place, under load.
-    newer = tmp_path / "newer"
-    ignore = shutil.ignore_patterns(".git", ".venv*", ".*_cache", "__pycache__", ".hypothesis")
-    shutil.copytree(ROOT, newer, ignore=ignore, symlinks=True)
-    init = newer / "ocd" / "__init__.py"
-    init.write_text(re.sub(r'__version__ = ".*"', '__version__ = "99.1.0"', init.read_text()))
+    newer = copy_sources(tmp_path / "newer", version="99.1.0")
     keys = json.loads((home.prefix / "state" / "keys.json").read_text())
     headers = {"x-litellm-api-key": f"Bearer {keys['main']}"}
     with steady(home.port, headers, rate=20) as load:

@@ -17,30 +17,13 @@ import psutil
 import pytest
 
 from ocd.selftest.upstreams import Upstreams
+from tests.helpers.checkout import copy_sources, edit
 from tests.helpers.daemon import BEDROCK, MAIN, ROOT, SLOW, eventually, free_ports, litellm_python
 from tests.helpers.load import steady
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(600)]
 
-SOURCES = ("install.py", "pyproject.toml", "README.md", "LICENSE", "ocd", "units", "plists", "requirements")
 NOWHERE = "http://127.0.0.1:9"
-
-
-def copy_sources(target: Path) -> Path:
-    """A checkout that nobody edits while it is being installed."""
-    target.mkdir(parents=True)
-    for name in SOURCES:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(ROOT / name, target / name)
-    return target
-
-
-def edit(path: Path, pattern: str, replacement: str) -> None:
-    text, count = re.subn(pattern, replacement, path.read_text(), count=1, flags=re.MULTILINE)
-    assert count == 1, f"{pattern} is not in {path}"
-    path.write_text(text)
 
 
 @pytest.fixture(scope="module")
@@ -270,12 +253,7 @@ def headers(person: Person) -> dict[str, str]:
 def test_upgrades_good_bad_and_interrupted_refuse_nothing(
     serving: Person, checkout: Path, tmp_path: Path
 ) -> None:
-    def version(number: str) -> Path:
-        tree = copy_sources(tmp_path / number)
-        edit(tree / "ocd" / "__init__.py", r'^__version__ = ".*"', f'__version__ = "{number}"')
-        return tree
-
-    good, broken, halted = version("99.1"), version("99.2"), version("99.3")
+    good, broken, halted = (copy_sources(tmp_path / v, version=v) for v in ("99.1", "99.2", "99.3"))
     # It starts, says so, and its proxies never do: the worst kind.
     guest = broken / "ocd" / "guest" / "guest.py"
     edit(guest, r"^import os$", "import os\nraise SystemExit('broken on purpose')")
