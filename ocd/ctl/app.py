@@ -34,6 +34,7 @@ VERBS: dict[str, dict[str, str]] = {
         "model": "model",
         "config": "config",
         "claude": "claude",
+        "migrate": "migrate",
         "completion": "completion",
         "service": "service",
         "reexec": "upgrade",

@@ -16,6 +16,14 @@ def errors(findings: "list[Finding]") -> "list[Finding]":
     return [finding for finding in findings if finding.severity == "error"]
 
 
+def after_undo() -> "list[Finding]":
+    """What the checks say now; that a file is missing again is no news to who has put that back."""
+    from ocd.config.folders import Folders
+    from ocd.config.trial import try_out
+
+    return [one for one in try_out(Folders.find(), {}) if one.code != "file-missing"]
+
+
 def reload_if_running() -> "Outcome | None":
     """Have the daemon read the configuration again, and wait; None when it does not run."""
     from ocd.wire.messages import Outcome, ReloadRequest

@@ -77,14 +77,13 @@ def init(preset: str | None, force: bool, dry_run: bool, undo: bool, as_json: bo
 
 def _undo(folders: "Folders", force: bool, as_json: bool) -> int:
     from ocd.config import backup
-    from ocd.config.trial import try_out
 
     back = backup.restore(folders, backup.latest(folders, "init"), force=force)
     if not as_json:
         for path in back:
             screen.out(f"put back {path}")
     said = {"restored": [str(path) for path in back]}
-    return effect.finish(said, try_out(folders, {}), as_json, reload=True)
+    return effect.finish(said, effect.after_undo(), as_json, reload=True)
 
 
 def _text(path: Path) -> str | None:

@@ -95,7 +95,6 @@ def undo(force: bool, as_json: bool) -> int:
     """Put back what the last `occtl model set` changed, check, reload. Can be repeated."""
     from ocd.config import backup
     from ocd.config.folders import Folders
-    from ocd.config.trial import try_out
 
     folders = Folders.find()
     back = backup.restore(folders, backup.latest(folders, "model set"), force=force)
@@ -103,4 +102,4 @@ def undo(force: bool, as_json: bool) -> int:
         for path in back:
             screen.out(f"put back {path}")
     said = {"restored": [str(path) for path in back]}
-    return effect.finish(said, try_out(folders, {}), as_json, reload=True)
+    return effect.finish(said, effect.after_undo(), as_json, reload=True)
