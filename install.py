@@ -309,8 +309,12 @@ class Screen:
 
     def say(self, text):
         self.clear()
+        self.put("[%5.1f s] %s" % (time.monotonic() - self.began, text))
+
+    def put(self, text):
+        """One line, or several, as they are."""
         try:
-            print("[%5.1f s] %s" % (time.monotonic() - self.began, text), flush=True)
+            print(text, flush=True)
         except BrokenPipeError:
             # Whoever read us (`| head`) has enough; that is no reason to stop half-way.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -363,7 +367,7 @@ class Installer:
         """Announce one change; returns False when it is only to be talked about."""
         self.changed.append(text)
         if self.o.dry_run:
-            print("would " + text)
+            self.screen.put("would " + text)
             return False
         self.screen.say(text)
         return True
@@ -759,7 +763,7 @@ class Installer:
         """
         if self.o.dry_run:
             if self.changed:
-                print("would start the daemon, wait until both proxies serve, and show the status")
+                self.screen.put("would start the daemon, wait until both proxies serve, and show the status")
             return
         if running:
             if outdated:
@@ -838,7 +842,7 @@ class Installer:
     def conclude(self, started):
         if self.o.dry_run:
             if not self.changed:
-                print("nothing to do: everything is installed and up to date")
+                self.screen.put("nothing to do: everything is installed and up to date")
             return 0
         if not self.changed:
             self.screen.say("nothing to do: everything is installed and up to date")
@@ -857,8 +861,10 @@ class Installer:
             line = (
                 "fish_add_path %s" % self.p.bin if shell == "fish" else 'export PATH="%s:$PATH"' % self.p.bin
             )
-            print("\n%s is not on your PATH. Add this line to %s:\n    %s" % (self.p.bin, place, line))
-        print("\nTry it: occtl selftest     Use it: openclaude     Look after it: occtl status")
+            self.screen.put(
+                "\n%s is not on your PATH. Add this line to %s:\n    %s" % (self.p.bin, place, line)
+            )
+        self.screen.put("\nTry it: occtl selftest     Use it: openclaude     Look after it: occtl status")
         return 0
 
     # ------------------------------------------------------------------------------------ uninstall
@@ -898,14 +904,14 @@ class Installer:
         if self.o.purge and self.p.config.exists():
             there.append(self.p.config)
         if not there:
-            print("ocd is not installed here; nothing to do")
+            self.screen.put("ocd is not installed here; nothing to do")
             return 0
         record = self.p.data / "made-folders"
         made = [Path(line) for line in record.read_text().splitlines()] if record.exists() else []
         if self.o.dry_run:
-            print("would stop the daemon")
+            self.screen.put("would stop the daemon")
             for path in there:
-                print("would remove %s" % path)
+                self.screen.put("would remove %s" % path)
             return 0
         if self.p.data.is_dir():
             with self.alone():
@@ -952,10 +958,10 @@ class Installer:
         """Nothing is installed below the prefix; what may be left is the configuration of an earlier time."""
         left = any((self.p.config / name).exists() for name in CONFIGURATION)
         if not (left and self.o.purge):
-            print("ocd is not installed here; nothing to do")
+            self.screen.put("ocd is not installed here; nothing to do")
             return 0
         if self.o.dry_run:
-            print("would remove %s" % self.p.config)
+            self.screen.put("would remove %s" % self.p.config)
             return 0
         self.purge_configuration([])
         with contextlib.suppress(OSError):
