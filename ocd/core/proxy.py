@@ -531,8 +531,11 @@ def _exited(
                 )
                 return _failed(p, m, cause, text or how, now, dice, out)
             return p
-        case Serving():
+        case Serving(since=since):
             out.append(Announce("crashed", f"generation {generation} ended with {how}", generation))
+            if now - since >= p.limits.sustained_ready and not p.failure.looping:
+                # It had been ready for long enough: whatever failed before that is another story.
+                p = replace(p, failure=Failure())
             return _failed(p, m, Cause.CRASH, _join(how, reason), now, dice, out)
         case Armed():
             out.append(

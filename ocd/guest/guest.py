@@ -291,7 +291,7 @@ def run_command(guest: Guest) -> int:
         policy = guest.spec.get("policy")
         if policy:
             app = _sibling("boundary").wrap(app, policy, lambda event: guest.tell("report", **event))
-        config = uvicorn.Config(app, **options)
+        config = uvicorn.Config(answer_liveness(app), **options)
         server_class(config, guest).run(sockets=[private])
 
     uvicorn.run = run  # type: ignore[assignment]
@@ -308,6 +308,28 @@ def run_command(guest: Guest) -> int:
     sys.argv = ["litellm", *arguments]
     run_server.main(arguments, standalone_mode=False)
     return 0
+
+
+def answer_liveness(app: Any) -> Any:
+    """Answer the supervisor's probe on the private socket ourselves, on the same event loop.
+
+    LiteLLM's own answer says no more (FACTS: it answers anyone and proves nothing), but finding the route touches the
+    objects of several hundred others: 18 MB of pages that an idle process would no longer share.
+    """
+    start = {
+        "type": "http.response.start",
+        "status": 200,
+        "headers": [(b"content-type", b"application/json"), (b"content-length", b"12")],
+    }
+
+    async def answering(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope.get("client") is None and scope["path"] == "/health/liveliness":
+            await send(start)
+            await send({"type": "http.response.body", "body": b'"I\'m alive!"'})
+        else:
+            await app(scope, receive, send)
+
+    return answering
 
 
 def private_socket(path: str) -> socket.socket:
