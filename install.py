@@ -731,15 +731,20 @@ class Installer:
             # Neither the command nor its Python is there before the first installation.
             return False
 
+    def service_state(self):
+        """`occtl service status --json`, parsed; an empty dictionary when a service is out of the question."""
+        if self.p.prefix or os.environ.get("OCD_NO_SERVICE"):
+            return {}
+        try:
+            return json.loads(self.occtl("service", "status", "--json", check=False).stdout)
+        except ValueError:
+            return {}
+
     def service(self):
         """Have the service manager run it, where one answers; returns whether it does, and says why not."""
         if self.p.prefix or os.environ.get("OCD_NO_SERVICE"):
             return False
-        done = self.occtl("service", "status", "--json", check=False)
-        try:
-            found = json.loads(done.stdout)
-        except ValueError:
-            found = {}
+        found = self.service_state()
         if not found.get("available"):
             # Why, and what to do about it: WSL, a container, no user bus (ocd/service/manager.py, hint).
             said = (
@@ -773,6 +778,9 @@ class Installer:
                 # The old proxies serve until new ones are ready; this waits for them and says what became of them.
                 self.occtl("reload", check=suits)
                 self.wait_ready()
+                if self.service_state().get("state") == "active":
+                    # Newer units; what runs is not touched by it. (launchd would have to start it anew.)
+                    self.occtl("service", "install", check=False)
             return
         self.changed.append("start the daemon")
         self.screen.say("start the daemon")

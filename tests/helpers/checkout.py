@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 from tests.helpers.daemon import ROOT
@@ -30,3 +33,15 @@ def edit(path: Path, pattern: str, replacement: str) -> None:
     text, count = re.subn(pattern, replacement, path.read_text(), count=1, flags=re.MULTILINE)
     assert count == 1, f"{pattern} is not in {path}"
     path.write_text(text)
+
+
+def wheel_folder(folder: Path) -> Path:
+    """What somebody carries to a machine without a network; OCD_TEST_WHEELS names a folder that is ready."""
+    ready = os.environ.get("OCD_TEST_WHEELS")
+    if ready:
+        return Path(ready)
+    for lock in ("ocd", "build"):
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+        command += ["--require-hashes", "--no-deps", "--only-binary", ":all:", "-d", str(folder)]
+        subprocess.run([*command, "-r", str(ROOT / "requirements" / f"{lock}.txt")], check=True, timeout=300)
+    return folder

@@ -17,8 +17,8 @@ import psutil
 import pytest
 
 from ocd.selftest.upstreams import Upstreams
-from tests.helpers.checkout import copy_sources, edit
-from tests.helpers.daemon import BEDROCK, MAIN, ROOT, SLOW, eventually, free_ports, litellm_python
+from tests.helpers.checkout import copy_sources, edit, wheel_folder
+from tests.helpers.daemon import BEDROCK, MAIN, SLOW, eventually, free_ports, litellm_python
 from tests.helpers.load import steady
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(600)]
@@ -33,16 +33,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that somebody carries to a machine without a network; OCD_TEST_WHEELS names a ready one."""
-    ready = os.environ.get("OCD_TEST_WHEELS")
-    if ready:
-        return Path(ready)
-    folder = tmp_path_factory.mktemp("wheels")
-    for lock in ("ocd", "build"):
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-        command += ["--require-hashes", "--no-deps", "--only-binary", ":all:", "-d", str(folder)]
-        subprocess.run([*command, "-r", str(ROOT / "requirements" / f"{lock}.txt")], check=True, timeout=300)
-    return folder
+    return wheel_folder(tmp_path_factory.mktemp("wheels"))
 
 
 class Person:
