@@ -432,10 +432,11 @@ class Installer:
         self.screen.clear()
         if code:
             useful = [line for line in lines if line.strip() and not line.startswith(("WARNING", "[notice]"))]
+            errors = [line for line in useful if line.startswith("ERROR")]
             output = "\n".join(lines)
             raise Failure(
                 "%s failed (exit %d)" % (what, code),
-                " | ".join(useful[-3:])[-500:],
+                " | ".join(errors[-2:] or useful[-3:])[-500:],
                 self.advice(output),
                 EX_IOERR if "No space left" in output else EX_UNAVAILABLE,
             )
