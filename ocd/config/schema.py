@@ -163,7 +163,7 @@ class Supervision(Section):
         default=10.0, description="From the request to end until the process is killed."
     )
     liveness_interval: Seconds = Field(
-        default=5.0, description="Between two looks at whether a proxy still answers."
+        default=4.0, description="Between two looks at whether a proxy still answers."
     )
     liveness_timeout: Seconds = Field(
         default=2.0, description="An answer that takes longer counts as missed."
