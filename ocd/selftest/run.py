@@ -87,6 +87,9 @@ async def _run(
         from ocd.supervisor import litellm_env
 
         litellm_python = litellm_env.python(settings, folders)
+    if settings.external.enabled:
+        what = f"the LiteLLM at {settings.external.base_url} is not ours: there is no stack of ours to test"
+        return Report(False, problems=[f"{what}. `occtl init --preset mixed` sets one up."])
     mistakes = await asyncio.to_thread(check, folders, settings, site_packages(litellm_python))
     problems = [one.sentence() for one in mistakes if one.severity == "error"]
     if problems:
