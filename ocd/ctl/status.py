@@ -163,6 +163,10 @@ def _table(status: "Status", *, files: bool) -> Any:
 def remarks(status: "Status") -> list[tuple[str, str]]:
     """What needs a sentence, as (line, style): reasons and what to do, refused configurations, problems."""
     found: list[tuple[str, str]] = []
+    if status.external:
+        found.append(
+            (f"Sessions use the LiteLLM at {status.external}; nothing of it is supervised here.", "")
+        )
     for name, proxy in status.proxies.items():
         found += _about(name, proxy)
     for problem in status.problems:

@@ -490,6 +490,7 @@ class Daemon:
             proxies={name: unit.status() for name, unit in self.units.items()},
             sessions=self.sessions.messages(),
             problems=list(self.problems.values()),
+            external=self.settings.external.base_url if self.settings.external.enabled else "",
         )
 
     def on_session_end(self, pid: int) -> None:

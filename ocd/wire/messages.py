@@ -117,6 +117,9 @@ class Status(Message):
     proxies: dict[str, ProxyStatus]
     sessions: list[Session] = []
     problems: list[Problem] = []
+    external: str = Field(
+        default="", description="the LiteLLM elsewhere that sessions use, empty: our own proxies"
+    )
 
 
 class LaunchRequest(Message):
