@@ -4,12 +4,13 @@ LiteLLM falls back on every error, so that an expired login (401) would silently
 no filter by status (1.106.2). All its ways into a fallback go through one method of its router,
 ``Router.async_function_with_fallbacks_common_utils(e, disable_fallbacks, …)``: here it raises ``e`` itself when a
 fallback is not due. Every fallback that is taken passes ``run_async_fallback`` in the same module, and is reported.
-A LiteLLM without these two names serves all the same, and says so (``fallback-unfiltered``).
+Looked up in 1.99.4, 1.106.2 and 1.109.1. A LiteLLM without these two names serves all the same, and says so (``fallback-unfiltered``).
 
 Loaded by path inside a guest: imports LiteLLM, and nothing of ocd.
 """
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -35,9 +36,13 @@ def install(report: Report, config: str = "") -> bool:
 
         policy = _Policy(report)
         method = getattr(router.Router, _METHOD)
-        taken = getattr(router, _TAKEN)
-        setattr(router.Router, _METHOD, policy.filtered(method))
-        setattr(router, _TAKEN, policy.reported(taken))
+        # Where the method looks the name up: since 1.109 that is another module than litellm.router.
+        names = inspect.unwrap(method).__globals__
+        taken, filtered = names[_TAKEN], policy.filtered(method)
+        setattr(router.Router, _METHOD, filtered)
+        if getattr(router.Router, _METHOD) is not filtered:
+            raise AttributeError(f"{_METHOD} cannot be replaced")
+        names[_TAKEN] = policy.reported(taken)
     except Exception as error:
         if _mentions_fallbacks(config):
             report({"kind": "fallback-unfiltered", "where": f"{type(error).__name__}: {error}"})

@@ -277,6 +277,32 @@ def test_what_is_taken_is_reported_without_any_message() -> None:
     assert "sk-secret" not in str(one.told)
 
 
+def test_installed_where_the_method_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in LiteLLM 1.109: the class is offered by one module, its methods look names up in another."""
+    import sys
+
+    told: list[dict[str, Any]] = []
+    core: dict[str, Any] = {}
+    exec(
+        "async def run_async_fallback(**kwargs):\n    return 'moved'\n"
+        "class Router:\n    async def async_function_with_fallbacks_common_utils(self, e, *rest, **more):\n"
+        "        return await run_async_fallback(original_model_group='a', fallback_model_group=['b'],"
+        " original_exception=e)\n",
+        core,
+    )
+    package, router = ModuleType("litellm"), ModuleType("litellm.router")
+    router.Router = core["Router"]  # type: ignore[attr-defined]
+    package.router = router  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "litellm", package)
+    monkeypatch.setitem(sys.modules, "litellm.router", router)
+    assert fallbacks.install(told.append) is True
+    one = core["Router"]()
+    assert asyncio.run(one.async_function_with_fallbacks_common_utils(Failed(529))) == "moved"
+    with pytest.raises(Failed):
+        asyncio.run(one.async_function_with_fallbacks_common_utils(Failed(401)))
+    assert [said["where"] for said in told] == ["a to b (529 Failed): answered"]
+
+
 def test_a_litellm_without_the_seam_serves_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
