@@ -4,7 +4,8 @@ LiteLLM falls back on every error, so that an expired login (401) would silently
 no filter by status (1.106.2). All its ways into a fallback go through one method of its router,
 ``Router.async_function_with_fallbacks_common_utils(e, disable_fallbacks, …)``: here it raises ``e`` itself when a
 fallback is not due. Every fallback that is taken passes ``run_async_fallback`` in the same module, and is reported.
-Looked up in 1.99.4, 1.106.2 and 1.109.1. A LiteLLM without these two names serves all the same, and says so (``fallback-unfiltered``).
+Both are in 1.99.4, 1.106.2 and 1.109.1. A LiteLLM without them serves all the same, and says so
+(``fallback-unfiltered``).
 
 Loaded by path inside a guest: imports LiteLLM, and nothing of ocd.
 """
