@@ -424,16 +424,16 @@ def step(proxy: Proxy, event: Event, now: float, dice: float = 0.5) -> tuple[Pro
 
 
 def _news(before: str, state: str, proxy: Proxy) -> list[Action]:
-    text = proxy.failure.reason if state in ("backoff", "crash-loop") else ""
-    if state in ("ready", "failed", "backoff", "crash-loop", "stopped", "idle", "draining"):
-        return [Announce(state, text)]
-    if state == "blocked":
-        return [Announce("blocked", describe_holder(proxy.holder))]
+    news: list[Action] = []
     if before == "blocked":
-        return [Announce("unblocked")]
+        news.append(Announce("unblocked"))
     if before == "idle":
-        return [Announce("woken")]
-    return []
+        news.append(Announce("woken"))
+    if state == "blocked":
+        news.append(Announce("blocked", describe_holder(proxy.holder)))
+    elif state != "starting":
+        news.append(Announce(state, proxy.failure.reason if state in ("backoff", "crash-loop") else ""))
+    return news
 
 
 def _apply(p: Proxy, event: Event, now: float, dice: float, out: list[Action]) -> Proxy:
