@@ -202,6 +202,26 @@ def test_bedrock_answers_everything(
     assert upstreams.summary()["canaries"]["canary"] == {"anthropic": {}, "bedrock": {}}
 
 
+def test_a_swapped_model_serves_at_once_and_back_again(all_bedrock: Daemon, upstreams: Upstreams) -> None:
+    llama = "meta.llama4-scout-17b-16e-instruct-v1:0"
+
+    def asked() -> str:
+        upstreams.reset()
+        upstreams.watch("canary", SECRET)
+        assert post(all_bedrock, "claude-haiku-4-5", False).status_code == 200
+        return upstreams.seen()[-1].model
+
+    before = asked()
+    done = occtl(all_bedrock, "model", "set", "haiku", f"bedrock/converse/{llama}", "--json")
+    assert done.returncode == 0, done.stdout
+    said = json.loads(done.stdout)
+    assert said["reload"]["ok"] and upstreams.seen()[1:] == [], "nothing was sent outside"
+    # A connection that main keeps open to the former process may carry one more request.
+    eventually(lambda: asked() == llama, what="the new model answers")
+    assert occtl(all_bedrock, "model", "undo").returncode == 0
+    eventually(lambda: asked() == before != llama, what="the former model answers")
+
+
 def test_without_anthropic_the_session_has_the_proxys_key_alone(
     all_bedrock: Daemon, upstreams: Upstreams
 ) -> None:
