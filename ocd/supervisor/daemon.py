@@ -462,7 +462,6 @@ class Daemon:
                 )
             elif p.good == wanted and p.revision == wanted and done:
                 outcome.proxies[name] = f"serves revision {wanted} (before: {before.get(name) or 'none'})"
-                self.event("reload-done", name, text=wanted)
             else:
                 reason = (
                     p.rejected.reason if p.rejected else p.failure.reason or f"not ready within {limit:.0f} s"

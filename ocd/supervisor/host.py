@@ -145,7 +145,8 @@ class Host:
                 self.daemon.link.send("spawn", **order)
 
     def on_exit(self, status: int) -> None:
-        was_ready = self.ready or self.replacing
+        # Killed in the middle of the import is no fault of LiteLLM's; an import that fails ends with a status.
+        was_ready = self.ready or self.replacing or status < 0
         replaced, self.replacing = self.replacing, False
         self._close_streams()
         self.pid, self.ready, self.warm, self.asked = 0, False, False, False

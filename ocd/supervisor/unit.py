@@ -102,6 +102,8 @@ class Unit:
             self._act(action)
         if self.state.good != good and self.state.good:
             self.daemon.remember_good(self)
+            if good:
+                self.daemon.event("reload-done", self.name, text=self.state.good)
 
     def _apologise(self) -> None:
         """Who cannot be served for long is told so, and why."""
