@@ -31,7 +31,7 @@ unit: $(VENV)/.stamp  ## the fast suite, no LiteLLM
 	$(PY) -m pytest -q tests/unit
 
 process: dev  ## real daemon, real LiteLLM, real systemd user manager
-	$(PY) -m pytest -q tests/process $(wildcard tests/systemd)
+	$(PY) -m pytest -q --durations=15 tests/process $(wildcard tests/systemd)
 
 systemd: dev  ## only what needs a systemd user manager
 	$(PY) -m pytest -q -m systemd tests/systemd

@@ -251,12 +251,13 @@ def test_a_mistake_in_ocd_toml_keeps_what_serves_and_names_file_and_line(text: b
 
 def test_sighup_reloads(daemon: Daemon) -> None:
     good = daemon.read("litellm-bedrock.yaml")
-    generation = daemon.proxy("bedrock")["generation"]
+    before = daemon.proxy("bedrock")
+    generation = before["generation"]
     daemon.write("litellm-bedrock.yaml", good + "\n# again\n")
     os.kill(daemon.keeper, signal.SIGHUP)
     eventually(lambda: daemon.proxy("bedrock")["generation"] > generation, 60)
     daemon.write("litellm-bedrock.yaml", good)
-    eventually(lambda: daemon.proxy("bedrock")["state"] == "ready", 60)
+    eventually(lambda: daemon.proxy("bedrock")["revision"] == before["revision"], 60)
 
 
 def test_a_dry_run_says_what_would_change_and_changes_nothing(daemon: Daemon) -> None:
