@@ -58,7 +58,7 @@ def main() -> int:
 
 def _run(detach: bool, resume: int, lock_fd: int) -> int:
     from ocd.guest import lifeline
-    from ocd.keeper import folders, lock
+    from ocd.keeper import folders, lock, notify
     from ocd.keeper.main import Keeper
 
     state = folders.prepare()
@@ -70,8 +70,18 @@ def _run(detach: bool, resume: int, lock_fd: int) -> int:
     lifeline.become_subreaper()
     argv = [sys.executable, "-P", "-m", "ocd.supervisor"]
     environment = {**os.environ, "PYTHONPATH": folders.package_root(), "MALLOC_ARENA_MAX": "1"}
-    for name in ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_PID"):
+    for name in (
+        "NOTIFY_SOCKET",
+        "LISTEN_FDS",
+        "LISTEN_PID",
+        "LISTEN_FDNAMES",
+        "WATCHDOG_PID",
+        "WATCHDOG_USEC",
+    ):
         environment.pop(name, None)
+    if notify.watchdog_seconds():
+        # Its heartbeat, which we pass on, has to be faster than that.
+        environment["WATCHDOG_USEC"] = os.environ["WATCHDOG_USEC"]
     keeper = Keeper(argv, environment, held)
     if resume >= 0:
         keeper.resume(resume)

@@ -45,7 +45,8 @@ from ocd.keeper.system import (
     spawn,
 )
 
-#: A supervisor that says nothing for this many seconds is hung: SIGABRT (it dumps its stack), then SIGKILL.
+#: A supervisor that says nothing for this many seconds is hung: SIGABRT (it dumps its stack), then SIGKILL. Half of
+#: the service manager's watchdog where that is less: a hung supervisor is no reason to end the keeper.
 HEARTBEAT_LIMIT = 30.0
 ABORT_PATIENCE = 2.0
 #: A supervisor that dies at once is restarted after 0.1 s, 0.2 s … at most this many seconds.
@@ -85,6 +86,7 @@ class Keeper:
         self.supervisor_restarts = 0
         self.start_supervisor_at = 0.0
         self.heard = 0.0
+        self.heartbeat_limit = min(HEARTBEAT_LIMIT, notify.watchdog_seconds() / 2 or HEARTBEAT_LIMIT)
         self.aborted_at = 0.0
         self.host = 0
         self.host_link: frames.Reader | None = None
@@ -433,7 +435,7 @@ class Keeper:
         elif self.aborted_at:
             times.append(self.aborted_at + ABORT_PATIENCE)
         else:
-            times.append(self.heard + HEARTBEAT_LIMIT)
+            times.append(self.heard + self.heartbeat_limit)
         return max(0.0, min(times) - now)
 
     def on_time(self) -> None:
@@ -447,8 +449,8 @@ class Keeper:
             if now >= self.aborted_at + ABORT_PATIENCE:
                 with contextlib.suppress(OSError):
                     os.kill(self.supervisor, signal.SIGKILL)
-        elif now >= self.heard + HEARTBEAT_LIMIT:
-            say(f"the supervisor has said nothing for {HEARTBEAT_LIMIT:.0f} s; ending it")
+        elif now >= self.heard + self.heartbeat_limit:
+            say(f"the supervisor has said nothing for {self.heartbeat_limit:.0f} s; ending it")
             self.aborted_at = now
             with contextlib.suppress(OSError):
                 os.kill(self.supervisor, signal.SIGABRT)
@@ -484,12 +486,14 @@ class Keeper:
     def finish(self) -> None:
         """End everything that is still ours. Nothing stays behind."""
         notify.send("STOPPING=1")
-        for name in list(self.listeners):
-            sock = self.listeners[name]
+        # Not taken out of the service manager's store: it lets go of them after a stop, and over a restart keeps
+        # them, so that a connection made meanwhile waits instead of being refused.
+        for name, sock in self.listeners.items():
             with contextlib.suppress(OSError, TypeError):
                 if sock.family == socket.AF_UNIX and not notify.from_manager(name):
                     os.unlink(sock.getsockname())
-            self.unlisten(name)
+            sock.close()
+        self.listeners.clear()
         if self.supervisor:
             with contextlib.suppress(OSError):
                 os.kill(self.supervisor, signal.SIGTERM)
@@ -521,7 +525,7 @@ class Keeper:
         notify.send("RELOADING=1")
         state = {
             "listeners": {name: sock.fileno() for name, sock in self.listeners.items()},
-            "stored": notify.names(),
+            "sockets": notify.remembered(),
             "processes": [[p.pid, p.tag, p.fds, p.started] for p in self.processes.values()],
             "exits": self.exits,
             "notes": self.notes,
@@ -563,6 +567,7 @@ class Keeper:
                 with contextlib.suppress(OSError):
                     os.set_inheritable(fd, False)
             say(f"re-exec failed, going on with the old code: {error}")
+            notify.send("READY=1")
             self.tell({"op": "reexec-failed", "error": str(error)})
 
     def resume(self, fd: int) -> None:
@@ -575,7 +580,8 @@ class Keeper:
         for name, number in state["listeners"].items():
             os.set_inheritable(number, False)
             self.listeners[name] = socket.socket(fileno=number)
-        notify.restore_names(state.get("stored", []))
+        # A version before this one said "stored" alone.
+        notify.remember(state.get("sockets") or {"stored": state.get("stored", [])})
         for pid, tag, fds, started in state["processes"]:
             for number in fds:
                 os.set_inheritable(number, False)

@@ -1,12 +1,13 @@
-"""The service manager's side: sd_notify(3), sd_listen_fds(3) and the file-descriptor store. Standard library only.
+"""The service manager's side: sd_notify(3), sd_listen_fds(3) and the file-descriptor store; launchd's sockets.
 
-Without a service manager every function does nothing.
+Standard library only. Without a service manager every function does nothing.
 """
 
 import array
 import contextlib
 import os
 import socket
+import sys
 
 _FIRST = 3
 _stored: set[str] = set()
@@ -41,6 +42,8 @@ def store(name: str, fd: int) -> None:
 
 
 def forget(name: str) -> None:
+    """A socket that is closed for good: not kept any more, and what has its name next is ours."""
+    _given.discard(name)
     if name in _stored:
         _stored.discard(name)
         send(f"FDSTOREREMOVE=1\nFDNAME={_stored_name(name)}")
@@ -51,18 +54,29 @@ def _stored_name(name: str) -> str:
     return name.replace(":", "+")
 
 
+def watchdog_seconds() -> float:
+    """How long the service manager waits for a sign of life (sd_watchdog_enabled(3)); 0: it does not."""
+    # A daemon that was started by hand below some other service has inherited variables that are not for it.
+    if os.environ.get("WATCHDOG_PID") not in (None, "", str(os.getpid())):
+        return 0.0
+    microseconds = os.environ.get("WATCHDOG_USEC", "")
+    return int(microseconds) / 1e6 if microseconds.isdigit() else 0.0
+
+
 def watchdog() -> None:
-    """Tell the service manager that the supervisor lives, if it wants to know (sd_watchdog_enabled(3))."""
-    if os.environ.get("WATCHDOG_USEC"):
+    """Tell the service manager that the supervisor lives, if it wants to know."""
+    if watchdog_seconds():
         send("WATCHDOG=1")
 
 
-def names() -> list[str]:
-    return sorted(_stored)
+def remembered() -> dict[str, list[str]]:
+    """What a re-executed keeper must know of its sockets (``remember``)."""
+    return {"stored": sorted(_stored), "given": sorted(_given)}
 
 
-def restore_names(stored: list[str]) -> None:
-    _stored.update(stored)
+def remember(sockets: dict[str, list[str]]) -> None:
+    _stored.update(sockets["stored"])
+    _given.update(sockets.get("given", []))
 
 
 def from_manager(name: str) -> bool:
@@ -73,23 +87,55 @@ def from_manager(name: str) -> bool:
 def inherited() -> list[tuple[str, socket.socket]]:
     """The sockets that the service manager passed to us, with their names; the variables are taken away.
 
-    ``control`` comes from ``ocd.socket``; the rest is what an earlier keeper had stored.
+    ``control`` comes from ``ocd.socket`` or the plist; the rest is what an earlier keeper had stored.
     """
-    pid = os.environ.pop("LISTEN_PID", "")
-    count = os.environ.pop("LISTEN_FDS", "")
-    words = os.environ.pop("LISTEN_FDNAMES", "").split(":")
-    if pid != str(os.getpid()) or not count.isdigit():
-        return []
+    if sys.platform == "darwin":
+        from ocd.keeper.activation import launchd_sockets
+
+        passed = [(fd, "control") for fd in launchd_sockets("control")]
+    else:
+        passed = _listen_fds()
     found = []
-    for index in range(int(count)):
-        fd = _FIRST + index
-        name = words[index].replace("+", ":") if index < len(words) else ""
+    for fd, name in passed:
         os.set_inheritable(fd, False)
         sock = socket.socket(fileno=fd)
         sock.setblocking(False)
+        if _unreachable(sock):
+            sock.close()
+            continue
         if name == "control":
             _given.add(name)
         else:
             _stored.add(name)
         found.append((name, sock))
     return found
+
+
+def _listen_fds() -> list[tuple[int, str]]:
+    pid = os.environ.pop("LISTEN_PID", "")
+    count = os.environ.pop("LISTEN_FDS", "")
+    words = os.environ.pop("LISTEN_FDNAMES", "").split(":")
+    if pid != str(os.getpid()) or not count.isdigit():
+        return []
+    return [
+        (_FIRST + index, words[index].replace("+", ":") if index < len(words) else "")
+        for index in range(int(count))
+    ]
+
+
+def _unreachable(sock: socket.socket) -> bool:
+    """Whether a UNIX socket's file is gone or belongs to another socket: then nobody can connect to this one.
+
+    Somebody removed the runtime folder; the service manager still holds the socket that was there.
+    """
+    if sock.family != socket.AF_UNIX:
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(sock.getsockname())
+        except (FileNotFoundError, ConnectionRefusedError):
+            return True
+        except OSError:
+            return False
+    return False

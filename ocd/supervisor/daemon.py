@@ -33,8 +33,10 @@ from ocd.supervisor.unit import Config, Unit, tag
 from ocd.supervisor.watch import Watch
 from ocd.wire.messages import Outcome, Problem, Status
 
-#: The keeper ends a supervisor that says nothing for 30 s.
+#: The keeper ends a supervisor that says nothing for 30 s, or for half of the service manager's watchdog.
 HEARTBEAT = 5.0
+#: seconds; the service manager's patience with a stop starts anew with each heartbeat while streams drain
+DRAIN_EXTENSION = 60
 
 
 class Daemon:
@@ -71,6 +73,7 @@ class Daemon:
         self.inputs: set[Path] = set()
         self.notes_due = False
         self.last_notes = ""
+        self.last_told = ""
         self.keeper_state = asyncio.Event()
         self.former: takeover.Former | None = takeover.Former()
         self.tasks: set[asyncio.Task[Any]] = set()
@@ -144,10 +147,16 @@ class Daemon:
         await self.control.open()
 
     async def _heartbeat(self) -> None:
+        watchdog = os.environ.get("WATCHDOG_USEC", "")
+        pause = min(HEARTBEAT, int(watchdog) / 12e6) if watchdog.isdigit() and int(watchdog) else HEARTBEAT
         while True:
             self.link.send("alive")
+            if self.stopping:
+                # The longest drain is the settings' business, not TimeoutStopSec's (sd_notify(3)).
+                self.link.send("notify", text=f"EXTEND_TIMEOUT_USEC={DRAIN_EXTENSION * 1_000_000}")
             self.flush_notes()
-            await asyncio.sleep(HEARTBEAT)
+            self.tell_manager()
+            await asyncio.sleep(pause)
 
     # ------------------------------------------------------------------------------------------------ news
 
@@ -178,19 +187,23 @@ class Daemon:
     def flush_notes(self) -> None:
         if self.notes_due:
             self.notes_due = False
+            self.tell_manager()
             notes = takeover.notes(self)
             if notes == self.last_notes:
                 return
             self.last_notes = notes
             self.link.send("note", text=notes)
-            states = ", ".join(
-                f"{name} {core.public_state(u.state, time.monotonic())} on {u.port}"
-                for name, u in self.units.items()
-            )
-            ready = all(
-                core.public_state(u.state, time.monotonic()) != "starting" for u in self.units.values()
-            )
-            self.link.send("notify", text=f"STATUS={states}" + ("\nREADY=1" if ready else ""))
+
+    def tell_manager(self) -> None:
+        """Say to the service manager what is serving. Started means: serving, or it will not for a reason we know."""
+        states = {name: core.public_state(u.state, time.monotonic()) for name, u in self.units.items()}
+        words = ", ".join(f"{name} {state} on {self.units[name].port}" for name, state in states.items())
+        text = f"STATUS={words or 'no proxy is enabled'}"
+        if "starting" not in states.values() and not self.stopping:
+            text += "\nREADY=1"
+        if text != self.last_told:
+            self.last_told = text
+            self.link.send("notify", text=text)
 
     def on_keeper_end(self) -> None:
         os._exit(69)
@@ -518,7 +531,8 @@ class Daemon:
             return
         self.stopping = True
         self.event("daemon-stopping")
-        self.link.send("notify", text="STOPPING=1\nSTATUS=draining")
+        text = f"STOPPING=1\nSTATUS=draining\nEXTEND_TIMEOUT_USEC={DRAIN_EXTENSION * 1_000_000}"
+        self.link.send("notify", text=text)
         for unit in self.units.values():
             unit.feed(core.Want(core.Wanted.STOPPED))
         limit = self.settings.supervision.drain_timeout + 2 * self.settings.supervision.stop_timeout
