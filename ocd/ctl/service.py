@@ -1,12 +1,13 @@
 """``occtl service``: have the machine's service manager run ocd."""
 
+import sys
 from pathlib import Path
 
 import click
 
 from ocd.ctl import screen
 from ocd.ctl.options import examples, json_option
-from ocd.service.manager import Manager, Result, current, hint
+from ocd.service.manager import Manager, Result, current, hint, launchers
 
 
 @click.group(epilog=examples("occtl service install", "occtl service status", "occtl service uninstall"))
@@ -20,19 +21,27 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done,
 def _bin() -> Path:
     from ocd.config.folders import Folders
 
-    return Folders.find().bin
+    return launchers(Folders.find().bin, sys.argv[0])
 
 
 def _report(manager: Manager, result: Result, as_json: bool, dry_run: bool) -> int:
     if as_json:
         screen.out_json(
-            {"manager": manager.name, "changed": result.changed, "did": result.did, "dry_run": dry_run}
+            {
+                "manager": manager.name,
+                "changed": result.changed,
+                "did": result.did,
+                "notices": result.notices,
+                "dry_run": dry_run,
+            }
         )
         return 0
     for line in result.did:
         screen.out(f"would {line}" if dry_run else line)
     if not result.changed:
         screen.out("Nothing to do.")
+    for line in result.notices:
+        screen.out(f"{line}.")
     return 0
 
 
@@ -61,10 +70,36 @@ def status(as_json: bool) -> int:
     manager = current()
     why = manager.available()
     state = manager.state() if not why else "not available"
+    lingers = manager.lingers() if not why else None
     if as_json:
-        screen.out_json({"manager": manager.name, "available": not why, "reason": why, "state": state})
+        screen.out_json(
+            {
+                "manager": manager.name,
+                "available": not why,
+                "reason": why,
+                "installed": manager.installed(),
+                "state": state,
+                "lingers": lingers,
+            }
+        )
     elif why:
         screen.out(f"{manager.name}: {why}. {hint()}.")
     else:
         screen.out(f"{manager.name}: {state}")
+        if lingers is False:
+            screen.out("It ends with your last session; `loginctl enable-linger` keeps it running.")
     return 0 if state in ("active", "running") else 3
+
+
+@service.command(epilog=examples("occtl service show"))
+@json_option
+def show(as_json: bool) -> int:
+    """Print the files that `install` writes, as they would be now."""
+    files = current().files(_bin())
+    if as_json:
+        screen.out_json({str(path): data.decode() for path, data in files.items()})
+        return 0
+    for path, data in files.items():
+        screen.out(f"# {path}")
+        screen.out(data.decode().rstrip("\n"))
+    return 0

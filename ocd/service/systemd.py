@@ -1,35 +1,58 @@
 """systemd's user manager: two units in ~/.config/systemd/user, rendered from units/."""
 
 import fcntl
+import getpass
 import os
+import re
 import subprocess
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ocd import paths
-from ocd.errors import EX_UNAVAILABLE, OcdError
+from ocd.errors import EX_TEMPFAIL, EX_UNAVAILABLE, OcdError
 from ocd.keeper.folders import state_dir
-from ocd.service.manager import Manager, Result, path_for_service, template
+from ocd.service.manager import Manager, Result, environment, overlooked, replace_file, template
 
 UNITS = ("ocd.socket", "ocd.service")
-#: seconds; a cold start of LiteLLM is inside the start job
+#: seconds; a cold start of LiteLLM is inside the start job, and a whole drain inside the stop job
 PATIENCE = 200.0
+STOP_PATIENCE = 3700.0
+#: the first version that knows RestartSteps and RestartMaxDelaySec (systemd's NEWS)
+HAS_RESTART_STEPS = 254
+
+Completed = subprocess.CompletedProcess[str]
+Run = Callable[[list[str], float], Completed]
+
+
+def run_command(command: list[str], seconds: float) -> Completed:
+    """The real command; tests put a recording in its place."""
+    environ = dict(os.environ)
+    runtime = f"/run/user/{os.getuid()}"
+    if not environ.get("XDG_RUNTIME_DIR") and os.path.exists(f"{runtime}/systemd/private"):
+        # cron, sudo, ssh without PAM: the manager runs, the shell does not know where.
+        environ["XDG_RUNTIME_DIR"] = runtime
+    try:
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            stdin=subprocess.DEVNULL,
+            check=False,
+            env=environ,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return subprocess.CompletedProcess(command, 1, "", str(error))
 
 
 class Systemd(Manager):
     name = "systemd"
 
-    def _call(self, *arguments: str, check: bool = False) -> subprocess.CompletedProcess[str]:
-        try:
-            done = subprocess.run(
-                ["systemctl", "--user", *arguments],
-                capture_output=True,
-                text=True,
-                timeout=PATIENCE,
-                stdin=subprocess.DEVNULL,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            done = subprocess.CompletedProcess([], 1, "", str(error))
+    def __init__(self, run: Run = run_command) -> None:
+        self.run = run
+
+    def _call(self, *arguments: str, check: bool = False, seconds: float = PATIENCE) -> Completed:
+        done = self.run(["systemctl", "--user", *arguments], seconds)
         if check and done.returncode:
             last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[0]
             raise OcdError(
@@ -53,86 +76,156 @@ class Systemd(Manager):
         root = Path(base) if os.path.isabs(base) else Path(os.path.expanduser("~/.config"))
         return root / "systemd" / "user"
 
-    def render(self, name: str, bin_folder: Path) -> str:
-        """A unit's text for this user; % is doubled, as unit files want it."""
-        environment = []
-        if paths.prefix():
-            environment.append(f'Environment="OCD_PREFIX={_escape(paths.prefix())}"')
-        text = template("units", name)
-        text = text.replace("@BIN@", _escape(str(bin_folder))).replace(
-            "@PATH@", _escape(path_for_service(bin_folder))
-        )
-        text = text.replace("@ENVIRONMENT@\n", "".join(line + "\n" for line in environment))
-        if paths.prefix():
-            text = text.replace("%t/ocd/control.sock", _escape(paths.control_socket()))
-        return text
+    def version(self) -> int:
+        """The manager's own version; 0 when it does not say."""
+        found = re.match(r"\s*(\d+)", self._call("show", "--property=Version", "--value").stdout)
+        return int(found[1]) if found else 0
+
+    def files(self, bin_folder: Path) -> dict[Path, bytes]:
+        version = self.version()
+        variables = environment(bin_folder)
+        return {
+            self.folder() / name: render(template("units", name), bin_folder, variables, version).encode()
+            for name in UNITS
+        }
 
     def install(self, bin_folder: Path, *, dry_run: bool = False) -> Result:
         if self.available():
             raise self._missing()
-        result = Result()
-        for name in UNITS:
-            path, text = self.folder() / name, self.render(name, bin_folder)
-            if path.exists() and path.read_text("utf-8", "replace") == text:
+        self._check_owner()
+        result = Result(notices=overlooked())
+        for path, data in self.files(bin_folder).items():
+            if path.exists() and path.read_bytes() == data:
                 continue
             result.note(f"write {path}")
             if not dry_run:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                temporary = path.with_name(f".{name}.{os.getpid()}")
-                temporary.write_text(text)
-                os.replace(temporary, path)
-        if dry_run:
-            return result
-        if result.changed:
+                replace_file(path, data)
+        active = self.state() == "active"
+        if active and result.changed:
+            result.notices.append("What runs keeps its old unit until `systemctl --user restart ocd`")
+        if self.lingers() is False and os.environ.get("SSH_CONNECTION"):
+            result.notices.append("It ends with your last session; `loginctl enable-linger` keeps it running")
+        if result.changed and not dry_run:
             self._call("daemon-reload", check=True)
         if self._call("is-enabled", *UNITS).stdout.split() != ["enabled", "enabled"]:
-            self._call("enable", "--quiet", *UNITS, check=True)
             result.note("enable ocd.socket and ocd.service")
-        if self.state() != "active":
-            self._stop_detached(bin_folder, result)
-            self._call("start", *UNITS, check=True)
+            if not dry_run:
+                self._call("enable", "--quiet", *UNITS, check=True)
+        if not active:
+            if not dry_run:
+                self._stop_detached(bin_folder, result)
+                self.start()
             result.note("start ocd.service")
         return result
+
+    def _check_owner(self) -> None:
+        """There is one service of this name: it is not taken from another installation. Raises OcdError."""
+        other = self._prefix_of_unit()
+        if other is not None and other != paths.prefix():
+            where = other or "the user's ordinary folders"
+            raise OcdError(
+                "Another installation of ocd is the service already",
+                f"it lives in {where}",
+                f"Run `{f'OCD_PREFIX={other} ' if other else ''}occtl service uninstall` first",
+                exit_code=EX_TEMPFAIL,
+                code="service-taken",
+            )
+
+    def _prefix_of_unit(self) -> str | None:
+        """The OCD_PREFIX in the installed unit; empty when it has none, None when there is no unit."""
+        try:
+            text = (self.folder() / "ocd.service").read_text("utf-8", "replace")
+        except OSError:
+            return None
+        found = re.search(r'^Environment="OCD_PREFIX=(.*)"$', text, re.MULTILINE)
+        return re.sub(r"\\(.)|%%", lambda m: m[1] or "%", found[1]) if found else ""
 
     def _stop_detached(self, bin_folder: Path, result: Result) -> None:
         """A daemon that was started by hand gives way to the service: one of them at a time."""
         if self._call("is-active", "ocd.socket").stdout.strip() == "active" or not lock_held():
             return
-        subprocess.run(
-            [str(bin_folder / "occtl"), "stop"], capture_output=True, check=False, timeout=PATIENCE
-        )
+        done = self.run([str(bin_folder / "occtl"), "stop"], STOP_PATIENCE)
+        if done.returncode:
+            raise OcdError(
+                "The daemon that runs without a service manager does not stop",
+                (done.stderr.strip().splitlines() or [f"occtl stop ended with {done.returncode}"])[0],
+                "Run `occtl stop`, then this again",
+                exit_code=EX_TEMPFAIL,
+                code="detached-daemon",
+            )
         result.note("stop the daemon that ran without a service manager")
 
     def uninstall(self, *, dry_run: bool = False) -> Result:
         result = Result()
-        there = [self.folder() / name for name in UNITS if (self.folder() / name).exists()]
+        there = self._ours()
         if not there:
             return result
         result.note("stop and disable ocd.service and ocd.socket")
         if not dry_run:
             # Both by name: the socket alone would start the service again with the next connection.
-            self._call("disable", "--quiet", "--now", *UNITS)
+            self._call("disable", "--quiet", "--now", *UNITS, seconds=STOP_PATIENCE)
         for path in there:
-            result.note(f"remove {path}")
-            if not dry_run:
+            # What a manager that does not answer has left of the enabling goes too.
+            if path.is_symlink() and not dry_run:
                 path.unlink()
+                _remove_empty(path.parent)
+            elif not path.is_symlink():
+                result.note(f"remove {path}")
+                if not dry_run:
+                    path.unlink(missing_ok=True)
         if not dry_run:
             self._call("daemon-reload")
             self._call("reset-failed", *UNITS)
-            for folder in (self.folder(), self.folder().parent):
-                try:
-                    folder.rmdir()
-                except OSError:
-                    break
+            _remove_empty(self.folder(), self.folder().parent)
         return result
 
+    def _ours(self) -> list[Path]:
+        """Our units, and the links that enable them; nothing when they are another installation's."""
+        if self._prefix_of_unit() not in (None, paths.prefix()):
+            return []
+        wants = (("default.target.wants", "ocd.service"), ("sockets.target.wants", "ocd.socket"))
+        candidates = [self.folder() / name for name in UNITS]
+        candidates += [self.folder() / target / name for target, name in wants]
+        return [path for path in candidates if path.exists() or path.is_symlink()]
+
+    def start(self) -> None:
+        self._call("start", *UNITS, check=True)
+
+    def stop(self) -> None:
+        self._call("stop", *UNITS, check=True, seconds=STOP_PATIENCE)
+
     def installed(self) -> bool:
-        return (self.folder() / "ocd.service").exists()
+        return self._prefix_of_unit() == paths.prefix()
 
     def state(self) -> str:
         if not self.installed():
             return "not installed"
         return self._call("is-active", "ocd.service").stdout.strip() or "unknown"
+
+    def lingers(self) -> bool | None:
+        done = self.run(["loginctl", "show-user", "--property=Linger", "--value", getpass.getuser()], 10)
+        # A user without a session and without lingering is unknown to logind: that is a no, with an error.
+        word = done.stdout.strip()
+        return {"yes": True, "no": False}.get(word)
+
+
+def render(template_text: str, bin_folder: Path, variables: Mapping[str, str], version: int) -> str:
+    """A unit's text for this user. ``version``: of the manager that will read it, 0 when not known."""
+    named = dict(variables)
+    path = _assignment("PATH", named.pop("PATH"))
+    others = "".join(f"Environment={_assignment(name, value)}\n" for name, value in named.items())
+    backoff = "RestartSec=1s"
+    if version >= HAS_RESTART_STEPS:
+        # At once the first time, then slower and slower: a program that cannot start is no reason to heat the room.
+        backoff = "RestartSec=200ms\nRestartSteps=8\nRestartMaxDelaySec=30s"
+    text = template_text.replace("@PATH@", path).replace("@ENVIRONMENT@\n", others)
+    text = text.replace("@BACKOFF@", backoff)
+    for command in ("ocd", "occtl"):
+        text = text.replace(f"@BIN@/{command}", _quoted(str(bin_folder / command)))
+    if named.get("OCD_PREFIX") or named.get("OCD_RUNTIME_DIR"):
+        # No quotes: the rest of the line is the path.
+        text = text.replace("%t/ocd/control.sock", _percent(paths.control_socket()))
+    return text
 
 
 def lock_held() -> bool:
@@ -147,6 +240,23 @@ def lock_held() -> bool:
     return False
 
 
-def _escape(text: str) -> str:
+def _remove_empty(*folders: Path) -> None:
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
+
+
+def _percent(text: str) -> str:
     """For a unit file: % starts a specifier there."""
     return text.replace("%", "%%")
+
+
+def _quoted(text: str) -> str:
+    """One word of a unit file, whatever is in it (systemd.syntax(7), "Quoting")."""
+    return '"' + _percent(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+
+
+def _assignment(name: str, value: str) -> str:
+    return _quoted(f"{name}={value}")

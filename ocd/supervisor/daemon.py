@@ -316,9 +316,14 @@ class Daemon:
             unit.feed(core.SpawnFailed(generation, reason, transient))
 
     def boot_message(self, unit: Unit, generation: int, config: Config) -> dict[str, Any]:
-        return spec.boot(
+        message = spec.boot(
             self.settings, self.keys, self.folders, unit.name, generation, config.path, self.home, self.path
         )
+        serving = sum(1 for m in unit.state.members if m.phase_is(core.Serving))
+        if serving >= unit.state.limits.workers:
+            # Nobody waits for this one: one request through LiteLLM's routes now, so that its first is not slow.
+            message["warm"] = [{"method": "GET", "path": "/health/readiness"}]
+        return message
 
     def on_guest_status(self, unit: Unit, channel: GuestChannel, message: dict[str, Any]) -> None:
         self.idle.on_status(unit)

@@ -125,7 +125,6 @@ def boot(
         "socket": socket_path(folders, proxy, generation),
         "policy": policy(settings, keys, proxy),
         "args": settings.litellm.args,
-        "warm": [{"method": "GET", "path": "/health/liveliness"}],
     }
 
 
