@@ -110,7 +110,9 @@ def hint(environ: Mapping[str, str] = os.environ, root: str = "/") -> str:
     if any(os.path.exists(os.path.join(root, name)) for name in (".dockerenv", "run/.containerenv")):
         return "In a container run `ocd` as the main process, or use `occtl start`"
     if "SUDO_UID" in environ and os.getuid() == 0:
-        return "This is root through sudo: run it as yourself; `occtl start` runs it without a service manager"
+        return (
+            "This is root through sudo: run it as yourself; `occtl start` runs it without a service manager"
+        )
     return (
         "`occtl start` runs it without one. Over ssh or sudo a user manager needs `loginctl enable-linger`"
         " and a session of that user"
