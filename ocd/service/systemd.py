@@ -1,7 +1,6 @@
 """systemd's user manager: two units in ~/.config/systemd/user, rendered from units/."""
 
 import fcntl
-import getpass
 import os
 import re
 import subprocess
@@ -82,12 +81,12 @@ class Systemd(Manager):
         return int(found[1]) if found else 0
 
     def files(self, bin_folder: Path) -> dict[Path, bytes]:
-        version = self.version()
+        version, control = self.version(), unusual_socket()
         variables = environment(bin_folder)
-        return {
-            self.folder() / name: render(template("units", name), bin_folder, variables, version).encode()
-            for name in UNITS
+        texts = {
+            name: render(template("units", name), bin_folder, variables, version, control) for name in UNITS
         }
+        return {self.folder() / name: text.encode() for name, text in texts.items()}
 
     def install(self, bin_folder: Path, *, dry_run: bool = False) -> Result:
         if self.available():
@@ -203,14 +202,18 @@ class Systemd(Manager):
         return self._call("is-active", "ocd.service").stdout.strip() or "unknown"
 
     def lingers(self) -> bool | None:
-        done = self.run(["loginctl", "show-user", "--property=Linger", "--value", getpass.getuser()], 10)
-        # A user without a session and without lingering is unknown to logind: that is a no, with an error.
-        word = done.stdout.strip()
-        return {"yes": True, "no": False}.get(word)
+        done = self.run(["loginctl", "show-user", "--property=Linger", "--value", str(os.getuid())], 10.0)
+        return {"yes": True, "no": False}.get(done.stdout.strip())
 
 
-def render(template_text: str, bin_folder: Path, variables: Mapping[str, str], version: int) -> str:
-    """A unit's text for this user. ``version``: of the manager that will read it, 0 when not known."""
+def render(
+    template_text: str, bin_folder: Path, variables: Mapping[str, str], version: int, control: str = ""
+) -> str:
+    """A unit's text for this user.
+
+    ``version``: of the manager that will read it, 0 when not known; ``control``: the control socket's path where it
+    is not the template's own.
+    """
     named = dict(variables)
     path = _assignment("PATH", named.pop("PATH"))
     others = "".join(f"Environment={_assignment(name, value)}\n" for name, value in named.items())
@@ -222,10 +225,18 @@ def render(template_text: str, bin_folder: Path, variables: Mapping[str, str], v
     text = text.replace("@BACKOFF@", backoff)
     for command in ("ocd", "occtl"):
         text = text.replace(f"@BIN@/{command}", _quoted(str(bin_folder / command)))
-    if named.get("OCD_PREFIX") or named.get("OCD_RUNTIME_DIR"):
+    if control:
         # No quotes: the rest of the line is the path.
-        text = text.replace("%t/ocd/control.sock", _percent(paths.control_socket()))
+        text = text.replace("%t/ocd/control.sock", _percent(control))
     return text
+
+
+def unusual_socket() -> str:
+    """The control socket's path where it is not in the manager's runtime folder (%t), else an empty string."""
+    found, runtime = paths.control_socket(), os.environ.get("XDG_RUNTIME_DIR", "")
+    if paths.prefix() or os.environ.get("OCD_RUNTIME_DIR"):
+        return found
+    return found if runtime and found != f"{runtime}/ocd/control.sock" else ""
 
 
 def lock_held() -> bool:

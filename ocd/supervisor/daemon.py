@@ -462,7 +462,9 @@ class Daemon:
         before = {name: unit.state.revision for name, unit in self.units.items()}
         outcome = await self.reload("occtl reload", only)
         for name, unit in self.units.items():
-            if outcome.proxies.get(name) != "reloaded":
+            # Unchanged, but not serving yet: the watcher saw the file first, and its outcome is ours.
+            under_way = outcome.proxies.get(name) == "unchanged" and unit.state.good != unit.state.revision
+            if outcome.proxies.get(name) != "reloaded" and not under_way:
                 continue
             wanted = unit.state.revision
 
