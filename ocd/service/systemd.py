@@ -212,7 +212,7 @@ def render(
     """A unit's text for this user.
 
     ``version``: of the manager that will read it, 0 when not known; ``control``: the control socket's path where it
-    is not the template's own.
+    is not the template's own. Raises OcdError when systemd would not run a program in ``bin_folder``.
     """
     named = dict(variables)
     path = _assignment("PATH", named.pop("PATH"))
@@ -223,6 +223,14 @@ def render(
         backoff = "RestartSec=200ms\nRestartSteps=8\nRestartMaxDelaySec=30s"
     text = template_text.replace("@PATH@", path).replace("@ENVIRONMENT@\n", others)
     text = text.replace("@BACKOFF@", backoff)
+    if set(str(bin_folder)) & set("\"'\\"):
+        raise OcdError(
+            f"systemd runs no program in {bin_folder}",
+            "it refuses quotes and backslashes in a program's path",
+            "Install with --prefix elsewhere, or use `occtl start`",
+            exit_code=EX_UNAVAILABLE,
+            code="service-path",
+        )
     for command in ("ocd", "occtl"):
         text = text.replace(f"@BIN@/{command}", _quoted(str(bin_folder / command)))
     if control:
