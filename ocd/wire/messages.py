@@ -175,6 +175,35 @@ class LogLine(Message):
     text: str
 
 
+class Exchange(Message):
+    """One request that a proxy answered, as the hook inside it saw it: no prompt, no header, no secret.
+
+    ``trouble`` is empty when all went well, else one word of the list in ``docs/api.md``.
+    """
+
+    time: float = Field(description="when the answer was complete, seconds since 1970")
+    proxy: str
+    generation: int
+    path: str = Field(description="/v1/messages, /v1/messages/count_tokens, …; never a query")
+    model: str = Field(default="", description="the model group that was asked for")
+    slot: str = Field(default="", description="opus, sonnet, haiku, or empty: none of them")
+    session: int | None = Field(default=None, description="pid of the openclaude session")
+    hop: bool = Field(default=False, description="it came from the other proxy, and is counted there")
+    upstream: str = Field(default="", description="the host that answered, empty: none was asked")
+    answered_by: str = Field(default="", description="the model that answered, as the upstream names it")
+    status: int
+    stream: bool = False
+    first: float | None = Field(default=None, description="seconds to the first token (plain: first byte)")
+    seconds: float
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    cost: float | None = Field(default=None, description="US dollars at list price; None: not known")
+    fallback: str = Field(default="", description="from, to, why; empty: none was taken")
+    trouble: str = ""
+
+
 class Event(Message):
     """``kind`` is a closed list in ``docs/api.md``; ``data`` never holds a secret."""
 
