@@ -243,6 +243,10 @@ class Unit:
             self.offer_listeners()
 
     def close_ports(self) -> None:
+        if self.daemon.stopping:
+            # The keeper closes them when it ends. A service manager that restarts us keeps them until then, and a
+            # connection made meanwhile waits instead of being refused.
+            return
         for name in self.own_listeners():
             self.daemon.close_listener(name)
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 
 import httpx
 import psutil
 import pytest
 
 from ocd.selftest.upstreams import Behaviour, Upstreams
+from tests.helpers import stub_claude
 from tests.helpers.daemon import eventually
 from tests.helpers.load import Load, stream
 from tests.systemd.conftest import Machine
@@ -29,6 +32,56 @@ def running(machine: Machine) -> Machine:
     assert done.returncode == 0, done.stderr
     eventually(machine.ready, 90)
     return machine
+
+
+@contextlib.contextmanager
+def knocking(port: int) -> Iterator[list[str]]:
+    """New connections every 10 ms while the block runs; the list holds those that were refused."""
+    refused: list[str] = []
+    done = threading.Event()
+
+    def knock() -> None:
+        while not done.is_set():
+            try:
+                socket.create_connection(("127.0.0.1", port), 60).close()
+            except ConnectionRefusedError as error:
+                refused.append(repr(error))
+            done.wait(0.01)
+
+    thread = threading.Thread(target=knock)
+    thread.start()
+    try:
+        yield refused
+    finally:
+        done.set()
+        thread.join(70)
+
+
+def answers(port: int) -> bool:
+    """Whether a request is answered now; it may have to wait in the backlog."""
+    with contextlib.suppress(httpx.TransportError):
+        url = f"http://127.0.0.1:{port}/health/liveliness"
+        return httpx.get(url, timeout=60, trust_env=False).status_code == 200
+    return False
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextlib.contextmanager
+def drop_in(machine: Machine, text: str) -> Iterator[None]:
+    folder = machine.home / ".config/systemd/user/ocd.service.d"
+    folder.mkdir()
+    (folder / "test.conf").write_text(f"[Service]\n{text}")
+    machine.systemctl("daemon-reload")
+    try:
+        yield
+    finally:
+        (folder / "test.conf").unlink()
+        folder.rmdir()
+        machine.systemctl("daemon-reload")
 
 
 def test_install_enables_starts_and_is_idempotent(machine: Machine) -> None:
@@ -105,37 +158,11 @@ def test_the_keepers_death_refuses_no_connection_and_leaves_nothing(running: Mac
     old = running.cgroup()
     assert len(old) >= 6, old
     pid = running.main_pid()
-    refused: list[str] = []
-    answered = threading.Event()
-
-    def knock() -> None:
-        # New connections every 10 ms from before the kill until one is answered: none may be refused.
-        while not answered.is_set():
-            try:
-                socket.create_connection(("127.0.0.1", running.port), 60).close()
-            except ConnectionRefusedError as error:
-                refused.append(repr(error))
-            answered.wait(0.01)
-
-    thread = threading.Thread(target=knock)
-    thread.start()
-    killed = time.monotonic()
-    os.kill(pid, signal.SIGKILL)
-
-    def served() -> bool:
-        with contextlib.suppress(httpx.TransportError):
-            return (
-                httpx.get(
-                    f"http://127.0.0.1:{running.port}/health/liveliness", timeout=60, trust_env=False
-                ).status_code
-                == 200
-            )
-        return False
-
-    eventually(served, 60)
-    print(f"serving again {time.monotonic() - killed:.1f} s after the keeper's death")
-    answered.set()
-    thread.join(70)
+    with knocking(running.port) as refused:
+        killed = time.monotonic()
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: answers(running.port), 60)
+        print(f"serving again {time.monotonic() - killed:.1f} s after the keeper's death")
     assert not refused, refused[:3]
     eventually(running.ready, 60)
     assert running.main_pid() != pid
@@ -152,46 +179,82 @@ def test_one_proxy_killed_as_for_memory_does_not_fail_the_service(running: Machi
     assert running.show("OOMPolicy") == "continue" and running.show("NRestarts") is not None
 
 
-def test_a_hung_keeper_is_noticed_by_the_watchdog(running: Machine) -> None:
-    folder = running.home / ".config/systemd/user/ocd.service.d"
-    folder.mkdir()
-    (folder / "watchdog.conf").write_text("[Service]\nWatchdogSec=8\nTimeoutAbortSec=2\n")
-    running.systemctl("daemon-reload")
-    running.systemctl("restart", "ocd.service")
-    eventually(running.ready, 90)
-    pid = running.main_pid()
-    os.kill(pid, signal.SIGSTOP)
-    eventually(lambda: running.main_pid() not in (0, pid), 60)
-    eventually(running.ready, 90)
-    (folder / "watchdog.conf").unlink()
-    folder.rmdir()
-    running.systemctl("daemon-reload")
+def test_a_restart_refuses_no_connection_and_whoever_hangs_is_replaced(running: Machine) -> None:
+    with drop_in(running, "WatchdogSec=10\nTimeoutAbortSec=2\n"):
+        before = running.main_pid()
+        with knocking(running.port) as refused:
+            assert running.systemctl("restart", "ocd.service").returncode == 0
+        assert not refused, f"the sockets stay in the store over a restart: {refused[:3]}"
+        eventually(running.ready, 90)
+        keeper, proxy = running.main_pid(), running.proxy()["pid"]
+        assert keeper != before and running.show("StatusText").startswith("main ready on")
+
+        supervisor = int(str(running.status()["pid"]))
+        os.kill(supervisor, signal.SIGSTOP)
+        eventually(lambda: not psutil.pid_exists(supervisor), 60, "the keeper ends a supervisor that hangs")
+        eventually(running.ready, 60)
+        assert running.main_pid() == keeper and running.proxy()["pid"] == proxy, "nothing else was touched"
+
+        os.kill(keeper, signal.SIGSTOP)
+        eventually(lambda: running.main_pid() not in (0, keeper), 60, "systemd ends a keeper that hangs")
+        eventually(running.ready, 90)
 
 
 def test_openclaude_starts_the_daemon_by_connecting(running: Machine) -> None:
+    # Replaced code must still know that the socket's file is not its own to remove.
+    assert running.occtl("reexec").returncode == 0
+    eventually(running.ready, 60)
+    assert running.show("ActiveState") == "active"
     running.systemctl("stop", "ocd.service")
-    assert running.show("ActiveState") == "inactive"
+    assert running.show("ActiveState") == "inactive" and not listens(running.port)
     assert running.show("ActiveState", "ocd.socket") == "active"
-    done = running.run(str(running.bin / "openclaude"), "-p", "hello", OPENCLAUDE_CLAUDE="/bin/echo")
+    record = running.root / "record.json"
+    claude = stub_claude.install(str(running.bin))
+    done = running.run(
+        str(running.bin / "openclaude"), "-p", "hello", OPENCLAUDE_CLAUDE=claude, OCD_STUB_RECORD=str(record)
+    )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("--settings ") and done.stdout.endswith("-p hello\n")
+    found = json.loads(record.read_text())
+    assert found["argv"][0] == "--settings" and found["argv"][2:] == ["-p", "hello"]
+    assert found["overlay"]["env"]["ANTHROPIC_BASE_URL"] == f"http://127.0.0.1:{running.port}"
+    assert found["overlay_mode"] == 0o600 and found["children"] == []
+    assert found["pid"] not in running.cgroup(), "Claude Code is the user's, not the service's"
     eventually(lambda: running.show("ActiveState") == "active", 30)
 
 
-def test_stop_drains_and_leaves_no_orphan(running: Machine, upstreams: Upstreams) -> None:
+def test_a_start_that_cannot_serve_is_over_and_says_why(running: Machine) -> None:
+    assert running.systemctl("stop", "ocd.service").returncode == 0
+    with socket.socket() as foreign:
+        foreign.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        foreign.bind(("127.0.0.1", running.port))
+        foreign.listen()
+        assert running.systemctl("start", "ocd.service").returncode == 0
+        assert "main blocked on" in running.show("StatusText"), running.show("StatusText")
+        assert running.show("ActiveState") == "active"
+    eventually(running.ready, 90)
+    eventually(lambda: "main ready on" in running.show("StatusText"), 20)
+
+
+def test_stop_drains_for_as_long_as_it_takes_and_leaves_no_orphan(
+    running: Machine, upstreams: Upstreams
+) -> None:
     eventually(running.ready, 90)
     upstreams.reset()
-    upstreams.behave(Behaviour(chunks=20, delay=0.1))
+    upstreams.behave(Behaviour(chunks=40, delay=0.1))
     load = Load()
     thread = threading.Thread(target=stream, args=(running.port, running.headers(), "claude-opus-4-6", load))
-    thread.start()
-    eventually(lambda: upstreams.seen("anthropic"), 20)
-    group = running.cgroup()
-    assert running.systemctl("stop", "ocd.socket", "ocd.service").returncode == 0
-    thread.join(60)
-    assert load.streams == 1 and not load.cut, load.cut
-    assert running.show("Result") == "success"
+    with drop_in(running, "TimeoutStopSec=1\n"):
+        thread.start()
+        eventually(lambda: upstreams.seen("anthropic"), 20)
+        group = running.cgroup()
+        assert running.systemctl("stop", "ocd.socket", "ocd.service").returncode == 0
+        thread.join(60)
+        assert load.streams == 1 and not load.cut, "a drain is longer than TimeoutStopSec, and says so"
+        assert running.show("Result") == "success"
     assert not [pid for pid in group if psutil.pid_exists(pid)]
+    assert not listens(running.port), "the store is empty after a stop"
+    assert running.show("NFileDescriptorStore") == "0"
+    assert not (running.runtime / "ocd/control.sock").exists()
     upstreams.behave()
 
 
@@ -202,6 +265,15 @@ def test_many_crashes_do_not_end_the_service_for_good(running: Machine) -> None:
         eventually(lambda pid=pid: running.main_pid() not in (0, pid), 30)
     eventually(running.ready, 90)
     assert running.show("ActiveState", "ocd.socket") == "active"
+
+
+def test_disabled_it_stays_down(running: Machine) -> None:
+    group = running.cgroup()
+    assert running.systemctl("disable", "--now", "ocd.socket", "ocd.service").returncode == 0
+    enabled = running.systemctl("is-enabled", "ocd.service", "ocd.socket").stdout.split()
+    assert enabled == ["disabled", "disabled"]
+    assert not [pid for pid in group if psutil.pid_exists(pid)]
+    assert not (running.runtime / "ocd/control.sock").exists() and not listens(running.port)
 
 
 def test_uninstall_leaves_nothing(running: Machine) -> None:
