@@ -111,6 +111,7 @@ class Control:
             ("GET", "/v1/proxies/{name}/wait", self.wait),
             ("GET", "/v1/logs/{name}", self.logs),
             ("GET", "/v1/events", self.events),
+            ("GET", "/v1/requests", self.requests),
             ("GET", "/v1/config", self.config),
             ("POST", "/v1/shutdown", self.shutdown),
             ("POST", "/v1/reexec", self.reexec),
@@ -191,6 +192,12 @@ class Control:
         follow = request.query_params.get("follow", "0") not in ("", "0", "false")
         log = self.daemon.history.log
         return _stream(_lines(log.last(lines), log.listeners if follow else None))
+
+    async def requests(self, request: Request) -> Response:
+        lines = int(_number(request, "lines", 100))
+        follow = request.query_params.get("follow", "0") not in ("", "0", "false")
+        exchanges = self.daemon.exchanges
+        return _stream(_lines(exchanges.last(lines), exchanges.followers if follow else None))
 
     async def config(self, _request: Request) -> Response:
         d = self.daemon

@@ -23,6 +23,7 @@ from ocd.config.schema import Settings
 from ocd.core import proxy as core
 from ocd.errors import EX_CONFIG, OcdError
 from ocd.supervisor import configuration, journal, spec, takeover
+from ocd.supervisor.exchanges import Exchanges
 from ocd.supervisor.health import Health
 from ocd.supervisor.history import History
 from ocd.supervisor.host import Host
@@ -63,6 +64,7 @@ class Daemon:
         self.link = KeeperLink(sock, self.on_keeper, self.on_keeper_end)
         self.units: dict[str, Unit] = {}
         self.host = Host(self)
+        self.exchanges = Exchanges(self.event, lambda: self.settings.slots.model_dump())
         self.sessions = Sessions(self.on_session_end)
         self.health = Health(self)
         self.idle = Idle(self)
@@ -154,6 +156,8 @@ class Daemon:
             if self.stopping:
                 # The longest drain is the settings' business, not TimeoutStopSec's (sd_notify(3)).
                 self.link.send("notify", text=f"EXTEND_TIMEOUT_USEC={DRAIN_EXTENSION * 1_000_000}")
+            # What a request changes is noted with the heartbeat: it is worth no message of its own.
+            self.notes_due |= self.exchanges.news()
             self.flush_notes()
             self.tell_manager()
             await asyncio.sleep(pause)
@@ -507,7 +511,7 @@ class Daemon:
             mode=self.host.mode,
             litellm=self.litellm_version,
             proxies={name: unit.status() for name, unit in self.units.items()},
-            sessions=self.sessions.messages(),
+            sessions=self.sessions.messages(self.exchanges.sessions),
             problems=list(self.problems.values()),
             external=self.settings.external.base_url if self.settings.external.enabled else "",
         )
@@ -515,6 +519,7 @@ class Daemon:
     def on_session_end(self, pid: int) -> None:
         with contextlib.suppress(OSError):
             remove_overlay(str(self.folders.runtime / "sessions"), pid)
+        self.exchanges.forget_session(pid)
         self.event("session-ended", text=f"pid {pid}")
         self.notes_due = True
         self.retire_ports()

@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from ocd.supervisor.exchanges import Tally
 from ocd.wire.messages import Session
 
 #: Where the kernel has no pidfd, look this often (seconds).
@@ -77,8 +78,9 @@ class Sessions:
             del self.living[tracked.pid]
             self.on_end(tracked.pid)
 
-    def messages(self) -> list[Session]:
-        return [Session(pid=t.pid, cwd=t.cwd, since=t.since) for t in self.living.values()]
+    def messages(self, tallies: Mapping[int, Tally]) -> list[Session]:
+        """The living ones, with what each asked for so far."""
+        return [_message(tracked, tallies.get(tracked.pid)) for tracked in self.living.values()]
 
     def notes(self) -> list[list[object]]:
         """What a successor needs to go on following."""
@@ -93,6 +95,16 @@ class Sessions:
                 number = path.name.split(".")[0].rpartition("-")[2]
                 if number.isdigit() and int(number) not in self.living:
                     self.on_end(int(number))
+
+
+def _message(tracked: Tracked, tally: Tally | None) -> Session:
+    said = Session(pid=tracked.pid, cwd=tracked.cwd, since=tracked.since)
+    if tally is not None:
+        said.requests, said.tokens, said.last_request = tally.requests, tally.tokens, tally.last
+        if tally.latest is not None:
+            said.last_slot = tally.latest.slot or tally.latest.model
+            said.last_upstream = tally.latest.upstream
+    return said
 
 
 def _born(pid: int) -> float | None:

@@ -72,6 +72,7 @@ def notes(daemon: "Daemon") -> str:
             "started": daemon.started,
             "proxies": proxies,
             "sessions": daemon.sessions.notes(),
+            "exchanges": daemon.exchanges.notes(),
             "litellm": daemon.litellm_version,
             "host": daemon.host.runs,
         }
@@ -104,6 +105,7 @@ def restore(daemon: "Daemon") -> bool:
             unit.tell(member.generation, "status")
         for member, status in dead:
             unit.on_exit(member.pid or 0, status, member.generation)
+    daemon.exchanges.restore(former.notes.get("exchanges", {}))
     daemon.sessions.restore(former.notes.get("sessions", []), daemon.folders.runtime / "sessions")
     return bool(former.notes)
 

@@ -316,6 +316,7 @@ class Unit:
                 capture.end()
         for table in (self.connections, self.accepted, self.memory):
             table.pop(generation, None)
+        self.daemon.exchanges.on_guest_end(self.name, generation)
         self.over_memory.discard(generation)
         with contextlib.suppress(OSError):
             os.unlink(spec.socket_path(self.daemon.folders, self.name, generation))
@@ -338,7 +339,10 @@ class Unit:
         elif kind == "status":
             self.connections[generation] = int(message.get("connections", 0))
             self.accepted[generation] = int(message.get("counters", {}).get("accepted", 0))
+            self.daemon.exchanges.on_guest_status(self.name, generation, message)
             self.daemon.on_guest_status(self, channel, message)
+        elif kind == "request":
+            self.daemon.exchanges.take(self.name, generation, message)
         elif kind == "version":
             self.daemon.litellm_version = str(message.get("version", ""))
         elif kind == "report":
@@ -414,6 +418,7 @@ class Unit:
             fallbacks=self.fallbacks,
             last_fallback=self.last_fallback,
             last_fallback_at=self.last_fallback_at,
+            troubles=self.daemon.exchanges.troubles(self.name),
             members=[
                 Member(
                     generation=m.generation,
@@ -422,6 +427,7 @@ class Unit:
                     since=wall - (now - m.phase.since) if isinstance(m.phase, core.Serving) else wall,
                     memory=self.memory.get(m.generation),
                     connections=self.connections.get(m.generation),
+                    in_flight=self.daemon.exchanges.in_flight.get(self.name, {}).get(m.generation),
                 )
                 for m in p.members
             ],

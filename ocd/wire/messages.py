@@ -10,6 +10,7 @@
 | GET /v1/proxies/{name}/wait?for=ready&timeout=60 | | Outcome |
 | GET /v1/logs/{name}?lines=100&follow=0 | | LogLine, one JSON object a line |
 | GET /v1/events?lines=100&follow=0 | | Event, one JSON object a line |
+| GET /v1/requests?lines=100&follow=0 | | Exchange, one JSON object a line |
 | GET /v1/config | | ConfigReply |
 | POST /v1/shutdown | | Outcome, then the daemon drains and ends |
 
@@ -67,6 +68,24 @@ class Member(Message):
     since: float
     memory: int | None = None
     connections: int | None = None
+    in_flight: int | None = Field(default=None, description="requests that it is answering now")
+
+
+class Trouble(Message):
+    """What an upstream answers instead of the model, until a request of that model group succeeds again.
+
+    ``kind`` is one of the lasting words of ``Exchange.trouble``: login-expired, plan-limit, overloaded,
+    access-denied, model-access, aws-expired, throttled, unreachable.
+    """
+
+    kind: str
+    model: str = ""
+    slot: str = ""
+    what: str
+    next: str = ""
+    since: float
+    last: float
+    count: int
 
 
 class ProxyStatus(Message):
@@ -97,6 +116,7 @@ class ProxyStatus(Message):
     )
     last_fallback: str = Field(default="", description="the latest of them: from, to, why, outcome")
     last_fallback_at: float | None = None
+    troubles: list[Trouble] = Field(default=[], description="upstream troubles that last, the latest first")
     members: list[Member] = []
 
 
@@ -104,6 +124,11 @@ class Session(Message):
     pid: int
     cwd: str
     since: float
+    requests: int = 0
+    tokens: int = Field(default=0, description="input and output of those requests")
+    last_slot: str = Field(default="", description="slot of the latest request, or its model group")
+    last_upstream: str = Field(default="", description="the host that answered the latest request")
+    last_request: float | None = None
 
 
 class Status(Message):

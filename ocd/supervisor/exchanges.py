@@ -1,0 +1,315 @@
+"""Answered requests, as the hooks inside the proxies tell of them: the latest, who follows them, and what troubles.
+
+Everything here is in memory and bounded; what is kept for longer is ``ocd.supervisor.usage``'s. A request costs
+one validated message and a few dictionary look-ups, whoever listens.
+"""
+
+import collections
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import ValidationError
+
+from ocd.wire.messages import Exchange, Trouble
+
+#: the latest requests that are kept
+KEPT = 500
+#: sessions whose figures are kept; the ones that asked least lately go first
+KEPT_SESSIONS = 200
+#: seconds: a trouble that nobody ran into for so long is old news
+FORGOTTEN = 24 * 3600.0
+#: seconds in which the same trouble is not announced twice
+QUIET = 60.0
+#: model groups and upstreams that troubles are kept of (names come from requests: they must not grow for ever)
+KEPT_TROUBLES = 50
+
+#: word → what it means for the user, and the next step. Only what is the upstream's, and lasts, is in here.
+MEANINGS: dict[str, tuple[str, str]] = {
+    "login-expired": (
+        "Anthropic refuses the login (401)",
+        "Run `claude /login`, or `/login` inside an openclaude session",
+    ),
+    "plan-limit": (
+        "the plan's limit is reached (429)",
+        "Wait until it is renewed, or change to another slot with `/model`; `occtl usage` shows what was used",
+    ),
+    "overloaded": (
+        "the upstream is overloaded",
+        "Nothing to do here: it passes; `/model` changes to another slot meanwhile",
+    ),
+    "access-denied": (
+        "AWS does not allow it",
+        "Run `occtl aws policy` and give the profile what it prints",
+    ),
+    "model-access": (
+        "the AWS account has no access to the model",
+        "Ask for access under Model access in the Bedrock console, then check with `occtl models`",
+    ),
+    "aws-expired": ("the AWS login has expired", "Run `occtl aws login`"),
+    "throttled": (
+        "Bedrock throttles the account (429)",
+        "Wait a little; the quota is in the AWS console under Service Quotas",
+    ),
+    "unreachable": ("the upstream cannot be reached", "Look at the network, then at `occtl explain {model}`"),
+}
+#: troubles of a credential or a host: whatever that host answers well ends them for every model
+_OF_THE_HOST = frozenset({"login-expired", "aws-expired", "unreachable", "plan-limit"})
+
+_FIELDS = frozenset(Exchange.model_fields)
+
+
+class Tally:
+    """What one session asked for so far."""
+
+    __slots__ = ("fallback", "last", "latest", "requests", "tokens")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.tokens = 0
+        self.last = 0.0
+        self.latest: Exchange | None = None
+        #: the latest fallback and when it was taken
+        self.fallback: tuple[float, str] = (0.0, "")
+
+
+class _Trouble:
+    __slots__ = ("announced", "count", "first", "host", "last", "model", "slot")
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.first = self.last = exchange.time
+        self.count = 0
+        self.host = exchange.upstream
+        self.model = exchange.model
+        self.slot = exchange.slot
+        self.announced = False
+
+
+class Exchanges:
+    """``event`` records an event of the daemon; ``slots`` says which model group serves which slot now.
+
+    ``listeners`` are called with each Exchange, ``followers`` with its JSON line.
+    """
+
+    def __init__(self, event: Callable[..., None], slots: Callable[[], dict[str, str]]) -> None:
+        self.event = event
+        self.slots = slots
+        self.ring: collections.deque[Exchange] = collections.deque(maxlen=KEPT)
+        self.listeners: list[Callable[[Exchange], None]] = []
+        self.followers: list[Callable[[str], None]] = []
+        self.sessions: collections.OrderedDict[int, Tally] = collections.OrderedDict()
+        #: requests that are being answered: proxy → generation → how many, where the guest says so
+        self.in_flight: dict[str, dict[int, int]] = {}
+        #: what a guest sent that was no Exchange
+        self.misunderstood = 0
+        self._news = False
+        self._troubles: dict[tuple[str, str, str], _Trouble] = {}
+        self._announced: dict[tuple[str, str, str], float] = {}
+
+    # ------------------------------------------------------------------------------------------------- in
+
+    def take(self, proxy: str, generation: int, message: dict[str, Any]) -> Exchange | None:
+        """A guest's ``{"ev": "request", …}``; anything but an Exchange is counted and dropped."""
+        fields = {name: value for name, value in message.items() if name in _FIELDS}
+        fields |= {"proxy": proxy, "generation": generation, "slot": self.slot(str(fields.get("model", "")))}
+        try:
+            exchange = Exchange.model_validate(fields)
+        except ValidationError:
+            self.misunderstood += 1
+            return None
+        self.add(exchange)
+        return exchange
+
+    def add(self, exchange: Exchange) -> None:
+        """Keep one answered request, and tell everybody who listens."""
+        self.ring.append(exchange)
+        self._news = True
+        if not exchange.hop:
+            self._tally(exchange)
+        self._watch_trouble(exchange)
+        for listener in list(self.listeners):
+            listener(exchange)
+        if self.followers:
+            line = exchange.model_dump_json()
+            for follower in list(self.followers):
+                follower(line)
+
+    def slot(self, model: str) -> str:
+        """Which of Claude Code's slots a model group serves; empty: none."""
+        bare = model[:-4] if model.endswith("[1m]") else model
+        return next((slot for slot, group in self.slots().items() if group in (model, bare)), "")
+
+    def _tally(self, exchange: Exchange) -> None:
+        if exchange.session is None:
+            return
+        tally = self.sessions.get(exchange.session)
+        if tally is None:
+            tally = self.sessions[exchange.session] = Tally()
+            while len(self.sessions) > KEPT_SESSIONS:
+                self.sessions.popitem(last=False)
+        else:
+            self.sessions.move_to_end(exchange.session)
+        tally.requests += 1
+        tally.tokens += exchange.input_tokens + exchange.output_tokens
+        tally.last = exchange.time
+        tally.latest = exchange
+        if exchange.fallback:
+            tally.fallback = (exchange.time, exchange.fallback)
+
+    # ------------------------------------------------------------------------------------------------ out
+
+    def last(self, lines: int) -> list[str]:
+        """The latest requests as JSON lines, oldest first."""
+        if lines <= 0:
+            return []
+        return [exchange.model_dump_json() for exchange in list(self.ring)[-lines:]]
+
+    def news(self) -> bool:
+        """Whether there was a request since this was asked last."""
+        news, self._news = self._news, False
+        return news
+
+    def forget_session(self, pid: int) -> None:
+        """A session ended; its pid may be another's soon."""
+        self.sessions.pop(pid, None)
+
+    def on_guest_status(self, proxy: str, generation: int, message: dict[str, Any]) -> None:
+        """What a guest says of the requests that it is answering now."""
+        value = message.get("in_flight")
+        if isinstance(value, int):
+            self.in_flight.setdefault(proxy, {})[generation] = value
+
+    def on_guest_end(self, proxy: str, generation: int) -> None:
+        self.in_flight.get(proxy, {}).pop(generation, None)
+
+    # ------------------------------------------------------------------------------------------- troubles
+
+    def _watch_trouble(self, exchange: Exchange) -> None:
+        if exchange.trouble in MEANINGS:
+            self._begin(exchange)
+        elif self._troubles and not exchange.trouble and exchange.status < 400:
+            self._pass(exchange)
+
+    def _begin(self, exchange: Exchange) -> None:
+        key = (exchange.proxy, exchange.model, exchange.trouble)
+        found = self._troubles.get(key)
+        if found is None:
+            if len(self._troubles) >= KEPT_TROUBLES:
+                self._troubles.pop(min(self._troubles, key=lambda one: self._troubles[one].last))
+            found = self._troubles[key] = _Trouble(exchange)
+        found.count += 1
+        found.last = exchange.time
+        found.host = exchange.upstream or found.host
+        if found.announced or time.monotonic() - self._announced.get(key, -QUIET) < QUIET:
+            return
+        found.announced = True
+        if len(self._announced) > KEPT_TROUBLES:
+            self._announced.clear()
+        self._announced[key] = time.monotonic()
+        what, step = MEANINGS[exchange.trouble]
+        self.event(
+            "upstream-trouble",
+            exchange.proxy,
+            exchange.generation,
+            f"{_who(exchange.slot, exchange.model)}: {what}",
+            trouble=exchange.trouble,
+            model=exchange.model,
+            slot=exchange.slot,
+            status=exchange.status,
+            next=step.format(model=exchange.model),
+        )
+
+    def _pass(self, exchange: Exchange) -> None:
+        for key, found in list(self._troubles.items()):
+            proxy, model, kind = key
+            same_host = kind in _OF_THE_HOST and exchange.upstream and exchange.upstream == found.host
+            if proxy != exchange.proxy or not (model == exchange.model or same_host):
+                continue
+            del self._troubles[key]
+            if found.announced:
+                self.event(
+                    "upstream-ok",
+                    proxy,
+                    exchange.generation,
+                    f"{_who(found.slot, model)}: answered again",
+                    trouble=kind,
+                    model=model,
+                    slot=found.slot,
+                )
+
+    def troubles(self, proxy: str) -> list[Trouble]:
+        """What of a proxy's upstreams is not well now, the latest first."""
+        oldest = time.time() - FORGOTTEN
+        for key in [key for key, found in self._troubles.items() if found.last < oldest]:
+            del self._troubles[key]
+        mine = [(key[2], found) for key, found in self._troubles.items() if key[0] == proxy]
+        return [
+            Trouble(
+                kind=kind,
+                slot=found.slot,
+                model=found.model,
+                what=MEANINGS[kind][0],
+                next=MEANINGS[kind][1].format(model=found.model or "MODEL"),
+                since=found.first,
+                last=found.last,
+                count=found.count,
+            )
+            for kind, found in sorted(mine, key=lambda one: -one[1].last)
+        ]
+
+    # ------------------------------------------------------------------------------------------- hand-over
+
+    def notes(self) -> dict[str, Any]:
+        """What a successor needs: the sessions' figures and the troubles. The ring itself is lost."""
+        return {
+            "sessions": [
+                [pid, t.requests, t.tokens, t.latest.model_dump(exclude_defaults=True) if t.latest else None]
+                for pid, t in self.sessions.items()
+            ],
+            "troubles": [
+                [*key, t.slot, t.host, t.first, t.last, t.count, t.announced]
+                for key, t in self._troubles.items()
+            ],
+        }
+
+    def restore(self, notes: dict[str, Any]) -> None:
+        """Take over from a former supervisor; notes of another form are left out."""
+        try:
+            for pid, requests, tokens, latest in notes.get("sessions", []):
+                tally = Tally()
+                tally.requests, tally.tokens = int(requests), int(tokens)
+                if latest is not None:
+                    tally.latest = Exchange.model_validate(latest)
+                    tally.last = tally.latest.time
+                    if tally.latest.fallback:
+                        tally.fallback = (tally.last, tally.latest.fallback)
+                self.sessions[int(pid)] = tally
+            for proxy, model, kind, slot, host, first, last, count, announced in notes.get("troubles", []):
+                if kind not in MEANINGS:
+                    continue
+                found = _Trouble(_bare(proxy, model, slot, host, float(first)))
+                found.last, found.count, found.announced = float(last), int(count), bool(announced)
+                self._troubles[(str(proxy), str(model), str(kind))] = found
+        except (TypeError, ValueError, AttributeError):
+            # ValidationError is a ValueError: another version's notes.
+            self.misunderstood += 1
+
+
+def _bare(proxy: str, model: str, slot: str, host: str, moment: float) -> Exchange:
+    return Exchange(
+        time=moment,
+        proxy=proxy,
+        generation=0,
+        path="",
+        model=model,
+        slot=slot,
+        upstream=host,
+        status=0,
+        seconds=0.0,
+    )
+
+
+def _who(slot: str, model: str) -> str:
+    if slot and model and slot != model:
+        return f"{slot} ({model})"
+    return slot or model or "a request"
