@@ -14,7 +14,7 @@ from ocd.ctl.options import examples, json_option
 from ocd.errors import EX_OK, OcdError
 
 if TYPE_CHECKING:
-    from ocd.wire.messages import Holder, ProxyStatus, Status
+    from ocd.wire.messages import Holder, ProxyStatus, Status, Trouble
 
 #: as systemctl's and LSB's "not running"
 EX_NOT_READY = 3
@@ -200,11 +200,28 @@ def _about(name: str, proxy: "ProxyStatus") -> list[tuple[str, str]]:
         ago = screen.duration(time.time() - proxy.last_fallback_at)
         text = f"{name} fell back {proxy.fallbacks} times, last {ago} ago: {proxy.last_fallback}."
         lines.append((text, "bold yellow"))
+    for trouble in proxy.troubles:
+        lines += _trouble(name, trouble)
     if proxy.rejected:
         lines.append(
             (f"{name} serves on with its earlier configuration: {proxy.rejected.rstrip('.')}.", "bold yellow")
         )
         lines.append(("  next: occtl config check", ""))
+    return lines
+
+
+def _trouble(name: str, trouble: "Trouble") -> list[tuple[str, str]]:
+    """What happened, to which slot, when, how often, and the next step."""
+    who = trouble.slot or trouble.model
+    if trouble.slot and trouble.model:
+        who = f"{trouble.slot} ({trouble.model})"
+    now = time.time()
+    often = f"last {screen.duration(now - trouble.last)} ago"
+    if trouble.count > 1:
+        often = f"{trouble.count} times in {screen.duration(now - trouble.since)}, {often}"
+    lines = [(f"{f'{name}, {who}' if who else name}: {trouble.what}; {often}.", "bold yellow")]
+    if trouble.next:
+        lines.append((f"  next: {trouble.next}", ""))
     return lines
 
 
