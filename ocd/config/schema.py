@@ -252,6 +252,18 @@ class External(Section):
         return value.rstrip("/").removesuffix("/v1")
 
 
+class Metrics(Section):
+    """Figures for Prometheus; `occtl metrics` has them without any port."""
+
+    port: int = Field(
+        default=0,
+        ge=0,
+        le=65535,
+        description="Serve OpenMetrics at http://127.0.0.1:PORT/metrics, to every program on this machine; "
+        "0: on no port.",
+    )
+
+
 class Boundary(Section):
     """What of LiteLLM is reachable beside the routes that Claude Code needs."""
 
@@ -307,6 +319,7 @@ class Settings(BaseSettings):
         default=Supervision(), description="Starting, watching, restarting; times in seconds."
     )
     logs: Logs = Field(default=Logs(), description="Log files.")
+    metrics: Metrics = Field(default=Metrics(), description="Figures for Prometheus.")
     boundary: Boundary = Field(default=Boundary(), description="What of LiteLLM is reachable.")
     external: External = Field(default=External(), description="A LiteLLM that somebody else runs.")
 
@@ -327,6 +340,14 @@ class Settings(BaseSettings):
     def _ports_differ(cls, value: int | None, info: ValidationInfo) -> int | None:
         if value is not None and value == info.data.get("port"):
             raise ValueError("both proxies cannot have the same port")
+        return value
+
+    @field_validator("metrics")
+    @classmethod
+    def _metrics_have_their_own_port(cls, value: Metrics, info: ValidationInfo) -> Metrics:
+        port = info.data.get("port", 0)
+        if value.port and value.port in (port, info.data.get("bedrock_port") or port + 1):
+            raise ValueError(f"port {value.port} is one of the proxies'; the metrics need another")
         return value
 
     def ports(self) -> dict[str, int]:

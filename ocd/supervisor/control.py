@@ -40,7 +40,7 @@ class Control:
         self.daemon = daemon
         self.path = paths.control_socket(str(daemon.folders.runtime))
         self.launching = Launching(daemon)
-        self.server: _Server | None = None
+        self.server: QuietServer | None = None
         self.task: asyncio.Task[None] | None = None
         self.opened = asyncio.Event()
         self.error = ""
@@ -78,7 +78,7 @@ class Control:
             timeout_graceful_shutdown=1,
             backlog=1024,
         )
-        self.server = _Server(config)
+        self.server = QuietServer(config)
         self.task = asyncio.ensure_future(self.server.serve(sockets=[sock]))
 
     def check(self) -> None:
@@ -112,7 +112,9 @@ class Control:
             ("GET", "/v1/logs/{name}", self.logs),
             ("GET", "/v1/events", self.events),
             ("GET", "/v1/requests", self.requests),
+            ("POST", "/v1/usage/write", self.write_usage),
             ("GET", "/v1/config", self.config),
+            ("GET", "/metrics", self.metrics),
             ("POST", "/v1/shutdown", self.shutdown),
             ("POST", "/v1/reexec", self.reexec),
         ]
@@ -199,6 +201,15 @@ class Control:
         exchanges = self.daemon.exchanges
         return _stream(_lines(exchanges.last(lines), exchanges.followers if follow else None))
 
+    async def write_usage(self, _request: Request) -> Response:
+        reason = await self.daemon.usage.write()
+        return _json(Outcome(ok=not reason, reason=reason))
+
+    async def metrics(self, _request: Request) -> Response:
+        from ocd.supervisor import metrics, openmetrics
+
+        return Response(metrics.exposition(self.daemon), headers={"content-type": openmetrics.CONTENT_TYPE})
+
     async def config(self, _request: Request) -> Response:
         d = self.daemon
         files = {"ocd.toml": str(d.folders.config / "ocd.toml")}
@@ -230,7 +241,7 @@ class Control:
 # --------------------------------------------------------------------------------------------------- helpers
 
 
-class _Server(uvicorn.Server):
+class QuietServer(uvicorn.Server):
     """Signals are the keeper's business, and nothing here needs uvicorn's ten looks a second."""
 
     def __init__(self, config: uvicorn.Config) -> None:

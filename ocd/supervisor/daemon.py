@@ -24,13 +24,16 @@ from ocd.core import proxy as core
 from ocd.errors import EX_CONFIG, OcdError
 from ocd.supervisor import configuration, journal, spec, takeover
 from ocd.supervisor.exchanges import Exchanges
+from ocd.supervisor.exporter import Exporter
 from ocd.supervisor.health import Health
 from ocd.supervisor.history import History
 from ocd.supervisor.host import Host
 from ocd.supervisor.idle import Idle
 from ocd.supervisor.link import GuestChannel, KeeperLink
+from ocd.supervisor.metrics import Counts
 from ocd.supervisor.sessions import Sessions
 from ocd.supervisor.unit import Config, Unit, tag
+from ocd.supervisor.usage import Usage
 from ocd.supervisor.watch import Watch
 from ocd.wire.messages import Outcome, Problem, Status
 
@@ -38,6 +41,8 @@ from ocd.wire.messages import Outcome, Problem, Status
 HEARTBEAT = 5.0
 #: seconds; the service manager's patience with a stop starts anew with each heartbeat while streams drain
 DRAIN_EXTENSION = 60
+#: seconds that the last usage figures may take at the end
+USAGE_PATIENCE = 5.0
 
 
 class Daemon:
@@ -65,6 +70,11 @@ class Daemon:
         self.units: dict[str, Unit] = {}
         self.host = Host(self)
         self.exchanges = Exchanges(self.event, lambda: self.settings.slots.model_dump())
+        usage_path = self.folders.state / "usage.db"
+        self.usage = Usage(usage_path, self.exchanges.label, self.on_usage_trouble, self.on_usage_moved)
+        self.metrics = Counts(self.exchanges.label)
+        self.exchanges.listeners += [self.usage.take, self.metrics.take]
+        self.exporter = Exporter(self)
         self.sessions = Sessions(self.on_session_end)
         self.health = Health(self)
         self.idle = Idle(self)
@@ -122,6 +132,7 @@ class Daemon:
         self.start(self.health.run())
         self.start(self.watch.run())
         self.start(self.idle.run())
+        self.start(self.usage.run())
         await self.ended.wait()
         for task in list(self.tasks):
             task.cancel()
@@ -160,6 +171,7 @@ class Daemon:
             self.notes_due |= self.exchanges.news()
             self.flush_notes()
             self.tell_manager()
+            self.exporter.follow()
             await asyncio.sleep(pause)
 
     # ------------------------------------------------------------------------------------------------ news
@@ -181,6 +193,26 @@ class Daemon:
                 exit=74,
             )
             self.event("log-degraded", text=text)
+
+    def on_usage_trouble(self, why: str) -> None:
+        """The usage figures cannot be written, or (an empty text) can be again."""
+        if not why:
+            self.problems.pop("usage", None)
+            return
+        self.problems["usage"] = Problem(
+            code="usage-degraded",
+            what="usage figures cannot be written",
+            why=why,
+            next="Free some space, or make the state folder writable; requests are answered meanwhile",
+            exit=74,
+        )
+        self.event("usage-degraded", text=why)
+
+    def on_usage_moved(self, aside: str) -> None:
+        """The usage file was broken: the figures start anew."""
+        self.event(
+            "usage-degraded", text=f"the usage file could not be read and is {aside} now; a new one begins"
+        )
 
     def changed(self, unit: Unit) -> None:
         """A proxy's state changed: tell the service manager, and keep the notes for a successor."""
@@ -411,6 +443,7 @@ class Daemon:
         """Settings that take effect without a new process."""
         old, self.settings = self.settings, settings
         self.host.follow()
+        self.exporter.follow()
         for name, port in settings.ports().items():
             enabled = getattr(settings.proxies, name).enabled
             unit = self.units.get(name)
@@ -549,6 +582,9 @@ class Daemon:
             unit.feed(core.Want(core.Wanted.STOPPED))
         limit = self.settings.supervision.drain_timeout + 2 * self.settings.supervision.stop_timeout
         await asyncio.gather(*(unit.wait(lambda p: not p.members, limit) for unit in self.units.values()))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(USAGE_PATIENCE):
+                await self.usage.write()
         for pid in list(self.sessions.living):
             # The overlay of a living session stays: Claude Code has read it, its commands may look at it.
             self.log.info("session outlives the daemon", pid=pid)

@@ -24,6 +24,11 @@ QUIET = 60.0
 #: model groups and upstreams that troubles are kept of (names come from requests: they must not grow for ever)
 KEPT_TROUBLES = 50
 
+#: model groups that figures are kept of; the rest is ``OTHER``
+KEPT_NAMES = 60
+LONGEST_NAME = 120
+OTHER = "other"
+
 #: word → what it means for the user, and the next step. Only what is the upstream's, and lasts, is in here.
 MEANINGS: dict[str, tuple[str, str]] = {
     "login-expired": (
@@ -102,6 +107,8 @@ class Exchanges:
         self.in_flight: dict[str, dict[int, int]] = {}
         #: what a guest sent that was no Exchange
         self.misunderstood = 0
+        #: model groups that figures are kept of; see ``label``
+        self.names: set[str] = set()
         self._news = False
         self._troubles: dict[tuple[str, str, str], _Trouble] = {}
         self._announced: dict[tuple[str, str, str], float] = {}
@@ -138,6 +145,18 @@ class Exchanges:
         """Which of Claude Code's slots a model group serves; empty: none."""
         bare = model[:-4] if model.endswith("[1m]") else model
         return next((slot for slot, group in self.slots().items() if group in (model, bare)), "")
+
+    def label(self, exchange: Exchange) -> str:
+        """The model group as figures name it: what only wrong requests ask for, or comes after ``KEPT_NAMES`` others,
+        is ``other``. A name comes from a request, and figures must not grow with every idea of a client."""
+        name = exchange.model
+        if name in self.names:
+            return name
+        proven = exchange.slot or exchange.upstream or exchange.status < 400
+        if not proven or len(self.names) >= KEPT_NAMES or len(name) > LONGEST_NAME or not name.isprintable():
+            return OTHER
+        self.names.add(name)
+        return name
 
     def _tally(self, exchange: Exchange) -> None:
         if exchange.session is None:

@@ -11,6 +11,7 @@
 | GET /v1/logs/{name}?lines=100&follow=0 | | LogLine, one JSON object a line |
 | GET /v1/events?lines=100&follow=0 | | Event, one JSON object a line |
 | GET /v1/requests?lines=100&follow=0 | | Exchange, one JSON object a line |
+| POST /v1/usage/write | | Outcome, when the figures so far are in the file |
 | GET /v1/config | | ConfigReply |
 | POST /v1/shutdown | | Outcome, then the daemon drains and ends |
 

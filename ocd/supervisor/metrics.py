@@ -1,0 +1,133 @@
+"""What ``GET /metrics`` says: counted from the answered requests as they come, the rest looked up when asked."""
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ocd import __version__
+from ocd.core import proxy as core
+from ocd.supervisor.openmetrics import Family, Histogram, render
+from ocd.wire.messages import Exchange
+
+if TYPE_CHECKING:
+    from ocd.supervisor.daemon import Daemon
+
+#: seconds; a background call takes less than one, a long answer minutes
+SECONDS = (0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+FIRST = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+#: combinations of labels that are counted apart; more of them are counted as ``other``
+KEPT_SERIES = 400
+STATES = ("stopped", "starting", "ready", "draining", "backoff", "crash-loop", "blocked", "failed", "idle")
+_TOKENS = (
+    ("input", "input_tokens"),
+    ("output", "output_tokens"),
+    ("cache_read", "cache_read_tokens"),
+    ("cache_write", "cache_write_tokens"),
+)
+
+
+class Counts:
+    """Requests, tokens and durations since the supervisor started. ``label`` bounds the names of model groups."""
+
+    def __init__(self, label: Callable[[Exchange], str]) -> None:
+        self.label = label
+        self.requests: dict[tuple[str, str, str, str, str], int] = {}
+        self.tokens: dict[tuple[str, str, str, str], int] = {}
+        self.seconds: dict[tuple[str, str], Histogram] = {}
+        self.first: dict[tuple[str, str], Histogram] = {}
+
+    def take(self, exchange: Exchange) -> None:
+        """Count one answered request."""
+        model = self.label(exchange) if exchange.model else ""
+        place = (exchange.proxy, exchange.slot)
+        key = (*place, model, str(exchange.status), exchange.trouble)
+        if key not in self.requests and len(self.requests) >= KEPT_SERIES:
+            key = (*place, "other", "other", "other")
+        self.requests[key] = self.requests.get(key, 0) + 1
+        for kind, name in _TOKENS:
+            count = getattr(exchange, name)
+            if count:
+                of = (*place, model, kind)
+                self.tokens[of] = self.tokens.get(of, 0) + count
+        _observe(self.seconds, place, SECONDS, exchange.seconds)
+        if exchange.first is not None and exchange.stream:
+            _observe(self.first, place, FIRST, exchange.first)
+
+    def families(self) -> list[Family]:
+        requests = Family(
+            "ocd_requests", "counter", "Answered requests; trouble is empty when all went well."
+        )
+        for (proxy, slot, model, status, trouble), count in self.requests.items():
+            requests.add(count, proxy=proxy, slot=slot, model=model, status=status, trouble=trouble)
+        tokens = Family(
+            "ocd_tokens", "counter", "Tokens as the upstream counted them; a hop is in both proxies."
+        )
+        for (proxy, slot, model, kind), count in self.tokens.items():
+            tokens.add(count, proxy=proxy, slot=slot, model=model, kind=kind)
+        seconds = Family(
+            "ocd_request_seconds", "histogram", "From the request to the end of its answer.", "seconds"
+        )
+        for (proxy, slot), histogram in self.seconds.items():
+            histogram.into(seconds, proxy=proxy, slot=slot)
+        first = Family(
+            "ocd_first_token_seconds",
+            "histogram",
+            "From the request to the first token of a stream.",
+            "seconds",
+        )
+        for (proxy, slot), histogram in self.first.items():
+            histogram.into(first, proxy=proxy, slot=slot)
+        return [requests, tokens, seconds, first]
+
+
+def _observe(
+    into: dict[tuple[str, str], Histogram], place: tuple[str, str], bounds: tuple[float, ...], value: float
+) -> None:
+    histogram = into.get(place)
+    if histogram is None:
+        histogram = into[place] = Histogram(bounds)
+    histogram.observe(value)
+
+
+def exposition(daemon: "Daemon") -> str:
+    """All figures as OpenMetrics text."""
+    up = Family("ocd_proxy_up", "gauge", "1: the proxy serves, or will at the next connection (idle).")
+    state = Family("ocd_proxy_state", "gauge", "1 for the state that the proxy is in.")
+    restarts = Family("ocd_restarts", "counter", "New processes in the place of one that ended.")
+    memory = Family("ocd_memory_bytes", "gauge", "Resident memory of a proxy's processes.", "bytes")
+    members = Family("ocd_processes", "gauge", "Processes of a proxy.")
+    in_flight = Family("ocd_in_flight_requests", "gauge", "Requests that are being answered now.")
+    fallbacks = Family("ocd_fallbacks", "counter", "Requests that moved to another model group.")
+    refused = Family(
+        "ocd_refused_credentials", "counter", "Requests refused for a credential in the wrong place."
+    )
+    troubles = Family("ocd_upstream_trouble", "gauge", "1: an upstream answers so until a request succeeds.")
+    for name, unit in daemon.units.items():
+        now = core.public_state(unit.state, time.monotonic())
+        up.add(now in ("ready", "idle"), proxy=name)
+        for one in STATES:
+            state.add(one == now, proxy=name, state=one)
+        restarts.add(unit.state.restarts, proxy=name)
+        memory.add(sum(unit.memory.values()), proxy=name)
+        members.add(len(unit.state.members), proxy=name)
+        flying = daemon.exchanges.in_flight.get(name)
+        if flying:
+            in_flight.add(sum(flying.values()), proxy=name)
+        fallbacks.add(unit.fallbacks, proxy=name)
+        refused.add(unit.refused_credentials, proxy=name)
+        for trouble in {(found.kind, found.slot) for found in daemon.exchanges.troubles(name)}:
+            troubles.add(1, proxy=name, trouble=trouble[0], slot=trouble[1])
+    info = Family("ocd_build", "info", "Versions.").add(
+        1, version=__version__, litellm=daemon.litellm_version
+    )
+    since = Family("ocd_start_time_seconds", "gauge", "When the daemon started.", "seconds").add(
+        daemon.started
+    )
+    sessions = Family("ocd_sessions", "gauge", "Living openclaude processes.").add(
+        len(daemon.sessions.living)
+    )
+    problems = Family("ocd_problems", "gauge", "Problems of the daemon itself.").add(len(daemon.problems))
+    lost = Family("ocd_dropped_reports", "counter", "Reports of requests that were not understood.")
+    lost.add(daemon.exchanges.misunderstood)
+    standing = [up, state, restarts, memory, members, in_flight, fallbacks, refused, troubles]
+    return render([info, since, sessions, problems, lost, *standing, *daemon.metrics.families()])

@@ -1,0 +1,163 @@
+"""Usage: what the requests of a day came to, added up in memory and written down now and then.
+
+Writing is ``ocd/adapters/usage.py``'s, in a short process of its own. Whatever the disk does, requests are answered:
+figures that cannot be written stay in memory (bounded) and are tried again.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ocd.adapters import usage_file
+from ocd.wire.messages import Exchange
+
+#: seconds from the first figure that is not written yet until it is
+WRITE_AFTER = 20.0
+#: seconds until a failed write is tried again
+AGAIN_AFTER = 60.0
+#: seconds that one write may take
+WRITE_TIMEOUT = 30.0
+#: sums kept in memory: days × model groups × slots; more only after months without a disk
+KEPT_SUMS = 2000
+#: what follows the last part of a path that is no use of a model
+_NO_USE = ("/count_tokens", "/models")
+
+Key = tuple[str, str, str]
+
+
+class Usage:
+    """``label`` bounds the names of model groups; ``trouble`` is told when writing fails, with an empty text when
+    it works again; ``moved`` when a broken file was put aside."""
+
+    def __init__(
+        self,
+        path: Path,
+        label: Callable[[Exchange], str],
+        trouble: Callable[[str], None],
+        moved: Callable[[str], None],
+    ) -> None:
+        self.path = path
+        self.label = label
+        self.trouble = trouble
+        self.moved = moved
+        self.pending: dict[Key, list[float]] = {}
+        #: what is being written, or was and may not have been: its number says so to the file
+        self.hand: tuple[str, list[list[Any]]] | None = None
+        self.failed = ""
+        self._due = asyncio.Event()
+        self._writing = asyncio.Lock()
+        self._numbers = 0
+
+    def take(self, exchange: Exchange) -> None:
+        """Add one answered request. Those that came from the other proxy are counted there."""
+        if exchange.hop or not exchange.model or exchange.path.endswith(_NO_USE):
+            return
+        now = time.time()
+        # A day that this machine's clock does not know yet, or any more, would stay for ever.
+        moment = exchange.time if abs(exchange.time - now) < 86400 else now
+        key = (usage_file.day_of(moment), self.label(exchange), exchange.slot)
+        sums = self.pending.get(key)
+        if sums is None:
+            if len(self.pending) >= KEPT_SUMS:
+                return
+            sums = self.pending[key] = [0] * len(usage_file.FIGURES)
+        spent = exchange.input_tokens + exchange.output_tokens
+        for place, value in enumerate(
+            (
+                1,
+                exchange.status >= 400 or exchange.trouble not in ("", "client-gone"),
+                exchange.input_tokens,
+                exchange.output_tokens,
+                exchange.cache_read_tokens,
+                exchange.cache_write_tokens,
+                exchange.cost or 0.0,
+                exchange.cost is None and spent > 0,
+            )
+        ):
+            sums[place] += value
+        self._due.set()
+
+    async def run(self) -> None:
+        """Write what is due, until cancelled."""
+        while True:
+            await self._due.wait()
+            await asyncio.sleep(AGAIN_AFTER if self.failed else WRITE_AFTER)
+            await self.write()
+
+    async def write(self) -> str:
+        """Write everything now. Returns why that failed, or an empty text."""
+        async with self._writing:
+            while self.hand is not None or self.pending:
+                if self.hand is None:
+                    self._numbers += 1
+                    number = f"{time.time_ns():x}-{self._numbers}"
+                    self.hand = (number, [[*key, *sums] for key, sums in self.pending.items()])
+                    self.pending = {}
+                reason = await self._write(*self.hand)
+                if reason:
+                    self._failed(reason)
+                    return reason
+                self.hand = None
+            self._due.clear()
+            if self.failed:
+                self.failed = ""
+                self.trouble("")
+        return ""
+
+    def _failed(self, reason: str) -> None:
+        said, self.failed = self.failed, reason
+        if not said:
+            self.trouble(reason)
+
+    async def _write(self, number: str, rows: list[list[Any]]) -> str:
+        batch = json.dumps({"number": number, "rows": rows}).encode()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", usage_file.__file__, str(self.path)),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+            )
+        except OSError as error:
+            return error.strerror or str(error)
+        try:
+            async with asyncio.timeout(WRITE_TIMEOUT):
+                out, _ = await process.communicate(batch)
+            said = json.loads(out)
+        except TimeoutError:
+            return f"it took longer than {WRITE_TIMEOUT:.0f} s"
+        except ValueError:
+            return f"the writer ended with status {process.returncode}"
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        if said.get("moved"):
+            self.moved(str(said["moved"]))
+        return str(said.get("error", ""))
+
+    # ------------------------------------------------------------------------------------------- hand-over
+
+    def notes(self) -> dict[str, Any]:
+        """What is not in the file yet, or may not be."""
+        return {"hand": self.hand, "pending": [[*key, *sums] for key, sums in self.pending.items()]}
+
+    def restore(self, notes: dict[str, Any]) -> None:
+        """Take over from a former supervisor; notes of another form are left out."""
+        width = len(usage_file.KEYS) + len(usage_file.FIGURES)
+        try:
+            if notes.get("hand"):
+                number, rows = notes["hand"]
+                if all(len(row) == width for row in rows):
+                    self.hand = (str(number), rows)
+                    self._due.set()
+            for day, model, slot, *sums in notes.get("pending", []):
+                if len(sums) == len(usage_file.FIGURES):
+                    self.pending[(str(day), str(model), str(slot))] = [float(one) for one in sums]
+                    self._due.set()
+        except (TypeError, ValueError, AttributeError):
+            return
