@@ -278,6 +278,7 @@ def run_command(guest: Guest) -> int:
     import uvicorn
     from litellm.proxy.proxy_cli import run_server
 
+    _sibling("discovery").install()
     _sibling("fallbacks").install(lambda event: guest.tell("report", **event), guest.spec["config"])
     private = private_socket(guest.spec["socket"])
     server_class = make_server_class()
