@@ -415,6 +415,16 @@ def latency(run: Run) -> Iterator[Row]:
         )
 
 
+def asked(port: int, headers: dict[str, str], *models: str) -> None:
+    """Ten requests for each model, half of them streams."""
+    for model in models:
+        for number in range(10):
+            body = {"model": model, "max_tokens": 20, "stream": bool(number % 2)}
+            body["messages"] = [{"role": "user", "content": "hello"}]
+            url = f"http://127.0.0.1:{port}/v1/messages"
+            httpx.post(url, headers=headers, json=body, timeout=60, trust_env=False).raise_for_status()
+
+
 def memory(run: Run) -> Iterator[Row]:
     """Proportional memory of everything of ours, against two bare processes; measured idle and after requests."""
     with alternatives.bare(run.upstreams) as one, alternatives.bare(run.upstreams) as two:
@@ -426,6 +436,13 @@ def memory(run: Run) -> Iterator[Row]:
             for p in [psutil.Process(s.pid), *psutil.Process(s.pid).children(recursive=True)]
         ]
         bare = pss(pids)
+        for bench in (one, two):
+            headers = {
+                "x-litellm-api-key": f"Bearer {alternatives.KEY}",
+                "authorization": "Bearer sk-ant-oat01-x",
+            }
+            asked(bench.port, headers, "claude-opus-4-6")
+        bare_used = pss(pids)
     one_spare = "[proxies.bedrock]\nspare = false\n"
     for name, settings, limit in (("with one spare", one_spare, 0.90), ("without spares", NO_SPARES, 0.75)):
         with Daemon(upstreams=run.upstreams, settings=CALM + settings) as d:
@@ -433,12 +450,20 @@ def memory(run: Run) -> Iterator[Row]:
             time.sleep(12)
             tree = [d.keeper, *(p.pid for p in psutil.Process(d.keeper).children(recursive=True))]
             ours = pss(tree)
+            asked(d.port, d.headers(), "claude-opus-4-6", "qwen-3-coder")
+            time.sleep(1)
+            used = pss(tree)
         yield Row(
             f"memory (PSS) of two proxies and all of ours, {name}",
             f"{ours:.0f} MB, {ours / bare:.2f} x two bare litellm",
             f"<= {limit:.2f} x",
             ours / bare <= limit,
             f"two bare litellm {bare:.0f} MB",
+        )
+        yield Row(
+            f"the same after requests through both, {name}",
+            f"{used:.0f} MB, {used / bare_used:.2f} x two bare litellm",
+            beside=f"two bare litellm after ten requests each {bare_used:.0f} MB",
         )
 
 
