@@ -61,7 +61,8 @@ def public_environment(settings: Settings, proxy: str, home: str, path: str) -> 
                 # For files that name no profile themselves. One that does not exist would make botocore refuse
                 # even explicit keys.
                 env["AWS_PROFILE"] = settings.aws_profile
-    env.update(getattr(settings.proxies, proxy).env)
+    own = getattr(settings.proxies, proxy).env
+    env.update({name: value.get_secret_value() for name, value in own.items()})
     return env
 
 

@@ -19,6 +19,8 @@ from typing import Any
 import httpx
 import psutil
 
+from tests.helpers import canaries
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 #: One factor for every time-out of the suite: a slow machine is no failure.
 SLOW = float(os.environ.get("OCD_TEST_SLOW", "1"))
@@ -103,9 +105,13 @@ class Daemon:
     """``with Daemon(...) as d``: folders, configuration, the process, the API."""
 
     def __init__(
-        self, upstreams: dict[str, str] | None = None, settings: str = "", mode: str = "fork"
+        self,
+        upstreams: dict[str, str] | None = None,
+        settings: str = "",
+        mode: str = "fork",
+        python: str = "",
     ) -> None:
-        litellm_python()
+        self.python = python or litellm_python()
         self.prefix = Path(tempfile.mkdtemp(prefix="ocd-t-", dir="/tmp"))
         PREFIXES.add(str(self.prefix))
         self.port = free_ports()
@@ -131,7 +137,7 @@ class Daemon:
 
     def write_settings(self, more: str = "") -> None:
         """ocd.toml: ``more`` holds whole tables; keys of [litellm] are ours."""
-        text = f'port = {self.port}\n[litellm]\npython = "{litellm_python()}"\nmode = "{self.mode}"\n{more}\n'
+        text = f'port = {self.port}\n[litellm]\npython = "{self.python}"\nmode = "{self.mode}"\n{more}\n'
         self.write("ocd.toml", text)
 
     def write(self, name: str, text: str) -> None:
@@ -203,6 +209,10 @@ class Daemon:
                     process.kill()
             left += [p for p in self.leftovers() if p not in left]
         finally:
+            with contextlib.suppress(OSError, ValueError):
+                for name, key in self.keys().items():
+                    canaries.KEYS[key] = f"{name} key"
+            canaries.look_into(self.prefix)
             shutil.rmtree(self.prefix, ignore_errors=True)
         assert not left, f"left behind: {left}"
 
@@ -275,8 +285,9 @@ class Daemon:
     def url(self, name: str = "main") -> str:
         return f"http://127.0.0.1:{self.port + (name == 'bedrock')}"
 
-    def headers(self, token: str = "sk-ant-oat01-canary") -> dict[str, str]:
+    def headers(self, token: str = canaries.TOKEN) -> dict[str, str]:
         """As Claude Code sends them."""
+        canaries.forbid("plan token", token)
         return {
             "x-litellm-api-key": f"Bearer {self.keys()['main']}",
             "authorization": f"Bearer {token}",

@@ -1,0 +1,359 @@
+"""Every credential is a canary: each route, plain and streaming, in good and in bad times, on several LiteLLMs.
+
+The pinned version always; 1.99.4 where ``make test`` built it; 1.90.7, in which LiteLLM itself hands the plan's token
+to Bedrock from a single proxy, with ``make canaries``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from ocd.selftest.upstreams import Behaviour, Upstreams
+from tests.helpers import canaries
+from tests.helpers.daemon import ROOT, SLOW, Daemon, eventually, litellm_python
+
+PINNED = "pinned"
+VERSIONS = (PINNED, "1.99.4", "1.90.7")
+ALL = os.environ.get("OCD_TEST_CANARIES") == "all"
+
+MAIN = """\
+model_list:
+  - model_name: claude-opus-4-6
+    litellm_params: {{model: anthropic/claude-opus-4-6, api_base: "{anthropic}"}}
+  - model_name: claude-sonnet-4-5
+    litellm_params: {{model: anthropic/claude-sonnet-4-5, api_base: "{anthropic}"}}
+  - model_name: qwen-3-coder
+    litellm_params: {{model: openai/qwen-3-coder, api_base: os.environ/OCD_BEDROCK_URL, api_key: os.environ/OCD_BEDROCK_KEY}}
+  - model_name: claude-opus-4-6-bedrock
+    litellm_params:
+      {{model: openai/claude-opus-4-6-bedrock, api_base: os.environ/OCD_BEDROCK_URL, api_key: os.environ/OCD_BEDROCK_KEY}}
+litellm_settings: {{drop_params: true, use_chat_completions_url_for_anthropic_messages: true}}
+router_settings:
+  fallbacks: [{{claude-opus-4-6: [claude-opus-4-6-bedrock]}}]
+  num_retries: 0
+  disable_cooldowns: true
+general_settings: {{master_key: os.environ/OCD_MAIN_KEY}}
+"""
+#: one with what the profile says, through InvokeModel; one with what the environment says, through Converse
+BEDROCK = """\
+model_list:
+  - model_name: qwen-3-coder
+    litellm_params:
+      model: bedrock/converse/qwen.qwen3-next-80b-a3b
+      aws_region_name: os.environ/OCD_AWS_REGION
+      aws_bedrock_runtime_endpoint: "{bedrock}"
+  - model_name: claude-opus-4-6-bedrock
+    litellm_params:
+      model: bedrock/invoke/us.anthropic.claude-opus-4-6-v1
+      aws_region_name: os.environ/OCD_AWS_REGION
+      aws_profile_name: os.environ/OCD_AWS_PROFILE
+      aws_bedrock_runtime_endpoint: "{bedrock}"
+litellm_settings: {{drop_params: true}}
+router_settings: {{num_retries: 0, disable_cooldowns: true}}
+general_settings: {{master_key: os.environ/OCD_BEDROCK_KEY}}
+"""
+#: A group in the main file that goes to Bedrock itself: what the seeds had first, and what leaks in old versions.
+SINGLE = """\
+  - model_name: single-{kind}
+    litellm_params:
+      model: bedrock/{kind}/{model}
+      aws_region_name: us-west-2
+      aws_access_key_id: AKIAIOSFODNN7EXAMPLE
+      aws_secret_access_key: wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY
+      aws_bedrock_runtime_endpoint: "{bedrock}"
+"""
+TOKEN = canaries.TOKEN
+SECRET = canaries.bare(TOKEN)
+
+
+def interpreter(version: str) -> str:
+    """The Python that has this LiteLLM; skips the test where nobody made it."""
+    if version == PINNED:
+        return litellm_python()
+    name = f"OCD_TEST_LITELLM_{version.replace('.', '_')}"
+    found = os.environ.get(name) or str(ROOT / f".venv-litellm-{version}" / "bin" / "python")
+    if not os.access(found, os.X_OK):
+        if ALL:
+            pytest.fail(f"no LiteLLM {version} at {found}")
+        pytest.skip(
+            f"no LiteLLM {version}: `make canaries` makes it, {name} names another Python that has it"
+        )
+    return os.path.abspath(found)
+
+
+class Stage:
+    """One daemon on one LiteLLM, with canaries in every place where a user has credentials."""
+
+    def __init__(self, version: str, addresses: dict[str, str]) -> None:
+        self.version = version
+        self.profile = canaries.Aws.make("the profile")
+        self.exported = canaries.Aws.make("the bedrock proxy's environment")
+        self.shell = canaries.Aws.make("the shell")
+        settings = (
+            "[supervision]\nrestart_intensity = 1000\nbackoff_first = 0.05\n"
+            "[proxies.bedrock.env]\n"
+            f'AWS_ACCESS_KEY_ID = "{self.exported.access}"\n'
+            f'AWS_SECRET_ACCESS_KEY = "{self.exported.secret}"\n'
+            f'AWS_SESSION_TOKEN = "{self.exported.session}"\n'
+        )
+        self.daemon = Daemon(addresses, settings, python=interpreter(version))
+        folder = self.daemon.prefix / ".aws"
+        folder.mkdir(mode=0o700)
+        (folder / "config").write_text("[profile openclaude]\nregion = us-west-2\n")
+        (folder / "credentials").write_text(
+            f"[openclaude]\naws_access_key_id = {self.profile.access}\n"
+            f"aws_secret_access_key = {self.profile.secret}\naws_session_token = {self.profile.session}\n"
+        )
+        self.daemon.write("litellm.yaml", MAIN.format(**addresses))
+        self.daemon.write("litellm-bedrock.yaml", BEDROCK.format(**addresses))
+
+    def start(self) -> None:
+        """As a user does who has everything exported in the shell: the daemon must take none of it along."""
+        shell = {
+            "AWS_ACCESS_KEY_ID": self.shell.access,
+            "AWS_SECRET_ACCESS_KEY": self.shell.secret,
+            "AWS_SESSION_TOKEN": self.shell.session,
+            "ANTHROPIC_API_KEY": TOKEN,
+            "ANTHROPIC_AUTH_TOKEN": TOKEN,
+            "CLAUDE_CODE_OAUTH_TOKEN": TOKEN,
+        }
+        done = self.occtl("start", "--timeout", str(120 * SLOW), **shell)
+        assert done.returncode == 0, done.stderr + self.daemon.tail("main") + self.daemon.tail("daemon")
+        self.daemon.keeper = self.daemon.status()["keeper_pid"]
+        self.daemon.wait_ready()
+
+    def occtl(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "ocd.ctl", *words],
+            env=self.daemon.env | env,
+            capture_output=True,
+            text=True,
+            timeout=180 * SLOW,
+        )
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """secret text → what it is, for all of them."""
+        found = {SECRET: "plan token"}
+        for name in ("profile", "exported", "shell"):
+            aws: canaries.Aws = getattr(self, name)
+            found |= {
+                aws.access: f"{name} access",
+                aws.secret: f"{name} secret",
+                aws.session: f"{name} session",
+            }
+        return found | {key: f"{name} key" for name, key in self.daemon.keys().items()}
+
+    def processes(self) -> list[psutil.Process]:
+        return [
+            psutil.Process(self.daemon.keeper),
+            *psutil.Process(self.daemon.keeper).children(recursive=True),
+        ]
+
+
+@pytest.fixture(scope="module", params=VERSIONS)
+def stage(request: pytest.FixtureRequest, addresses: dict[str, str]) -> Iterator[Stage]:
+    made = Stage(request.param, addresses)
+    with made.daemon:
+        try:
+            made.start()
+            yield made
+        finally:
+            made.occtl("stop", "--timeout", str(60 * SLOW))
+
+
+@pytest.fixture(autouse=True)
+def fresh(upstreams: Upstreams) -> None:
+    upstreams.reset()
+
+
+#: name → (proxy, path, model, whose credential)
+ROUTES = {
+    "opus": ("main", "/v1/messages?beta=true", "claude-opus-4-6"),
+    "sonnet": ("main", "/v1/messages?beta=true", "claude-sonnet-4-5"),
+    "haiku": ("main", "/v1/messages?beta=true", "qwen-3-coder"),
+    "opus-bedrock": ("main", "/v1/messages?beta=true", "claude-opus-4-6-bedrock"),
+    "chat": ("main", "/v1/chat/completions", "qwen-3-coder"),
+    "count-tokens": ("main", "/v1/messages/count_tokens?beta=true", "claude-opus-4-6"),
+    "count-tokens-haiku": ("main", "/v1/messages/count_tokens?beta=true", "qwen-3-coder"),
+    "bedrock-port": ("bedrock", "/v1/messages", "qwen-3-coder"),
+    "bedrock-port-opus": ("bedrock", "/v1/chat/completions", "claude-opus-4-6-bedrock"),
+}
+TIMES = {
+    "ok": Behaviour(),
+    "401": Behaviour(status=401),
+    "429": Behaviour(status=429),
+    "529": Behaviour(status=529),
+    "dropped": Behaviour(drop="before"),
+    "broken off": Behaviour(drop="during"),
+    # only Anthropic fails: where there is a fallback, it answers
+    "fallback": Behaviour(upstream="anthropic", status=529),
+}
+#: where Bedrock's own may stand: the signature names the access key, the session goes along
+AWS_PLACES = {"access": {"header authorization"}, "session": {"header x-amz-security-token"}}
+
+
+def send(stage: Stage, route: str, stream: bool, token: str = TOKEN) -> httpx.Response | None:
+    """One request as Claude Code, or as the main proxy, sends it; None when the connection broke."""
+    proxy, path, model = ROUTES[route]
+    body: dict[str, Any] = {
+        "model": model,
+        "max_tokens": 64,
+        "messages": [{"role": "user", "content": "Say ok"}],
+        "metadata": {"user_id": "user_x"},
+    }
+    if "count" not in route:
+        body["stream"] = stream
+    headers = stage.daemon.headers(token)
+    if proxy == "bedrock":
+        headers = {"authorization": f"Bearer {stage.daemon.keys()['bedrock']}"}
+    try:
+        return httpx.post(
+            stage.daemon.url(proxy) + path, headers=headers, json=body, timeout=60 * SLOW, trust_env=False
+        )
+    except httpx.TransportError:
+        return None
+
+
+def misplaced(stage: Stage, upstreams: Upstreams) -> list[str]:
+    """Canaries outside their place in what reached the stand-ins."""
+    wrong = []
+    for one in upstreams.seen():
+        for secret, what in stage.secrets.items():
+            allowed: set[str] = set()
+            if one.upstream == "anthropic" and what == "plan token":
+                allowed = {"header authorization"}
+            elif one.upstream == "bedrock" and what.split()[0] in ("profile", "exported"):
+                allowed = AWS_PLACES.get(what.split()[1], set())
+            wrong += [
+                f"{what} at {one.upstream}: {place}" for place in one.where(secret) if place not in allowed
+            ]
+    return wrong
+
+
+@pytest.mark.parametrize("times", TIMES)
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize("route", ROUTES)
+def test_no_credential_leaves_its_place(
+    stage: Stage, upstreams: Upstreams, route: str, stream: bool, times: str
+) -> None:
+    upstreams.behave(TIMES[times])
+    answer = send(stage, route, stream)
+    assert misplaced(stage, upstreams) == []
+    seen = upstreams.seen()
+    to = {one.upstream for one in seen}
+    if route in ("opus", "sonnet"):
+        assert "anthropic" in to
+        assert all(one.credential == "plan token" for one in seen if one.upstream == "anthropic")
+    elif not route.startswith("count"):
+        assert to == {"bedrock"}
+    for one in seen:
+        if one.upstream == "bedrock":
+            assert one.credential == "AWS signature"
+            used = stage.profile if "opus" in one.model else stage.exported
+            assert used.access in one.header("authorization")
+            assert one.header("x-amz-security-token") == used.session
+    if route == "opus" and times in ("401", "fallback"):
+        # an expired login is never billed to AWS; an overload falls back
+        assert ("bedrock" in to) == (times == "fallback")
+    if answer is not None:
+        if times == "ok" or (times == "fallback" and route != "sonnet"):
+            assert answer.status_code == 200, answer.text
+        text = answer.text + json.dumps(dict(answer.headers))
+        assert not any(secret in text for secret in stage.secrets)
+
+
+@pytest.mark.parametrize("place", ["authorization", "x-api-key", "query", "body"])
+def test_the_login_at_the_bedrock_port_is_refused(stage: Stage, upstreams: Upstreams, place: str) -> None:
+    headers = {"authorization": f"Bearer {stage.daemon.keys()['bedrock']}"}
+    body: dict[str, Any] = {"model": "qwen-3-coder", "messages": [{"role": "user", "content": "x"}]}
+    path = "/v1/chat/completions"
+    if place == "query":
+        path += f"?user={TOKEN}"
+    elif place == "body":
+        body["user"] = TOKEN
+    elif place == "authorization":
+        headers = {"authorization": f"Bearer {TOKEN}", "x-litellm-api-key": headers["authorization"]}
+    else:
+        headers[place] = TOKEN
+    url = stage.daemon.url("bedrock") + path
+    answer = httpx.post(url, headers=headers, json=body, timeout=60 * SLOW, trust_env=False)
+    assert answer.status_code == 403 and SECRET not in answer.text
+    assert upstreams.seen() == []
+    eventually(lambda: "credential-refused" in stage.daemon.kinds(), what="an event says so")
+
+
+def test_afterwards_no_canary_is_anywhere_else(stage: Stage) -> None:
+    """Logs, events, status, commands' output, arguments, environments, files: after all of the above."""
+    daemon = stage.daemon
+    secrets, keys = stage.secrets, set(daemon.keys().values())
+    assert canaries.in_processes(stage.processes(), secrets) == set()
+    assert not any(secret in json.dumps(daemon.status()) for secret in secrets)
+    with daemon.client() as client:
+        for path in ("/v1/events?lines=5000", "/v1/logs/main?lines=5000", "/v1/logs/bedrock?lines=5000"):
+            text = client.get(path).text
+            assert text and canaries.within(text.encode(), canaries.needles(secrets)) == set(), path
+    for words in (["status"], ["status", "--json"], ["logs", "-n", "1000"], ["config", "show"], ["models"]):
+        done = stage.occtl(*words)
+        text = done.stdout + done.stderr
+        assert text and canaries.within(text.encode(), canaries.needles(secrets)) == set(), words
+    # Its own places: ~/.aws, the user's ocd.toml, the key file. A copy of ocd.toml would be one too many.
+    mine = re.compile(r"\.aws/credentials$|config/ocd\.toml$").match
+    outside = {secret: what for secret, what in secrets.items() if secret not in keys}
+    assert canaries.in_files(daemon.prefix, outside, but=mine) == set()
+    inside = {secret: what for secret, what in secrets.items() if secret in keys}
+    assert canaries.in_files(daemon.prefix, inside, but=re.compile(r"state/keys\.json$").match) == set()
+    for path in daemon.prefix.rglob("*"):
+        if path.is_file() and path.name == "keys.json":
+            assert not path.stat().st_mode & 0o077
+
+
+# ---- that the search can find something
+
+
+def test_planted_canaries_are_found(stage: Stage, upstreams: Upstreams) -> None:
+    """In traffic, in a process, in a file, also in base64."""
+    if stage.version != PINNED:
+        pytest.skip("once is enough")
+    with httpx.Client(trust_env=False) as client:
+        client.get(upstreams.bedrock + "/model/x/converse", headers={"x-y": f"Bearer {TOKEN}"})
+        client.get(upstreams.anthropic + f"/v1/models?x={stage.profile.secret}")
+    assert misplaced(stage, upstreams) == [
+        "plan token at bedrock: header x-y",
+        "profile secret at anthropic: path",
+    ]
+    folder = stage.daemon.prefix / "planted"
+    folder.mkdir()
+    try:
+        import base64
+
+        (folder / "plain.log").write_text(f"said {TOKEN}")
+        (folder / "coded").write_bytes(base64.b64encode(b"xy" + stage.exported.session.encode() + b"z"))
+        (folder / f"named-{SECRET}").touch()
+        found = canaries.in_files(folder, stage.secrets)
+        assert {what for what, _ in found} == {"plan token", "exported session"} and len(found) == 3
+    finally:
+        shutil.rmtree(folder)
+    process = subprocess.Popen(["sleep", "60"], env={"PATH": os.environ["PATH"], "X": stage.shell.access})
+    try:
+        eventually(
+            lambda: (
+                canaries.in_processes([psutil.Process(process.pid)], stage.secrets)
+                == {("shell access", "environ of sleep")}
+            )
+        )
+    finally:
+        process.kill()
+        process.wait()

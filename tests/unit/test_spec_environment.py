@@ -1,0 +1,24 @@
+"""What a proxy's environment is made of."""
+
+from __future__ import annotations
+
+import json
+
+from ocd.config.schema import Settings
+from ocd.supervisor import spec
+
+
+def test_the_users_own_variables_reach_their_proxy_as_text() -> None:
+    settings = Settings.model_validate(
+        {"proxies": {"bedrock": {"env": {"AWS_SESSION_TOKEN": "t"}}, "main": {"env": {"DATABASE_URL": "u"}}}}
+    )
+    made = {name: spec.public_environment(settings, name, "/nowhere", "/bin") for name in spec.PROXIES}
+    assert made["bedrock"]["AWS_SESSION_TOKEN"] == "t" and made["main"]["DATABASE_URL"] == "u"
+    # They go over the guest's socket as JSON, and into the revision's name.
+    assert json.loads(json.dumps(made)) == made
+    assert spec.revision("x", settings, "main", "/nowhere", "/bin", "h").startswith("x-")
+
+
+def test_nothing_of_aws_is_in_the_main_proxys_environment() -> None:
+    names = spec.public_environment(Settings(aws_profile="p"), "main", "/nowhere", "/bin")
+    assert not [name for name in names if name.startswith("AWS_")] and "OCD_AWS_PROFILE" not in names
