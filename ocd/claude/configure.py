@@ -23,6 +23,8 @@ from ocd.claude.files import SIZE_LIMIT
 from ocd.errors import EX_CANTCREAT, EX_DATAERR, EX_IOERR, EX_NOINPUT, OcdError
 
 RECORD = "claude-settings.json"
+#: the one key that is switched apart from the others
+STATUS_LINE = "statusLine"
 KeyPath = tuple[str, ...]
 
 
@@ -58,9 +60,67 @@ def configure(path: Path, state: Path, overlay: Mapping[str, Any]) -> Done:
     Repeating it replaces what it did before. The file ends up 0600: it then holds the proxy's key. Raises
     OcdError: exit 65 when the file is no JSON object, 73/74 when a file cannot be written or read.
     """
+    line = {name: value for name, value in _overlay_of(_load(state)).items() if name == STATUS_LINE}
+    return _put(path, state, {**overlay, **line})
+
+
+def configured_file(state: Path) -> Path | None:
+    """The settings file that holds anything of ours, None when none does."""
+    record = _load(state)
+    return record.path if record is not None else None
+
+
+def status_line_on(path: Path, state: Path, command: str) -> Done:
+    """Have Claude Code show what ``command`` prints as its status line; a status line of the user's is kept for
+    ``status_line_off``. Raises OcdError as ``configure``, and when another file holds settings of ours."""
     record = _load(state)
     if record is not None and record.path != path:
-        remove(state)
+        raise OcdError(
+            f"Claude Code's settings in {record.path} are configured, not those in {path}",
+            "ocd keeps the former content of one settings file at a time",
+            f"Run it with CLAUDE_CONFIG_DIR={record.path.parent}, or run `occtl claude remove` first",
+            exit_code=EX_DATAERR,
+            code="other-settings",
+        )
+    # Every few seconds as well: a proxy that fails, or a fallback, comes without a message of Claude Code's.
+    shown = {"type": "command", "command": command, "padding": 0, "refreshInterval": 5}
+    return _put(path, state, {**_overlay_of(record), STATUS_LINE: shown})
+
+
+def status_line_off(state: Path) -> Done:
+    """Put back the status line that the user had. Raises OcdError: exit 66 when ours is not on."""
+    record = _load(state)
+    if record is None or (STATUS_LINE,) not in record.ours:
+        raise OcdError(
+            "The status line of ocd is not on",
+            "`occtl claude statusline on` has not been run, or was taken back already",
+            exit_code=EX_NOINPUT,
+            code="not-configured",
+        )
+    rest = {name: value for name, value in _overlay_of(record).items() if name != STATUS_LINE}
+    return _put(record.path, state, rest) if rest else _take_back(state, record)
+
+
+def _overlay_of(record: Record | None) -> dict[str, Any]:
+    """What ``configure`` was given, from what it noted, without what somebody changed in the file since."""
+    overlay: dict[str, Any] = {}
+    if record is None:
+        return overlay
+    settings = _parse(_bytes(record.path), record.path)
+    for where, (value, _was_there, _former) in record.ours.items():
+        section, now = overlay, settings
+        for part in where[:-1]:
+            section = section.setdefault(part, {})
+            now = now.get(part, {})
+        if now.get(where[-1]) == value:
+            section[where[-1]] = value
+    return {name: value for name, value in overlay.items() if value != {}}
+
+
+def _put(path: Path, state: Path, overlay: Mapping[str, Any]) -> Done:
+    record = _load(state)
+    if record is not None and record.path != path:
+        _take_back(state, record)
         record = None
     now = _bytes(path)
     base = _without(path, record, now)
@@ -74,7 +134,9 @@ def configure(path: Path, state: Path, overlay: Mapping[str, Any]) -> Done:
     # First the record: what was written without one could not be taken back.
     _save(state, kept)
     try:
-        _write(path, text, 0o600)
+        # A status line alone is no secret: then the file keeps its mode, unless it may hold new ones.
+        unchanged = base is not None and (record is None or base == record.before)
+        _write(path, text, mode if set(overlay) == {STATUS_LINE} and unchanged else 0o600)
     except OcdError:
         if record is None:
             (state / RECORD).unlink(missing_ok=True)
@@ -87,13 +149,18 @@ def configure(path: Path, state: Path, overlay: Mapping[str, Any]) -> Done:
 def remove(state: Path) -> Done:
     """Take our settings out again. Raises OcdError: exit 66 when there are none of ours, else as ``configure``."""
     record = _load(state)
-    if record is None:
+    if record is None or set(record.ours) == {(STATUS_LINE,)}:
         raise OcdError(
             "There is nothing of ours in Claude Code's settings",
             "`occtl claude configure` has not been run, or was taken back already",
             exit_code=EX_NOINPUT,
             code="not-configured",
         )
+    line = {name: value for name, value in _overlay_of(record).items() if name == STATUS_LINE}
+    return _put(record.path, state, line) if line else _take_back(state, record)
+
+
+def _take_back(state: Path, record: Record) -> Done:
     now = _bytes(record.path)
     after = _without(record.path, record, now)
     exact = after == record.before
@@ -109,12 +176,6 @@ def remove(state: Path) -> Done:
     return Done(record.path, after != now, exact, tuple(".".join(one) for one in record.ours))
 
 
-def is_configured(state: Path) -> Path | None:
-    """The settings file that holds our settings, None when there is none."""
-    record = _load(state)
-    return record.path if record is not None else None
-
-
 # ---- what goes where
 
 
@@ -125,7 +186,7 @@ def _over(settings: dict[str, Any], overlay: Mapping[str, Any]) -> tuple[dict[st
         env = after.setdefault("env", {})
         ours[("env", name)] = (value, name in env, env.get(name))
         env[name] = value
-    for name in ("apiKeyHelper", "model"):
+    for name in ("apiKeyHelper", "model", STATUS_LINE):
         # An empty apiKeyHelper is only needed where there is one.
         if name in overlay and not (name == "apiKeyHelper" and name not in after):
             ours[(name,)] = (overlay[name], name in after, after.get(name))

@@ -3,19 +3,28 @@
 import io
 import os
 import sys
-from collections.abc import Sequence
 
-from ocd.ctl.screen import ReaderGone
 from ocd.errors import EX_OK, EX_OSERR, EX_USAGE, OcdError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 #: 128 + SIGINT and 128 + SIGPIPE, as a shell reports a command that such a signal ended
 EX_INTERRUPTED = 130
 EX_BROKEN_PIPE = 141
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: "Sequence[str] | None" = None) -> int:
     """Run ``occtl`` with ``argv`` (default: the process's own arguments) and return the exit code."""
     args = list(sys.argv[1:] if argv is None else argv)
+    if args == ["statusline"]:
+        # Claude Code waits for it after each message: no import but this one.
+        from ocd.client import statusline
+
+        return statusline.main()
+    from ocd.ctl.screen import ReaderGone
+
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that cannot show a character must not cost the message.

@@ -20,6 +20,7 @@ VERBS: dict[str, dict[str, str]] = {
         "sessions": "sessions",
         "usage": "usage",
         "metrics": "metrics",
+        "statusline": "statusline",
         "models": "models",
         "explain": "explain",
         "version": "about",

@@ -64,6 +64,46 @@ def configure(as_json: bool) -> int:
     return _report(done, said, [*notices, *overlay.notices], as_json)
 
 
+@claude.command(epilog=examples("occtl claude statusline on", "occtl claude statusline off"))
+@click.argument("switch", type=click.Choice(("on", "off")))
+@json_option
+def statusline(switch: str, as_json: bool) -> int:
+    """Have Claude Code show `occtl statusline` below its prompt, or take that back.
+
+    `on` writes statusLine into Claude Code's settings.json; a status line of your own is kept, and put back by `off`,
+    byte for byte when nothing else changed. Off ends with 66 when it is not on.
+    """
+    from ocd.claude import configure as writing
+    from ocd.claude import files
+    from ocd.config.folders import Folders
+
+    folders = Folders.find().ensure()
+    if switch == "off":
+        done = writing.status_line_off(folders.state)
+        said = "Claude Code's status line is as it was"
+        return _report(done, f"{said}: {done.path}", [], as_json)
+    env = {name: os.environ[name] for name in _TAKEN_ALONG if os.environ.get(name)}
+    path = files.config_folder(env, os.getcwd()) / "settings.json"
+    kept = "statusLine" in writing.read_base(path, folders.state)
+    done = writing.status_line_on(path, folders.state, _command())
+    how = "shows" if done.changed else "shows already"
+    notices = ["your own status line is kept for `occtl claude statusline off`"] if kept else []
+    return _report(done, f"Claude Code {how} the status line of ocd: {done.path}", notices, as_json)
+
+
+def _command() -> str:
+    """How Claude Code's shell is to run `occtl statusline`: by this command's own path where it has one."""
+    import shlex
+    import shutil
+    import sys
+
+    own = os.path.abspath(sys.argv[0])
+    if os.path.basename(own) != "occtl" or not os.access(own, os.X_OK):
+        own = shutil.which("occtl") or ""
+    words = [own] if own else [sys.executable, "-m", "ocd.ctl"]
+    return shlex.join([*words, "statusline"])
+
+
 @claude.command(epilog=examples("occtl claude remove"))
 @json_option
 def remove(as_json: bool) -> int:

@@ -32,6 +32,7 @@ from ocd.supervisor.idle import Idle
 from ocd.supervisor.link import GuestChannel, KeeperLink
 from ocd.supervisor.metrics import Counts
 from ocd.supervisor.sessions import Sessions
+from ocd.supervisor.statusfile import StatusFile
 from ocd.supervisor.unit import Config, Unit, tag
 from ocd.supervisor.usage import Usage
 from ocd.supervisor.watch import Watch
@@ -73,8 +74,9 @@ class Daemon:
         usage_path = self.folders.state / "usage.db"
         self.usage = Usage(usage_path, self.exchanges.label, self.on_usage_trouble, self.on_usage_moved)
         self.metrics = Counts(self.exchanges.label)
-        self.exchanges.listeners += [self.usage.take, self.metrics.take]
         self.exporter = Exporter(self)
+        self.line = StatusFile(self)
+        self.exchanges.listeners += [self.usage.take, self.metrics.take, self.line.news]
         self.sessions = Sessions(self.on_session_end)
         self.health = Health(self)
         self.idle = Idle(self)
@@ -172,6 +174,7 @@ class Daemon:
             self.flush_notes()
             self.tell_manager()
             self.exporter.follow()
+            self.line.look()
             await asyncio.sleep(pause)
 
     # ------------------------------------------------------------------------------------------------ news
@@ -216,6 +219,7 @@ class Daemon:
 
     def changed(self, unit: Unit) -> None:
         """A proxy's state changed: tell the service manager, and keep the notes for a successor."""
+        self.line.news()
         if not self.notes_due:
             self.notes_due = True
             asyncio.get_running_loop().call_later(0.05, self.flush_notes)
@@ -588,6 +592,7 @@ class Daemon:
         for pid in list(self.sessions.living):
             # The overlay of a living session stays: Claude Code has read it, its commands may look at it.
             self.log.info("session outlives the daemon", pid=pid)
+        self.line.remove()
         await self.control.close()
         self.link.send("exit", code=EX_CONFIG if self.exit_code == EX_CONFIG else 0)
         self.ended.set()

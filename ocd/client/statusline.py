@@ -1,0 +1,138 @@
+"""``occtl statusline``: one short line for Claude Code's status line, from the file that the supervisor writes.
+
+Claude Code runs it after each message (at most every 300 ms) and waits for its output, so it may cost next to
+nothing: no JSON, no socket (a connection would start an activated daemon), no import beyond these. What Claude Code
+writes to standard input is not needed and not understood. ``ocd/supervisor/statusfile.py`` writes the file:
+a line a fact, its fields separated by tabs.
+"""
+
+import os
+import sys
+import time
+
+from ocd.paths import runtime_dirs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+NAME = "statusline"
+_LARGEST = 65536
+#: seconds that a fallback stays in view after it was taken
+FALLBACK_SHOWN = 600.0
+
+_RED, _YELLOW, _DIM, _END = "\x1b[31m", "\x1b[33m", "\x1b[2m", "\x1b[0m"
+
+
+def main() -> int:
+    """Print the line. Always ends with 0: Claude Code shows nothing at all after anything else."""
+    text = line(read(), session(os.environ), time.time())
+    if os.environ.get("NO_COLOR"):
+        for code in (_RED, _YELLOW, _DIM, _END):
+            text = text.replace(code, "")
+    try:
+        os.write(1, text.encode("utf-8", "replace") + b"\n")
+        _drain()
+    except OSError:
+        pass
+    return 0
+
+
+def _drain() -> None:
+    """Take what is there of our standard input: who still writes to it must not meet a closed pipe."""
+    if os.isatty(0):
+        return
+    os.set_blocking(0, False)
+    try:
+        for _ in range(64):
+            if not os.read(0, 65536):
+                break
+    finally:
+        os.set_blocking(0, True)
+
+
+def session(environ: "Mapping[str, str]") -> int:
+    """The pid of the openclaude session that we run in; 0: in none (``claude`` itself, a shell)."""
+    number = environ.get("OCD_SESSION_PID", "")
+    return int(number) if number.isdigit() else 0
+
+
+def read() -> str:
+    """What the supervisor wrote; empty when no daemon of this user runs."""
+    for folder in runtime_dirs():
+        try:
+            fd = os.open(f"{folder}/{NAME}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            continue
+        try:
+            # In /tmp anybody can make a folder of that name.
+            if os.fstat(fd).st_uid == os.getuid():
+                text = os.read(fd, _LARGEST).decode("utf-8", "replace")
+                if _lives(text):
+                    return text
+        except OSError:
+            pass
+        finally:
+            os.close(fd)
+    return ""
+
+
+def _lives(text: str) -> bool:
+    """Whether the daemon that the file speaks of still runs: one that was killed could not remove it."""
+    words = text.partition("\n")[0].split("\t")
+    if len(words) < 3 or words[0] != "ocd" or not words[2].isdigit():
+        return False
+    try:
+        os.kill(int(words[2]), 0)
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
+def line(text: str, pid: int, now: float) -> str:
+    """The status line for the session ``pid``, with colours; ``text`` is the file's content."""
+    if not text:
+        return f"{_RED}ocd: not running{_END}"
+    return " | ".join(_pieces(text, pid, now)) or f"{_DIM}ocd{_END}"
+
+
+def _pieces(text: str, pid: int, now: float) -> "Iterator[str]":
+    wrong = []
+    for row in text.split("\n")[1:]:
+        what, *fields = row.split("\t")
+        if what == "external" and len(fields) >= 1:
+            yield f"{_DIM}ocd: {fields[0]}{_END}"
+        elif what == "proxy" and len(fields) >= 2:
+            color = _YELLOW if fields[1] in ("starting", "draining", "backoff", "stopped") else _RED
+            yield f"{color}{fields[0]} {fields[1]}{_END}"
+        elif what == "session" and len(fields) >= 7 and fields[0] == str(pid):
+            yield from _session(fields, now)
+        elif what in ("trouble", "problem") and len(fields) >= 1:
+            wrong.append(f"{_RED}{fields[0]}{_END}")
+    yield from wrong[:2]
+
+
+def _session(fields: "list[str]", now: float) -> "Iterator[str]":
+    _pid, slot, upstream, requests, tokens, taken, fallback = fields[:7]
+    if upstream or slot:
+        yield f"{slot} {_DIM}→ {upstream}{_END}" if upstream else slot
+    if tokens.isdigit() and tokens != "0":
+        yield f"{_DIM}{_count(int(tokens))} tok, {requests} req{_END}"
+    try:
+        recent = fallback and now - float(taken) < FALLBACK_SHOWN
+    except ValueError:
+        recent = False
+    if recent:
+        yield f"{_YELLOW}fell back: {fallback}{_END}"
+
+
+def _count(number: int) -> str:
+    """``950``, ``12.3k``, ``4.5M``."""
+    if number < 1000:
+        return str(number)
+    value, unit = (number / 1000, "k") if number < 999_950 else (number / 1_000_000, "M")
+    return f"{value:.1f}{unit}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""The small file behind ``occtl statusline``: written when something changed, at most once a second.
+
+A line a fact, fields separated by tabs (``ocd/client/statusline.py`` reads it without a parser); 0600, in the
+runtime folder, replaced in one step.
+"""
+
+import asyncio
+import contextlib
+import os
+import re
+import time
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from ocd.client.statusline import FALLBACK_SHOWN, NAME
+from ocd.core import proxy as core
+
+if TYPE_CHECKING:
+    from ocd.supervisor.daemon import Daemon
+
+#: seconds between two writes
+PAUSE = 1.0
+#: what may stand in one field
+LONGEST = 90
+#: a trouble is in view for so long after it happened last (seconds); ``occtl status`` shows it for longer
+TROUBLE_SHOWN = 3600.0
+
+#: trouble → what fits into a status line
+SHORT = {
+    "login-expired": "login expired: /login",
+    "plan-limit": "plan limit reached",
+    "overloaded": "overloaded",
+    "access-denied": "AWS denies access: occtl aws policy",
+    "model-access": "no access to the model: occtl status",
+    "aws-expired": "AWS login expired: occtl aws login",
+    "throttled": "throttled by Bedrock",
+    "unreachable": "upstream unreachable",
+}
+_UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\s]+")
+
+
+class StatusFile:
+    """``news`` after anything that may show; the write follows within a second."""
+
+    def __init__(self, daemon: "Daemon") -> None:
+        self.daemon = daemon
+        self.path = os.path.join(daemon.folders.runtime, NAME)
+        self.written = ""
+        self.latest = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def news(self, *_what: object) -> None:
+        """Something changed: write it now, or as soon as a second has passed since the last time."""
+        if self._timer is None:
+            pause = max(0.02, self.latest + PAUSE - time.monotonic())
+            self._timer = asyncio.get_running_loop().call_later(pause, self._write)
+
+    def look(self) -> None:
+        """Now and then: what nobody told of, or a file that somebody removed."""
+        if self.written and not os.path.exists(self.path):
+            self.written = ""
+        self.news()
+
+    def _write(self) -> None:
+        self._timer = None
+        text = compose(self.daemon)
+        if text == self.written or self.daemon.stopping:
+            return
+        self.latest = time.monotonic()
+        temporary = f"{self.path}.new"
+        try:
+            fd = os.open(
+                temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+            )
+            try:
+                os.write(fd, text.encode("utf-8", "replace"))
+            finally:
+                os.close(fd)
+            os.replace(temporary, self.path)
+        except OSError:
+            # A status line that is old is no trouble of anybody's; the next change tries again.
+            return
+        self.written = text
+
+    def remove(self) -> None:
+        """The daemon ends."""
+        if self._timer is not None:
+            self._timer.cancel()
+        with contextlib.suppress(OSError):
+            os.unlink(self.path)
+
+
+def compose(daemon: "Daemon") -> str:
+    """The file's content now."""
+    now = time.time()
+    rows: list[tuple[object, ...]] = [("ocd", 1, daemon.keeper_pid)]
+    if daemon.settings.external.enabled:
+        rows.append(("external", urlsplit(daemon.settings.external.base_url).netloc))
+    else:
+        for name, unit in daemon.units.items():
+            state = core.public_state(unit.state, time.monotonic())
+            if state not in ("ready", "idle"):
+                rows.append(("proxy", name, state))
+    for pid in daemon.sessions.living:
+        tally = daemon.exchanges.sessions.get(pid)
+        if tally is None or tally.latest is None:
+            continue
+        last = tally.latest
+        upstream = last.upstream.removesuffix(":443")
+        taken, fallback = tally.fallback
+        if now - taken > FALLBACK_SHOWN:
+            taken, fallback = 0.0, ""
+        what = last.slot or last.model
+        rows.append(("session", pid, what, upstream, tally.requests, tally.tokens, f"{taken:.0f}", fallback))
+    for name in daemon.units:
+        for trouble in daemon.exchanges.troubles(name):
+            if now - trouble.last < TROUBLE_SHOWN:
+                who = trouble.slot or trouble.model
+                rows.append(("trouble", f"{who}: {SHORT[trouble.kind]}" if who else SHORT[trouble.kind]))
+    rows += [("problem", f"{problem.what}: occtl status") for problem in daemon.problems.values()]
+    return "".join("\t".join(_field(one) for one in row) + "\n" for row in rows)
+
+
+def _field(value: object) -> str:
+    return _UNFIT.sub(" ", str(value))[:LONGEST]
