@@ -98,6 +98,7 @@ def line(text: str, pid: int, now: float) -> str:
 
 def _pieces(text: str, pid: int, now: float) -> "Iterator[str]":
     wrong = []
+    moved: dict[str, str] = {}
     for row in text.split("\n")[1:]:
         what, *fields = row.split("\t")
         if what == "external" and len(fields) >= 1:
@@ -106,24 +107,37 @@ def _pieces(text: str, pid: int, now: float) -> "Iterator[str]":
             color = _YELLOW if fields[1] in ("starting", "draining", "backoff", "stopped") else _RED
             yield f"{color}{fields[0]} {fields[1]}{_END}"
         elif what == "session" and len(fields) >= 7 and fields[0] == str(pid):
-            yield from _session(fields, now)
+            yield from _session(fields)
+            _note(moved, fields[5], fields[6])
+        elif what == "fallback" and len(fields) >= 2 and not moved:
+            # Somebody's fallback: it may cost money, so all may see it.
+            _note(moved, fields[0], fields[1])
         elif what in ("trouble", "problem") and len(fields) >= 1:
             wrong.append(f"{_RED}{fields[0]}{_END}")
+    for text_of, taken in moved.items():
+        if _recent(taken, now):
+            yield f"{_YELLOW}fell back: {text_of}{_END}"
     yield from wrong[:2]
 
 
-def _session(fields: "list[str]", now: float) -> "Iterator[str]":
-    _pid, slot, upstream, requests, tokens, taken, fallback = fields[:7]
+def _note(moved: "dict[str, str]", taken: str, text: str) -> None:
+    if text:
+        moved[text] = taken
+
+
+def _recent(taken: str, now: float) -> bool:
+    try:
+        return now - float(taken) < FALLBACK_SHOWN
+    except ValueError:
+        return False
+
+
+def _session(fields: "list[str]") -> "Iterator[str]":
+    _pid, slot, upstream, requests, tokens = fields[:5]
     if upstream or slot:
         yield f"{slot} {_DIM}→ {upstream}{_END}" if upstream else slot
     if tokens.isdigit() and tokens != "0":
         yield f"{_DIM}{_count(int(tokens))} tok, {requests} req{_END}"
-    try:
-        recent = fallback and now - float(taken) < FALLBACK_SHOWN
-    except ValueError:
-        recent = False
-    if recent:
-        yield f"{_YELLOW}fell back: {fallback}{_END}"
 
 
 def _count(number: int) -> str:

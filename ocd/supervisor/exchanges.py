@@ -99,7 +99,8 @@ class Exchanges:
     def __init__(self, event: Callable[..., None], slots: Callable[[], dict[str, str]]) -> None:
         self.event = event
         self.slots = slots
-        self.ring: collections.deque[Exchange] = collections.deque(maxlen=KEPT)
+        #: as JSON lines: a quarter of the memory, and what whoever asks gets
+        self.ring: collections.deque[str] = collections.deque(maxlen=KEPT)
         self.listeners: list[Callable[[Exchange], None]] = []
         self.followers: list[Callable[[str], None]] = []
         self.sessions: collections.OrderedDict[int, Tally] = collections.OrderedDict()
@@ -129,17 +130,16 @@ class Exchanges:
 
     def add(self, exchange: Exchange) -> None:
         """Keep one answered request, and tell everybody who listens."""
-        self.ring.append(exchange)
+        line = exchange.model_dump_json()
+        self.ring.append(line)
         self._news = True
         if not exchange.hop:
             self._tally(exchange)
         self._watch_trouble(exchange)
         for listener in list(self.listeners):
             listener(exchange)
-        if self.followers:
-            line = exchange.model_dump_json()
-            for follower in list(self.followers):
-                follower(line)
+        for follower in list(self.followers):
+            follower(line)
 
     def slot(self, model: str) -> str:
         """Which of Claude Code's slots a model group serves; empty: none."""
@@ -181,7 +181,7 @@ class Exchanges:
         """The latest requests as JSON lines, oldest first."""
         if lines <= 0:
             return []
-        return [exchange.model_dump_json() for exchange in list(self.ring)[-lines:]]
+        return list(self.ring)[-lines:]
 
     def news(self) -> bool:
         """Whether there was a request since this was asked last."""

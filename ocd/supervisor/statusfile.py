@@ -112,7 +112,9 @@ def compose(daemon: "Daemon") -> str:
             taken, fallback = 0.0, ""
         what = last.slot or last.model
         rows.append(("session", pid, what, upstream, tally.requests, tally.tokens, f"{taken:.0f}", fallback))
-    for name in daemon.units:
+    for name, unit in daemon.units.items():
+        if unit.last_fallback_at is not None and now - unit.last_fallback_at < FALLBACK_SHOWN:
+            rows.append(("fallback", f"{unit.last_fallback_at:.0f}", unit.last_fallback))
         for trouble in daemon.exchanges.troubles(name):
             if now - trouble.last < TROUBLE_SHOWN:
                 who = trouble.slot or trouble.model

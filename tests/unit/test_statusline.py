@@ -37,7 +37,8 @@ def plain(text: str) -> str:
 
 def daemon(runtime: Path) -> Any:
     """As much of the Daemon as the file is made from."""
-    unit = SimpleNamespace(state=core.Proxy("main", wanted=core.Wanted.IDLE))
+    idle = core.Proxy("main", wanted=core.Wanted.IDLE)
+    unit = SimpleNamespace(state=idle, last_fallback="", last_fallback_at=None)
     return SimpleNamespace(
         folders=SimpleNamespace(runtime=runtime),
         keeper_pid=os.getpid(),
@@ -93,6 +94,9 @@ def test_a_fallback_is_seen_for_a_while(tmp_path: Path) -> None:
     say(of, fallback="claude-opus-4-6 to claude-opus-4-6-bedrock (529)")
     say(of)
     assert shown(of).endswith("| fell back: claude-opus-4-6 to claude-opus-4-6-bedrock (529)")
+    of.units["main"].last_fallback, of.units["main"].last_fallback_at = "opus to elsewhere", time.time()
+    assert shown(of).count("fell back") == 1 and "elsewhere" not in shown(of), "its own goes before others'"
+    assert shown(of, 0) == "fell back: opus to elsewhere"
     later = time.time() + statusline.FALLBACK_SHOWN + 1
     assert "fell back" not in statusline.line(compose(of), 77, later)
 
