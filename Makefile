@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 export OCD_TEST_LITELLM_PYTHON ?= $(CURDIR)/$(GUEST)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test unit process systemd lint format bench chaos run lock clean
+.PHONY: help dev test unit process systemd lint format bench chaos run lock clean canaries
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -23,6 +23,15 @@ $(GUEST)/.stamp: requirements/litellm.txt
 	$(GUEST)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps -r requirements/litellm.txt
 	touch $@
 
+# Other LiteLLMs, for the canaries. Most packages are those of the pinned one: linked (or copied) from there, and what
+# the lock says otherwise is installed over it, by hash.
+.venv-litellm-%/.stamp: tests/requirements/litellm-%.txt $(GUEST)/.stamp
+	rm -rf $(@D)
+	$(PYTHON) -m venv --without-pip $(@D)
+	cp -al $(GUEST)/lib/. $(@D)/lib 2>/dev/null || cp -R $(GUEST)/lib/. $(@D)/lib
+	$(@D)/bin/python -m pip install --quiet --no-compile --disable-pip-version-check --require-hashes --only-binary :all: --no-deps -r $<
+	touch $@
+
 dev: $(VENV)/.stamp $(GUEST)/.stamp  ## a working environment: .venv and .venv-litellm
 
 test: unit process  ## everything: the unit suite, then the suite with real processes
@@ -30,8 +39,11 @@ test: unit process  ## everything: the unit suite, then the suite with real proc
 unit: $(VENV)/.stamp  ## the fast suite, no LiteLLM
 	$(PY) -m pytest -q tests/unit
 
-process: dev  ## real daemon, real LiteLLM, real systemd user manager
+process: dev .venv-litellm-1.99.4/.stamp  ## real daemon, real LiteLLM, real systemd user manager
 	$(PY) -m pytest -q --durations=15 tests/process $(wildcard tests/systemd)
+
+canaries: dev .venv-litellm-1.99.4/.stamp .venv-litellm-1.90.7/.stamp  ## where credentials go, on every LiteLLM that we test with
+	OCD_TEST_CANARIES=all $(PY) -m pytest -q tests/process/test_canaries.py
 
 systemd: dev  ## only what needs a systemd user manager
 	$(PY) -m pytest -q -m systemd tests/systemd
@@ -58,7 +70,8 @@ lock:  ## resolve the dependencies again (uv does it: make lock UV=/path/to/uv)
 	$(or $(UV),uv) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q pyproject.toml -o requirements/ocd.txt
 	$(or $(UV),uv) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q pyproject.toml --extra dev requirements/build.in -c requirements/ocd.txt -o requirements/dev.txt
 	echo 'litellm[proxy]==1.106.2' | $(or $(UV),uv) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q - -o requirements/litellm.txt
+	for version in 1.99.4 1.90.7; do echo "litellm[proxy]==$$version" | $(or $(UV),uv) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q - -o tests/requirements/litellm-$$version.txt || exit 1; done
 	$(or $(UV),uv) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q requirements/build.in -o requirements/build.txt
 
 clean:  ## remove what was made here
-	rm -rf $(VENV) $(GUEST) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(GUEST) $(GUEST)-* dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

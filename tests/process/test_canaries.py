@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,7 @@ import pytest
 
 from ocd.selftest.upstreams import Behaviour, Upstreams
 from tests.helpers import canaries
-from tests.helpers.daemon import ROOT, SLOW, Daemon, eventually, litellm_python
+from tests.helpers.daemon import ROOT, SLOW, Daemon, eventually, free_ports, litellm_python
 
 PINNED = "pinned"
 VERSIONS = (PINNED, "1.99.4", "1.90.7")
@@ -35,10 +36,12 @@ model_list:
   - model_name: claude-sonnet-4-5
     litellm_params: {{model: anthropic/claude-sonnet-4-5, api_base: "{anthropic}"}}
   - model_name: qwen-3-coder
-    litellm_params: {{model: openai/qwen-3-coder, api_base: os.environ/OCD_BEDROCK_URL, api_key: os.environ/OCD_BEDROCK_KEY}}
+    litellm_params: &hop
+      model: openai/qwen-3-coder
+      api_base: os.environ/OCD_BEDROCK_URL
+      api_key: os.environ/OCD_BEDROCK_KEY
   - model_name: claude-opus-4-6-bedrock
-    litellm_params:
-      {{model: openai/claude-opus-4-6-bedrock, api_base: os.environ/OCD_BEDROCK_URL, api_key: os.environ/OCD_BEDROCK_KEY}}
+    litellm_params: {{<<: *hop, model: openai/claude-opus-4-6-bedrock}}
 litellm_settings: {{drop_params: true, use_chat_completions_url_for_anthropic_messages: true}}
 router_settings:
   fallbacks: [{{claude-opus-4-6: [claude-opus-4-6-bedrock]}}]
@@ -64,15 +67,20 @@ litellm_settings: {{drop_params: true}}
 router_settings: {{num_retries: 0, disable_cooldowns: true}}
 general_settings: {{master_key: os.environ/OCD_BEDROCK_KEY}}
 """
-#: A group in the main file that goes to Bedrock itself: what the seeds had first, and what leaks in old versions.
+#: One proxy for both, which is what the seeds had first; ours would not serve this file.
 SINGLE = """\
-  - model_name: single-{kind}
-    litellm_params:
-      model: bedrock/{kind}/{model}
+model_list:
+  - model_name: converse
+    litellm_params: &single
+      model: bedrock/converse/qwen.qwen3-next-80b-a3b
       aws_region_name: us-west-2
       aws_access_key_id: AKIAIOSFODNN7EXAMPLE
       aws_secret_access_key: wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY
       aws_bedrock_runtime_endpoint: "{bedrock}"
+  - model_name: invoke
+    litellm_params: {{<<: *single, model: bedrock/invoke/us.anthropic.claude-opus-4-6-v1}}
+litellm_settings: {{drop_params: true}}
+general_settings: {{master_key: "{key}"}}
 """
 TOKEN = canaries.TOKEN
 SECRET = canaries.bare(TOKEN)
@@ -298,26 +306,54 @@ def test_the_login_at_the_bedrock_port_is_refused(stage: Stage, upstreams: Upstr
 def test_afterwards_no_canary_is_anywhere_else(stage: Stage) -> None:
     """Logs, events, status, commands' output, arguments, environments, files: after all of the above."""
     daemon = stage.daemon
-    secrets, keys = stage.secrets, set(daemon.keys().values())
-    assert canaries.in_processes(stage.processes(), secrets) == set()
-    assert not any(secret in json.dumps(daemon.status()) for secret in secrets)
+    everything, keys = stage.secrets, set(daemon.keys().values())
+    assert canaries.in_processes(stage.processes(), everything) == set()
+    assert not any(secret in json.dumps(daemon.status()) for secret in everything)
     with daemon.client() as client:
         for path in ("/v1/events?lines=5000", "/v1/logs/main?lines=5000", "/v1/logs/bedrock?lines=5000"):
             text = client.get(path).text
-            assert text and canaries.within(text.encode(), canaries.needles(secrets)) == set(), path
+            assert text and canaries.within(text.encode(), canaries.needles(everything)) == set(), path
     for words in (["status"], ["status", "--json"], ["logs", "-n", "1000"], ["config", "show"], ["models"]):
         done = stage.occtl(*words)
         text = done.stdout + done.stderr
-        assert text and canaries.within(text.encode(), canaries.needles(secrets)) == set(), words
+        assert text and canaries.within(text.encode(), canaries.needles(everything)) == set(), words
     # Its own places: ~/.aws, the user's ocd.toml, the key file. A copy of ocd.toml would be one too many.
     mine = re.compile(r"\.aws/credentials$|config/ocd\.toml$").match
-    outside = {secret: what for secret, what in secrets.items() if secret not in keys}
+    outside = {secret: what for secret, what in everything.items() if secret not in keys}
     assert canaries.in_files(daemon.prefix, outside, but=mine) == set()
-    inside = {secret: what for secret, what in secrets.items() if secret in keys}
+    inside = {secret: what for secret, what in everything.items() if secret in keys}
     assert canaries.in_files(daemon.prefix, inside, but=re.compile(r"state/keys\.json$").match) == set()
     for path in daemon.prefix.rglob("*"):
         if path.is_file() and path.name == "keys.json":
             assert not path.stat().st_mode & 0o077
+
+
+@pytest.mark.skipif(not ALL, reason="what LiteLLM 1.90.7 itself does: `make canaries` looks")
+def test_why_there_are_two_proxies(addresses: dict[str, str], upstreams: Upstreams, tmp_path: Path) -> None:
+    """Plain LiteLLM 1.90.7 as one proxy for both hands the login to Bedrock, and this search would see it."""
+    key, port = f"sk-{secrets.token_hex(16)}", free_ports()
+    (tmp_path / "single.yaml").write_text(SINGLE.format(key=key, **addresses))
+    python = interpreter("1.90.7")
+    process = subprocess.Popen(
+        [os.path.join(os.path.dirname(python), "litellm"), "--config", "single.yaml", "--port", str(port)],
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LITELLM_LOCAL_MODEL_COST_MAP": "True"},
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        live = f"{url}/health/liveliness"
+        eventually(lambda: httpx.get(live, trust_env=False).status_code == 200, 120, "LiteLLM serves")
+        for kind in ("converse", "invoke"):
+            headers = {"authorization": f"Bearer {TOKEN}", "x-litellm-api-key": f"Bearer {key}"}
+            body = {"model": kind, "max_tokens": 8, "messages": [{"role": "user", "content": "x"}]}
+            httpx.post(f"{url}/v1/messages", headers=headers, json=body, timeout=60 * SLOW, trust_env=False)
+    finally:
+        process.kill()
+        process.wait()
+    assert {one.upstream for one in upstreams.seen()} == {"bedrock"}
+    assert all(one.where(SECRET) for one in upstreams.seen())
 
 
 # ---- that the search can find something

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
+#: those of the package, and those of the other LiteLLMs that the canaries are sent through
+LOCKS = sorted([*(ROOT / "requirements").glob("*.txt"), *(ROOT / "tests" / "requirements").glob("*.txt")])
 PIN = "1.106.2"
 
 
