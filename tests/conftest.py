@@ -1,16 +1,26 @@
-"""What the whole suite shares: stand-in upstreams, and the check that nothing is left behind."""
+"""What the whole suite shares: the checks that nothing is left behind, and that no canary is found anywhere."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
+import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 
 from ocd import paths
-from tests.helpers.daemon import PREFIXES
+from tests.helpers import canaries
+from tests.helpers.daemon import PREFIXES, ROOT
+
+#: seconds between two looks at all command lines
+LOOKS = 1.0
+#: what other programs keep in the checkout
+NOT_OURS = re.compile(r"\.git(?:/|$)|\.venv|\.mypy_cache|\.ruff_cache").match
 
 
 def _left() -> list[psutil.Process]:
@@ -34,6 +44,36 @@ def nothing_left_behind() -> Iterator[None]:
         path for prefix in PREFIXES if os.path.exists(path := paths._fit(os.path.join(prefix, "run")))
     ]
     assert not folders, f"files left behind: {folders}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_canary_anywhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Of the credentials that the run made up none is in a file, a log or a command line that it made.
+
+    Each daemon's folder is looked through before it goes (tests.helpers.daemon), command lines while the run goes on,
+    the rest now. Names are told, values never.
+    """
+    # The file system's clock may be coarser than ours.
+    began, over = time.time() - 2, threading.Event()
+
+    def look() -> None:
+        while not over.wait(LOOKS):
+            canaries.look_at_arguments()
+
+    thread = threading.Thread(target=look, name="looking at command lines", daemon=True)
+    thread.start()
+    yield
+    over.set()
+    thread.join()
+    secrets = canaries.FORBIDDEN | canaries.KEYS
+    canaries.FOUND.update(canaries.in_files(tmp_path_factory.getbasetemp(), secrets))
+    canaries.FOUND.update(canaries.in_files(ROOT, secrets, but=NOT_OURS, since=began))
+    for folder in (Path("/tmp"), Path("/dev/shm")):
+        canaries.FOUND.update(
+            one for path in folder.glob("ocd-*") for one in canaries.in_files(path, secrets, since=began)
+        )
+    if canaries.FOUND:
+        pytest.fail("canaries were found:\n" + "\n".join(canaries.told()), pytrace=False)
 
 
 @pytest.fixture(autouse=True)

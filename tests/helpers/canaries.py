@@ -98,10 +98,10 @@ def in_files(
     """
     wanted, found = needles(of), set()
     for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if not but(os.path.relpath(os.path.join(folder, name), root))]
         for name in [*names, *folders]:
             path = os.path.join(folder, name)
-            relative = os.path.relpath(path, root)
-            if but(relative):
+            if but(os.path.relpath(path, root)):
                 continue
             with contextlib.suppress(OSError):
                 status = os.lstat(path)

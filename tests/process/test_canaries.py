@@ -82,6 +82,31 @@ model_list:
 litellm_settings: {{drop_params: true}}
 general_settings: {{master_key: "{key}"}}
 """
+#: A module of tests that pass, and each of which leaves something.
+LEAKY = """
+import subprocess, sys, time
+from tests.helpers import canaries
+from tests.helpers.daemon import Daemon
+
+def test_file(tmp_path):
+    (tmp_path / "some-file").write_text(canaries.TOKEN)
+
+def test_daemon():
+    with Daemon(python="/nowhere") as daemon:
+        logs = daemon.prefix / "state" / "logs"
+        logs.mkdir(parents=True)
+        (logs / "main.log").write_text(canaries.TOKEN)
+
+def test_line():
+    process = subprocess.Popen([sys.executable, "-c", "input()", canaries.TOKEN], stdin=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while not any("cmdline" in where for _what, where in canaries.FOUND) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.communicate(b"")
+
+def test_nowhere(tmp_path):
+    (tmp_path / "some-file").write_text("nothing")
+"""
 TOKEN = canaries.TOKEN
 SECRET = canaries.bare(TOKEN)
 
@@ -393,3 +418,35 @@ def test_planted_canaries_are_found(stage: Stage, upstreams: Upstreams) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize("leaky", [True, False])
+def test_a_run_that_leaves_a_canary_somewhere_fails(leaky: bool, tmp_path: Path) -> None:
+    """The search at the end of every run (tests/conftest.py), in a run of its own: it names places, never values."""
+    (tmp_path / "test_leaky.py").write_text(LEAKY)
+    which = "not nowhere" if leaky else "nowhere"
+    options = [
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "tests.conftest",
+        "-k",
+        which,
+        "--rootdir",
+        str(tmp_path),
+    ]
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120 * SLOW,
+    )
+    if leaky:
+        assert run.returncode == 1 and "3 passed, 1 deselected, 1 error" in run.stdout, run.stdout
+        for place in ("/some-file", "/state/logs/main.log", "cmdline of python"):
+            assert re.search(f"(?m)^plan token: .*{place}", run.stdout), run.stdout
+    else:
+        assert run.returncode == 0 and "1 passed" in run.stdout, run.stdout
+    assert not re.search(r"canary-[0-9a-f]{24}", run.stdout + run.stderr)
