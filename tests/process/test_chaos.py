@@ -22,14 +22,19 @@ import httpx
 import psutil
 import pytest
 
+from tests.helpers.clock import Clock
 from tests.helpers.daemon import Daemon, eventually
 from tests.helpers.load import steady
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(1800)]
 
 FULL = os.environ.get("OCD_TEST_CHAOS") == "full"
+#: these faults and no others, with a comma between
+ONLY = os.environ.get("OCD_TEST_CHAOS_ONLY", "")
 SEED = int(os.environ.get("OCD_TEST_SEED") or random.SystemRandom().randrange(10**6))
-ROUNDS = 40 if FULL else 9
+ROUNDS = 46 if FULL else 9
+#: megabytes of output: 10 GB
+FLOOD = 10_000 if FULL else 500
 
 SETTINGS = """
 [supervision]
@@ -69,11 +74,11 @@ def later():
         time.sleep(1.5)
         os.kill(os.getpid(), signal.SIGSTOP)
     if kind == "flood":
-        line = "x" * 1000 + "\\n"
-        end = time.monotonic() + 3
-        while time.monotonic() < end:
-            print(line * 50)
+        lines = ("x" * 1000 + "\\n") * 1000
+        for _ in range({flood}):
+            print(lines)
             time.sleep(0)
+        (pathlib.Path(r"{folder}") / "said").touch()
 
 if kind == "ignore-term":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -91,8 +96,9 @@ hook = Hook()
 class Chaos:
     """One daemon under attack."""
 
-    def __init__(self, daemon: Daemon, dice: random.Random) -> None:
+    def __init__(self, daemon: Daemon, dice: random.Random, clock: Clock | None) -> None:
         self.d = daemon
+        self.clock = clock
         self.dice = dice
         self.good = {name: daemon.read(name) for name in ("litellm.yaml", "litellm-bedrock.yaml", "ocd.toml")}
         #: connections that were refused; resets of requests in flight are the killed process's own
@@ -113,6 +119,31 @@ class Chaos:
 
     def kill_forkserver(self) -> None:
         os.kill(self.d.host_pid(), signal.SIGKILL)
+
+    def kill_importing_forkserver(self) -> None:
+        """Again while it imports: each is started behind the proxies, and the last one is there in the end."""
+        for _ in range(3):
+            pid = self.d.host_pid()
+            os.kill(pid, signal.SIGKILL)
+            eventually(lambda pid=pid: self.d.host_pid() != pid, 30)  # type: ignore[misc]
+
+    def clock_jumps(self) -> None:
+        """The wall clock an hour back and ten years on, a night's sleep: no reason to end any process."""
+        assert self.clock is not None
+        before = [m["pid"] for p in self.d.status()["proxies"].values() for m in p["members"]]
+        for wall, slept in ((-3600, 0), (315_000_000, 0), (0, 30_000), (-315_000_000, 0), (0, 5)):
+            self.clock.move(wall, slept)
+            self.ask_for(1.5)
+        after = [m["pid"] for p in self.d.status()["proxies"].values() for m in p["members"]]
+        assert after == before, "a clock that jumps ended a process"
+
+    def ask_for(self, seconds: float) -> None:
+        """Requests, whatever comes of them, for as long as a fault needs to show."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            with contextlib.suppress(httpx.HTTPError):
+                httpx.get(f"{self.d.url()}/health/liveliness", timeout=30, trust_env=False)
+            time.sleep(0.05)
 
     def kill_spare(self) -> None:
         os.kill(self.d.spare_pid(self.dice.choice(["main", "bedrock"])), signal.SIGKILL)
@@ -239,7 +270,7 @@ class Chaos:
     def misbehave(self, kind: str) -> None:
         """The next configuration's code misbehaves; the good one serves on or comes back."""
         (self.d.config / "mischief").write_text(kind)
-        (self.d.config / "mischief.py").write_text(MISCHIEF.format(folder=self.d.config))
+        (self.d.config / "mischief.py").write_text(MISCHIEF.format(folder=self.d.config, flood=FLOOD))
         bad = self.good["litellm.yaml"].replace(
             "litellm_settings: {", "litellm_settings: {callbacks: [mischief.hook], ", 1
         )
@@ -247,11 +278,12 @@ class Chaos:
         outcome = self.d.post("/v1/reload")
         if kind == "exit-at-once":
             assert not outcome["ok"] and "leaving at once" in outcome["reason"], outcome
-        deadline = time.monotonic() + 4
-        while time.monotonic() < deadline:
-            with contextlib.suppress(httpx.HTTPError):
-                httpx.get(f"{self.d.url()}/health/liveliness", timeout=30, trust_env=False)
-            time.sleep(0.05)
+        self.ask_for(4)
+        if kind == "flood":
+            eventually((self.d.config / "said").exists, 180)
+            logs = self.d.prefix / "state" / "logs"
+            assert sum(path.stat().st_size for path in logs.iterdir()) < 12_000_000, "total_mb is 8"
+            (self.d.config / "said").unlink()
         self.save("litellm.yaml", self.good["litellm.yaml"])
         (self.d.config / "mischief.py").unlink()
         self.d.post("/v1/reload")
@@ -263,6 +295,8 @@ class Chaos:
                 "kill_serving",
                 "kill_supervisor",
                 "kill_forkserver",
+                "kill_importing_forkserver",
+                "clock_jumps",
                 "kill_spare",
                 "kill_all_but_the_keeper",
                 "stop_serving",
@@ -280,7 +314,10 @@ class Chaos:
         for kind in ("exit-at-once", "exit-soon", "hang-soon", "ignore-term", "grandchild", "flood"):
             table[kind] = lambda kind=kind: self.misbehave(kind)  # type: ignore[misc]
         if self.d.mode == "spawn":
-            del table["kill_forkserver"]
+            del table["kill_forkserver"], table["kill_importing_forkserver"]
+        if self.clock is None:
+            print("no C compiler: the clock stays as it is", end=" ")
+            del table["clock_jumps"]
         if FULL:
             table["hang-at-start"] = lambda: self.misbehave("hang-at-start")
         return table
@@ -365,17 +402,18 @@ def small_disk(folder: Path) -> Iterator[None]:
 def test_chaos(mode: str, addresses: dict[str, str]) -> None:
     print(f"\nchaos seed {SEED}, {mode} mode (repeat with SEED={SEED} make chaos)")
     dice = random.Random(SEED)
-    rounds = ROUNDS if mode == "fork" else ROUNDS // 3
+    rounds = len(ONLY.split(",")) if ONLY else ROUNDS if mode == "fork" or FULL else ROUNDS // 3
     with (
         Daemon(upstreams=addresses, settings=SETTINGS, mode=mode) as daemon,
         small_disk(daemon.prefix / "state"),
     ):
         try:
+            clock = Clock.install(daemon.prefix, daemon.env)
             daemon.start()
-            chaos = Chaos(daemon, dice)
+            chaos = Chaos(daemon, dice, clock)
             chaos.check()
             keeper_fds, supervisor_fds = chaos.descriptors()
-            deck: list[str] = []
+            deck: list[str] = ONLY.split(",") if ONLY else []
             for number in range(rounds):
                 if not deck:
                     deck = sorted(chaos.faults())

@@ -390,3 +390,52 @@ def test_who_cannot_be_served_is_told_why(addresses: dict[str, str]) -> None:
             assert answer.status_code == 503 and "does not serve" in answer.json()["error"]["message"]
         reply = daemon.post("/v1/launch", {"pid": os.getpid(), "cwd": "/", "wait": 0.1})
         assert reply["error"]["what"] == "the main proxy does not serve" and reply["error"]["next"]
+
+
+def test_a_forkserver_killed_while_it_imports_is_started_again(daemon: Daemon) -> None:
+    settle(daemon)
+    serving = daemon.proxy()["pid"]
+    for _ in range(3):
+        pid = daemon.host_pid()
+        os.kill(pid, signal.SIGKILL)
+        # Its successor is killed as soon as it is there, long before it has imported anything.
+        eventually(lambda pid=pid: daemon.host_pid() != pid, 30)  # type: ignore[misc]
+    os.kill(daemon.spare_pid(), signal.SIGKILL)
+    settle(daemon)
+    assert daemon.proxy()["pid"] == serving and daemon.ask().status_code == 200
+
+
+def test_fifty_first_launches_start_one_daemon_and_all_are_served(addresses: dict[str, str]) -> None:
+    settings = "[proxies.main]\nspare = false\n[proxies.bedrock]\nspare = false\n"
+    with Daemon(upstreams=addresses, settings=settings) as d:
+        folder = d.prefix / "bin"
+        folder.mkdir()
+        root = str(Path(__file__).parents[2])
+        (folder / "openclaude").write_text(
+            f"#!{sys.executable} -IS\nimport sys\nsys.path.insert(0, {root!r})\n"
+            "from ocd.client.__main__ import main\nsys.exit(main())\n"
+        )
+        (folder / "ocd").write_text(f'#!/bin/sh\nexec {sys.executable} -m ocd "$@"\n')
+        for path in folder.iterdir():
+            path.chmod(0o755)
+        env = {**d.env, "OPENCLAUDE_CLAUDE": "/bin/true"}
+        launches = [
+            subprocess.Popen([str(folder / "openclaude"), "-p", "x"], env=env, stderr=subprocess.PIPE)
+            for _ in range(50)
+        ]
+        ended = [(one.communicate(timeout=120)[1], one.returncode) for one in launches]
+        d.keeper = d.status()["keeper_pid"]
+        try:
+            assert [code for _, code in ended] == [0] * 50, [text for text, code in ended if code][:3]
+            running = [
+                p.pid
+                for p in psutil.process_iter()
+                if p.uids().real == os.getuid() and p.cmdline()[1:3] == ["-m", "ocd"]
+                if p.environ().get("OCD_PREFIX") == str(d.prefix)
+            ]
+            assert running == [d.keeper]
+            assert [p["generation"] for p in d.status()["proxies"].values()] == [1, 1]
+            assert d.ask().status_code == 200
+        finally:
+            d.post("/v1/shutdown")
+            eventually(lambda: not psutil.pid_exists(d.keeper), 60)

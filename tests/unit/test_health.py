@@ -1,0 +1,80 @@
+"""A machine that slept is no proxy that hangs: what was not answered over a sleep counts for nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ocd.adapters import probe
+from ocd.core import proxy as core
+from ocd.supervisor import health
+
+
+class Unit:
+    name = "main"
+
+    def __init__(self) -> None:
+        self.fed: list[Any] = []
+
+    def feed(self, event: Any) -> None:
+        self.fed.append(event)
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    unit, clock = Unit(), SimpleNamespace(slept=1000.0)
+    told: list[Any] = []
+    supervision = SimpleNamespace(liveness_misses=3, liveness_timeout=1.0)
+    daemon = SimpleNamespace(
+        units={"main": unit},
+        settings=SimpleNamespace(supervision=supervision),
+        log=SimpleNamespace(info=lambda *a, **k: told.append((a, k))),
+        folders=None,
+    )
+    monkeypatch.setattr(health, "sleep_clock", lambda: clock.slept)
+    monkeypatch.setattr(health.spec, "socket_path", lambda *_a: "/nowhere")
+    return SimpleNamespace(health=health.Health(daemon), unit=unit, clock=clock, told=told)  # type: ignore[arg-type]
+
+
+def asked(watched: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, sleeps: dict[int, float]) -> int:
+    """One round against a process that does not answer; returns how often it was asked. ``sleeps``: at which miss."""
+    count = 0
+
+    async def missed(_path: str, _timeout: float) -> probe.Answer:
+        nonlocal count
+        count += 1
+        watched.clock.slept += sleeps.get(count, 0.0)
+        return probe.Answer.MISSED
+
+    monkeypatch.setattr(health.probe, "liveness", missed)
+    asyncio.run(watched.health._ask(watched.unit, 1))
+    return count
+
+
+def test_three_misses_are_three(watched: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert asked(watched, monkeypatch, {}) == 3
+    assert watched.unit.fed == [core.ProbeMissed(1)] * 3
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_miss_over_a_sleep_does_not_count(
+    at: int, watched: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert asked(watched, monkeypatch, {at: 30_000.0}) == at
+    assert watched.unit.fed == [core.ProbeMissed(1)] * (at - 1)
+    watched.health.notice_sleep()
+    assert watched.unit.fed[-1] == core.Slept(0.0) and len(watched.told) == 1
+    # Awake, and it still does not answer: now it counts.
+    watched.unit.fed.clear()
+    assert asked(watched, monkeypatch, {}) == 3
+    assert watched.unit.fed == [core.ProbeMissed(1)] * 3
+
+
+def test_a_tick_of_the_clock_is_no_sleep(watched: SimpleNamespace) -> None:
+    for drift in (0.5, -3600.0, 1.9):
+        watched.clock.slept += drift
+        watched.health.notice_sleep()
+    assert not watched.unit.fed and not watched.told
