@@ -13,6 +13,7 @@ import psutil
 from ocd.adapters import probe
 from ocd.core import proxy as core
 from ocd.supervisor import spec
+from ocd.wire.messages import Problem
 
 if TYPE_CHECKING:
     from ocd.supervisor.daemon import Daemon
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 #: A clock that counts sleep ran ahead of one that does not by this much (seconds): the machine slept.
 SLEPT = 2.0
+#: A process that started above its memory limit is replaced when it is so many times as large as then.
+GROWN = 1.5
 #: Spares and draining processes are asked every so many rounds.
 SPARE_ROUNDS = 3
 
@@ -114,7 +117,10 @@ class Health:
                 if used is None:
                     continue
                 unit.memory[member.generation] = used
-                if not limit or used <= limit:
+                # One that we took over may have leaked before we looked for the first time.
+                taken_over = str(member.generation) in unit.restored.get("roles", {})
+                fresh = unit.fresh_memory.setdefault(member.generation, 0 if taken_over else used)
+                if not over_limit(used, fresh, limit):
                     unit.over_memory.discard(member.generation)
                 elif member.generation in unit.over_memory:
                     text = f"{used // 2**20} MiB used, {limit // 2**20} MiB allowed"
@@ -122,6 +128,21 @@ class Health:
                 else:
                     unit.over_memory.add(member.generation)
                     self.memory_due = 0.0
+            self._limit_is_low(unit, limit)
+
+    def _limit_is_low(self, unit: "Unit", limit: int) -> None:
+        key = f"memory-{unit.name}"
+        needs = min(filter(None, unit.fresh_memory.values()), default=0)
+        if not limit or needs <= limit:
+            self.daemon.problems.pop(key, None)
+        elif key not in self.daemon.problems:
+            self.daemon.problems[key] = Problem(
+                code="memory-limit-low",
+                what=f"memory_limit_mb of [proxies.{unit.name}] is lower than what the proxy needs",
+                why=f"{limit // 2**20} MiB are allowed, and a process that has just started takes "
+                f"{needs // 2**20} MiB; it is replaced only when it grows well beyond that",
+                next=f"Set a higher memory_limit_mb for [proxies.{unit.name}] in ocd.toml, or 0 for no limit",
+            )
 
     def look_after_folder(self) -> None:
         """Somebody may have removed the runtime folder (systemd-tmpfiles, a tidy user): make it again."""
@@ -140,6 +161,15 @@ class Health:
                 break
         else:
             self.daemon.problems.pop("log", None)
+
+
+def over_limit(used: int, fresh: int, limit: int) -> bool:
+    """Whether a process has to be replaced for its memory (bytes; ``fresh``: what it took at first, ``limit`` 0: none).
+
+    Another process would not do better when a fresh one takes more than the limit already: then only growth counts,
+    or it would be replaced again and again.
+    """
+    return bool(limit) and used > limit and (fresh <= limit or used > fresh * GROWN)
 
 
 def tree_memory(pid: int) -> int | None:

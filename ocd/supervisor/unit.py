@@ -20,6 +20,7 @@ from ocd.adapters.mask import mask
 from ocd.core import proxy as core
 from ocd.supervisor import spec
 from ocd.supervisor.link import GuestChannel
+from ocd.supervisor.reason import TAIL, reason_from
 from ocd.wire.messages import Holder, Member, ProxyStatus
 
 if TYPE_CHECKING:
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 
 #: While somebody else has the port, look this often (seconds): it is to be ours within a second.
 PORT_POLL = 0.25
-#: Exit reasons show the end of the log.
-REASON_LINES = 6
-REASON_CHARACTERS = 600
 
 
 @dataclass
@@ -58,6 +56,8 @@ class Unit:
         self.connections: dict[int, int] = {}
         self.accepted: dict[int, int] = {}
         self.memory: dict[int, int] = {}
+        #: what each generation took when it was measured for the first time
+        self.fresh_memory: dict[int, int] = {}
         self.over_memory: set[int] = set()
         self.opening: set[str] = set()
         self.timer: asyncio.TimerHandle | None = None
@@ -292,7 +292,7 @@ class Unit:
         channel = GuestChannel(generation, pid, fds, self._on_message, self._on_output)
         self.channels[pid] = channel
         self.by_generation[generation] = channel
-        self.tails.setdefault(generation, collections.deque(maxlen=40))
+        self.tails.setdefault(generation, collections.deque(maxlen=TAIL))
         return channel
 
     def on_spawned(self, generation: int, pid: int, fds: list[int]) -> None:
@@ -314,17 +314,19 @@ class Unit:
             capture = self.captures.pop((generation, name), None)
             if capture is not None:
                 capture.end()
-        for table in (self.connections, self.accepted, self.memory):
+        for table in (self.connections, self.accepted, self.memory, self.fresh_memory):
             table.pop(generation, None)
         self.daemon.exchanges.on_guest_end(self.name, generation)
         self.over_memory.discard(generation)
         with contextlib.suppress(OSError):
             os.unlink(spec.socket_path(self.daemon.folders, self.name, generation))
         tail = self.tails.pop(generation, collections.deque())
-        self.feed(core.Exited(generation, status, self._own_words(reason_from(list(tail)))))
+        self.feed(core.Exited(generation, status, self._reason(list(tail))))
 
-    def _own_words(self, text: str) -> str:
-        """People know their own file's place, not that of its snapshot."""
+    def _reason(self, tail: list[str]) -> str:
+        """Why it ended. People know their own file's place, not that of its snapshot."""
+        folders = [folder for c in self.configs.values() for folder in (c.path.parent, c.origin.parent)]
+        text = reason_from(tail, tuple(f"{folder}/" for folder in folders))
         for config in self.configs.values():
             text = text.replace(str(config.path.parent), str(config.origin.parent))
         return text
@@ -359,7 +361,7 @@ class Unit:
         if capture is None:
 
             def emit(text: str, generation: int = channel.generation, pid: int = channel.pid) -> None:
-                self.tails.setdefault(generation, collections.deque(maxlen=40)).append(text)
+                self.tails.setdefault(generation, collections.deque(maxlen=TAIL)).append(text)
                 self.log.write(
                     {
                         "time": round(time.time(), 3),
@@ -450,22 +452,6 @@ class Unit:
         if state == "starting":
             return self.daemon.starting_reason(), ""
         return "", ""
-
-
-def reason_from(lines: list[str]) -> str:
-    """The end of a log as a reason: the last lines that say something, on one line."""
-    useful = [line.rstrip() for line in lines if line.strip() and not line.lstrip().startswith(("^", "~"))]
-    start = next((i for i in range(len(useful) - 1, -1, -1) if useful[i].startswith("Traceback ")), None)
-    if start is not None:
-        # Of a traceback the place nearest to the end, and what follows it: the exception and its message.
-        places = [i for i in range(start, len(useful)) if useful[i].startswith("  File ")]
-        after = [line for line in useful[start + 1 :] if not line.startswith(" ")]
-        if after:
-            after = useful[useful.index(after[0], start) :]
-            where = [useful[places[-1]].strip()] if places else []
-            useful = [*after[:REASON_LINES], *where]
-    text = " | ".join(line.strip() for line in useful[-REASON_LINES - 1 :])
-    return text[:REASON_CHARACTERS]
 
 
 def tag(proxy: str, generation: int, revision: str) -> str:

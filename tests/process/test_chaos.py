@@ -48,6 +48,8 @@ crash_loop_retry = 2.0
 stop_timeout = 2.0
 start_timeout = 20.0
 memory_interval = 2.0
+[proxies.main]
+memory_limit_mb = 900
 [logs]
 max_mb = 1
 keep = 1
@@ -66,10 +68,15 @@ if kind == "exit-at-once":
 if kind == "hang-at-start":
     time.sleep(3600)
 
+kept = []
+
 def later():
     if kind == "exit-soon":
         time.sleep(1.1)
         os._exit(8)
+    if kind == "leak":
+        time.sleep(2.5)
+        kept.append(b"x" * 900_000_000)
     if kind == "hang-soon":
         time.sleep(1.5)
         os.kill(os.getpid(), signal.SIGSTOP)
@@ -279,6 +286,8 @@ class Chaos:
         if kind == "exit-at-once":
             assert not outcome["ok"] and "leaving at once" in outcome["reason"], outcome
         self.ask_for(4)
+        if kind == "leak":
+            eventually(lambda: "memory-limit" in self.d.tail("events"), 60)
         if kind == "flood":
             eventually((self.d.config / "said").exists, 180)
             logs = self.d.prefix / "state" / "logs"
@@ -311,7 +320,7 @@ class Chaos:
                 "garbage",
             )
         }
-        for kind in ("exit-at-once", "exit-soon", "hang-soon", "ignore-term", "grandchild", "flood"):
+        for kind in ("exit-at-once", "exit-soon", "hang-soon", "ignore-term", "grandchild", "flood", "leak"):
             table[kind] = lambda kind=kind: self.misbehave(kind)  # type: ignore[misc]
         if self.d.mode == "spawn":
             del table["kill_forkserver"], table["kill_importing_forkserver"]

@@ -78,3 +78,26 @@ def test_a_tick_of_the_clock_is_no_sleep(watched: SimpleNamespace) -> None:
         watched.clock.slept += drift
         watched.health.notice_sleep()
     assert not watched.unit.fed and not watched.told
+
+
+MB = 2**20
+
+
+@pytest.mark.parametrize(
+    ("used", "fresh", "limit", "over"),
+    [
+        (300 * MB, 300 * MB, 2048 * MB, False),
+        (2049 * MB, 300 * MB, 2048 * MB, True),
+        (9000 * MB, 300 * MB, 0, False),
+        # A limit below what every process needs: replacing one by another like it would never end.
+        (300 * MB, 300 * MB, 100 * MB, False),
+        (449 * MB, 300 * MB, 100 * MB, False),
+        (451 * MB, 300 * MB, 100 * MB, True),
+        # taken over, nobody knows what it began with
+        (3000 * MB, 0, 2048 * MB, True),
+    ],
+)
+def test_over_the_limit_means_that_another_process_would_do_better(
+    used: int, fresh: int, limit: int, over: bool
+) -> None:
+    assert health.over_limit(used, fresh, limit) is over
