@@ -12,6 +12,8 @@ _PATTERNS = [
     re.compile(
         r"(?i)(?:aws_?)?(?:secret_?access_?key|session_?token|secret_?key)[\"']?\s*[:=]\s*[\"']?([A-Za-z0-9+/=]{16,})"
     ),
+    # the password in an address (DATABASE_URL, REDIS_URL)
+    re.compile(r"\b[a-z][a-z0-9+.\-]{1,30}://[^\s/:@\"']{0,200}:([^\s/\"']+)@"),
     re.compile(r"(?i)\b(?:bearer|basic)\s+([A-Za-z0-9._\-+/=~]{8,})"),
 ]
 MASK = "***"

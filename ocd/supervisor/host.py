@@ -10,7 +10,7 @@ from ocd.adapters.logs import Capture
 from ocd.config.schema import Settings
 from ocd.errors import OcdError
 from ocd.supervisor import litellm_env, spec
-from ocd.supervisor.unit import reason_from
+from ocd.supervisor.reason import reason_from
 
 if TYPE_CHECKING:
     from ocd.supervisor.daemon import Daemon
