@@ -384,7 +384,10 @@ class Daemon:
                 next="Remove fallbacks from the LiteLLM file, or run `occtl litellm use` with the pinned version",
                 exit=EX_CONFIG,
             )
-        self.event(kind, unit.name, generation, str(message.get("where", "")))
+        text = str(message.get("where", ""))
+        if kind == "request-refused":
+            text = f"{message.get('why', '')}, {message.get('count', 1)} times"
+        self.event(kind, unit.name, generation, text)
 
     def starting_reason(self) -> str:
         if self.host.mode == "fork" and not self.host.ready:

@@ -36,3 +36,16 @@ def test_the_states_are_those_of_the_messages() -> None:
     assert listed and tuple(listed[1].split(", ")) == STATES
     said = (DOCS / "commands.md").read_text(encoding="utf-8")
     assert all(f"`{state}`" in said for state in STATES)
+
+
+def test_the_list_of_events_is_closed() -> None:
+    said = (DOCS / "api.md").read_text(encoding="utf-8").partition("## Events")[2].partition("\n## ")[0]
+    listed = set(re.findall(r"`([a-z-]+)`", said))
+    found: set[str] = set()
+    for path in (DOCS.parent / "ocd").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        found.update(re.findall(r"(?:\.event\(|Announce\()\s*\"([a-z-]+)\"", text))
+        if path.parent.name == "guest":
+            found.update(re.findall(r"\"kind\": \"([a-z-]+)\"", text))
+    assert len(found) > 20
+    assert not found - listed, "say in docs/api.md when this happens"
