@@ -145,7 +145,7 @@ def _table(keys: list[str], rows: list[dict[str, Any]], total: dict[str, Any]) -
     styles = [style or [""] * len(columns) for style in styles]
     screen.print_rich(screen.table(columns, lines, styles))
     if total["unpriced"]:
-        screen.note(f"{total['unpriced']:,} requests went to models whose price is not known (+).")
+        screen.note(f"Requests to models whose price is not known: {total['unpriced']:,} (+).")
 
 
 def _figures(row: dict[str, Any]) -> list[str]:

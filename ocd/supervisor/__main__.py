@@ -1,6 +1,5 @@
 """The supervisor's entry: started by the keeper as ``python -m ocd.supervisor KEEPER_PID FD``."""
 
-import asyncio
 import faulthandler
 import gc
 import os
@@ -17,6 +16,11 @@ def main() -> int:
     if not lifeline.die_with_parent(keeper, patience=0.5):
         return 69
     faulthandler.enable(file=sys.stderr)
+    from ocd.supervisor import later
+
+    later.without_openssl()
+    import asyncio
+
     # structlog imports rich when it finds it, for tracebacks in colour: 5 MB for something we never show.
     sys.modules.setdefault("rich", None)  # type: ignore[arg-type]
     from ocd.errors import OcdError

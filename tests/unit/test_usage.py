@@ -248,7 +248,7 @@ def test_rows_totals_and_the_word_estimate(state: Path) -> None:
     shown = run().output
     assert "1,000" in shown and "total" in shown and "$0.50+" in shown and old not in shown
     assert (
-        "estimate from list prices" in shown and "1 requests went to models whose price is not known" in shown
+        "estimate from list prices" in shown and "Requests to models whose price is not known: 1 (+)" in shown
     )
     said = json.loads(run("--since", "30d", "--by", "model", "--json").stdout)
     assert said["rows"] == [{"model": "m", **said["total"]}] and said["by"] == ["model"]
