@@ -19,12 +19,13 @@ def prepare(
     known_models: Sequence[str] = (),
     managed_root: str = "/",
     isolation: Literal["overlay", "separate"] = "overlay",
+    counted: bool = False,
 ) -> LaunchReply:
     """The plan for one session. Blocks for about a millisecond on small files; call it off the event loop.
 
     ``folder`` takes the overlay files, ``base_url`` and ``key`` are main's, ``known_models`` its model
-    groups; with ``isolation`` separate the session gets a folder of its own (``ocd.claude.separate``). The overlay
-    belongs to ``request.pid``: remove it (``files.remove_overlay``) when that process is
+    groups; with ``isolation`` separate the session gets a folder of its own (``ocd.claude.separate``). ``counted``:
+    our own proxy answers, and is told which session asks. The overlay belongs to ``request.pid``: remove it (``files.remove_overlay``) when that process is
     gone. Raises OcdError as ``overlay.build``, ``separate.prepare``, ``files.read_given`` and
     ``files.write_overlay`` do.
     """
@@ -50,6 +51,7 @@ def prepare(
         key=key,
         auth=auth,
         known_models=known_models,
+        session=request.pid if counted else 0,
     )
     path = files.write_overlay(folder, request.pid, overlay.settings)
     return LaunchReply(

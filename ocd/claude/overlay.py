@@ -52,6 +52,8 @@ NOT_CAPABLE = (
     "-tool_loaded_text"
 )
 KEY_HEADER = "x-litellm-api-key"
+#: taken off by the proxy (ocd/guest/meter.py); says which session asks
+SESSION_HEADER = "x-ocd-session"
 #: A header of the user's with one of these names would travel instead of the plan's token.
 _CREDENTIAL_HEADERS = ("authorization", "x-api-key")
 _ALIASES = ("default", "best", "opus", "sonnet", "haiku", "fable", "opusplan", "inherit")
@@ -96,12 +98,14 @@ def build(
     key: str,
     auth: Auth = "plan",
     known_models: Sequence[str] = (),
+    session: int = 0,
 ) -> Overlay:
     """The overlay for one session.
 
     ``user_settings`` is the user's own settings.json, ``extra_settings`` what they gave with ``--settings``,
     ``managed`` the administrator's. ``known_models`` are the groups of main's LiteLLM file (``claude-*``
-    stands for many); empty means that they cannot be known, and no name is refused. Raises OcdError: exit 64
+    stands for many); empty means that they cannot be known, and no name is refused. ``session`` is the pid that
+    our own proxy counts the requests by, 0: none. Raises OcdError: exit 64
     for a model that main does not have, 78 when managed settings keep Claude Code away from the proxy.
     """
     extra = extra_settings or {}
@@ -118,7 +122,7 @@ def build(
         # Any login of Claude's stays at home: with this variable it is not sent.
         env["ANTHROPIC_AUTH_TOKEN"] = key
     env["ANTHROPIC_BASE_URL"] = base_url
-    env["ANTHROPIC_CUSTOM_HEADERS"] = _headers(levels, key, notices)
+    env["ANTHROPIC_CUSTOM_HEADERS"] = _headers(levels, key, notices, session)
     env["ANTHROPIC_DEFAULT_OPUS_MODEL"] = used.opus
     env["ANTHROPIC_DEFAULT_SONNET_MODEL"] = used.sonnet
     env["ANTHROPIC_DEFAULT_HAIKU_MODEL"] = used.haiku
@@ -262,14 +266,14 @@ def _capabilities(own: str, names: Sequence[str]) -> str:
 # ---- headers, proxies, time-outs
 
 
-def _headers(levels: Sequence[Mapping[str, str]], key: str, notices: list[str]) -> str:
+def _headers(levels: Sequence[Mapping[str, str]], key: str, notices: list[str], session: int) -> str:
     """The user's own headers, of all levels, and ours: Claude Code replaces the variable whole."""
     lines: dict[str, str] = {}
     for level in levels:
         for line in level.get("ANTHROPIC_CUSTOM_HEADERS", "").splitlines():
             name, colon, value = (part.strip() for part in line.partition(":"))
             lowered = name.lower()
-            if not colon or not name or lowered in lines or lowered == KEY_HEADER:
+            if not colon or not name or lowered in lines or lowered in (KEY_HEADER, SESSION_HEADER):
                 continue
             if lowered in _CREDENTIAL_HEADERS:
                 notices.append(
@@ -277,7 +281,8 @@ def _headers(levels: Sequence[Mapping[str, str]], key: str, notices: list[str]) 
                 )
                 continue
             lines[lowered] = f"{name}: {value}"
-    return "\n".join([*lines.values(), f"{KEY_HEADER}: Bearer {key}"])
+    counted = [f"{SESSION_HEADER}: {session}"] if session else []
+    return "\n".join([*lines.values(), *counted, f"{KEY_HEADER}: Bearer {key}"])
 
 
 def _no_proxy(levels: Sequence[Mapping[str, str]]) -> str:

@@ -212,11 +212,19 @@ class Guest:
         self.spec: dict[str, Any] = {}
         self.phase = "booting"
         self.counters: dict[str, int] = {}
+        self.meter: Any = None
 
     def tell(self, event: str, **fields: Any) -> None:
         """Report; a supervisor that is away finds the message in the socket's buffer when it is back."""
         with contextlib.suppress(OSError):
             frames.send(self.control, {"ev": event, **fields})
+
+    def tell_request(self, fields: dict[str, Any]) -> None:
+        """Report an answered request, unless nobody takes it just now: no request waits for its own figures."""
+        if select.select([], [self.control], [], 0)[1]:
+            self.tell("request", **fields)
+        else:
+            self.counters["untold"] = self.counters.get("untold", 0) + 1
 
     def wait_for_boot(self) -> dict[str, Any]:
         """Block until the supervisor says what to serve. Exits when both keeper and supervisor are gone."""
@@ -239,6 +247,7 @@ class Guest:
             pid=os.getpid(),
             connections=connections,
             requests=requests,
+            in_flight=self.meter.now if self.meter else 0,
             counters=self.counters,
         )
 
@@ -279,7 +288,17 @@ def run_command(guest: Guest) -> int:
     from litellm.proxy.proxy_cli import run_server
 
     _sibling("discovery").install()
-    _sibling("fallbacks").install(lambda event: guest.tell("report", **event), guest.spec["config"])
+    meters = _sibling("meter")
+    meter = guest.meter = meters.Meter(guest.tell_request)
+    meter.install(meters.own_hop())
+
+    def on_fallback(event: dict[str, Any]) -> None:
+        exchange = meters.current.get()
+        if exchange is not None and event.get("kind") == "fallback":
+            exchange.fallback = str(event.get("where", ""))
+        guest.tell("report", **event)
+
+    _sibling("fallbacks").install(on_fallback, guest.spec["config"])
     private = private_socket(guest.spec["socket"])
     server_class = make_server_class()
 
@@ -289,10 +308,11 @@ def run_command(guest: Guest) -> int:
         if isinstance(app, str):
             module, _, attribute = app.partition(":")
             app = getattr(importlib.import_module(module), attribute)
+        app = meter.inside(app)
         policy = guest.spec.get("policy")
         if policy:
             app = _sibling("boundary").wrap(app, policy, lambda event: guest.tell("report", **event))
-        config = uvicorn.Config(answer_liveness(app), **options)
+        config = uvicorn.Config(answer_liveness(meter.outside(app)), **options)
         server_class(config, guest).run(sockets=[private])
 
     uvicorn.run = run  # type: ignore[assignment]

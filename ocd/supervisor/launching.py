@@ -125,6 +125,7 @@ class Launching:
             auth=daemon.settings.auth,
             known_models=self.models(),
             isolation=daemon.settings.isolation,
+            counted=True,
         )
         daemon.event("session-started", text=f"pid {order.pid}")
         daemon.notes_due = True
