@@ -31,6 +31,8 @@ LARGEST_BODY = 2 * 1024 * 1024
 #: seconds for a request's body to arrive: one that is cut off half-way must not stay
 BODY_PATIENCE = 10.0
 FOLLOW_QUEUE = 1000
+#: seconds between two questions to the processes that serve, however often the status is looked at
+ASK_PAUSE = 0.5
 
 
 class Control:
@@ -44,6 +46,7 @@ class Control:
         self.task: asyncio.Task[None] | None = None
         self.opened = asyncio.Event()
         self.error = ""
+        self.asked = 0.0
         self.app = _Bounded(Starlette(routes=self._routes()))
 
     # ---------------------------------------------------------------------------------------------- socket
@@ -124,7 +127,19 @@ class Control:
         return _json(Version(version=__version__, pid=os.getpid(), litellm=self.daemon.litellm_version))
 
     async def status(self, _request: Request) -> Response:
+        self._ask_members()
         return _json(self.daemon.status())
+
+    def _ask_members(self) -> None:
+        """Have who serves tell its numbers anew: whoever looks again soon sees what is in flight now."""
+        now = time.monotonic()
+        if now - self.asked < ASK_PAUSE:
+            return
+        self.asked = now
+        for unit in self.daemon.units.values():
+            for member in unit.state.members:
+                if member.phase_is(core.Serving):
+                    unit.tell(member.generation, "status")
 
     async def reload(self, request: Request) -> Response:
         order = await _body(request, ReloadRequest)

@@ -32,15 +32,15 @@ OTHER = "other"
 #: word → what it means for the user, and the next step. Only what is the upstream's, and lasts, is in here.
 MEANINGS: dict[str, tuple[str, str]] = {
     "login-expired": (
-        "Anthropic refuses the login (401)",
-        "Run `claude /login`, or `/login` inside an openclaude session",
+        "{host} refuses the login (401)",
+        "Run `/login` inside an openclaude session, or `claude /login`; `occtl explain {model}` names the credential",
     ),
     "plan-limit": (
         "the plan's limit is reached (429)",
         "Wait until it is renewed, or change to another slot with `/model`; `occtl usage` shows what was used",
     ),
     "overloaded": (
-        "the upstream is overloaded",
+        "{host} is overloaded",
         "Nothing to do here: it passes; `/model` changes to another slot meanwhile",
     ),
     "access-denied": (
@@ -56,7 +56,7 @@ MEANINGS: dict[str, tuple[str, str]] = {
         "Bedrock throttles the account (429)",
         "Wait a little; the quota is in the AWS console under Service Quotas",
     ),
-    "unreachable": ("the upstream cannot be reached", "Look at the network, then at `occtl explain {model}`"),
+    "unreachable": ("{host} cannot be reached", "Look at the network, then at `occtl explain {model}`"),
 }
 #: troubles of a credential or a host: whatever that host answers well ends them for every model
 _OF_THE_HOST = frozenset({"login-expired", "aws-expired", "unreachable", "plan-limit"})
@@ -204,9 +204,10 @@ class Exchanges:
     # ------------------------------------------------------------------------------------------- troubles
 
     def _watch_trouble(self, exchange: Exchange) -> None:
-        if exchange.trouble in MEANINGS:
+        # What the second proxy answers to the first is the first one's trouble too, and shown there.
+        if exchange.trouble in MEANINGS and not exchange.hop:
             self._begin(exchange)
-        elif self._troubles and not exchange.trouble and exchange.status < 400:
+        elif self._troubles and not exchange.trouble and exchange.status < 400 and not exchange.fallback:
             self._pass(exchange)
 
     def _begin(self, exchange: Exchange) -> None:
@@ -225,7 +226,7 @@ class Exchanges:
         if len(self._announced) > KEPT_TROUBLES:
             self._announced.clear()
         self._announced[key] = time.monotonic()
-        what, step = MEANINGS[exchange.trouble]
+        what, step = _words(exchange.trouble, exchange.model, found.host)
         self.event(
             "upstream-trouble",
             exchange.proxy,
@@ -235,7 +236,7 @@ class Exchanges:
             model=exchange.model,
             slot=exchange.slot,
             status=exchange.status,
-            next=step.format(model=exchange.model),
+            next=step,
         )
 
     def _pass(self, exchange: Exchange) -> None:
@@ -262,19 +263,7 @@ class Exchanges:
         for key in [key for key, found in self._troubles.items() if found.last < oldest]:
             del self._troubles[key]
         mine = [(key[2], found) for key, found in self._troubles.items() if key[0] == proxy]
-        return [
-            Trouble(
-                kind=kind,
-                slot=found.slot,
-                model=found.model,
-                what=MEANINGS[kind][0],
-                next=MEANINGS[kind][1].format(model=found.model or "MODEL"),
-                since=found.first,
-                last=found.last,
-                count=found.count,
-            )
-            for kind, found in sorted(mine, key=lambda one: -one[1].last)
-        ]
+        return [_message(kind, found) for kind, found in sorted(mine, key=lambda one: -one[1].last)]
 
     # ------------------------------------------------------------------------------------------- hand-over
 
@@ -312,6 +301,29 @@ class Exchanges:
         except (TypeError, ValueError, AttributeError):
             # ValidationError is a ValueError: another version's notes.
             self.misunderstood += 1
+
+
+def _message(kind: str, found: _Trouble) -> Trouble:
+    what, step = _words(kind, found.model, found.host)
+    return Trouble(
+        kind=kind,
+        slot=found.slot,
+        model=found.model,
+        what=what,
+        next=step,
+        since=found.first,
+        last=found.last,
+        count=found.count,
+    )
+
+
+def _words(kind: str, model: str, host: str) -> tuple[str, str]:
+    """What happened and the next step. Names come from requests: they are put in, never interpreted."""
+    what, step = MEANINGS[kind]
+    return (
+        what.replace("{host}", host or "the upstream"),
+        step.replace("{model}", model or "MODEL"),
+    )
 
 
 def _bare(proxy: str, model: str, slot: str, host: str, moment: float) -> Exchange:

@@ -170,6 +170,25 @@ def test_figures_survive_a_hand_over_and_foreign_notes_do_not_matter(meter: Reco
     assert after.exchanges.news() and not after.exchanges.news()
 
 
+def test_what_the_second_proxy_answers_the_first_is_shown_once(meter: Recorded) -> None:
+    meter.say("bedrock", trouble="throttled", status=429, hop=True, model="qwen-3-coder")
+    meter.say(trouble="throttled", status=429, model="qwen-3-coder")
+    assert meter.kinds("bedrock") == [] and meter.kinds() == [("throttled", "qwen-3-coder")]
+
+
+def test_a_fallback_that_answered_is_no_sign_that_the_first_choice_is_well(meter: Recorded) -> None:
+    meter.say(trouble="overloaded", status=529)
+    meter.say(fallback="opus to opus-bedrock")
+    assert meter.kinds() == [("overloaded", "claude-opus-4-6")]
+
+
+def test_names_in_the_texts_are_put_in_and_not_interpreted(meter: Recorded) -> None:
+    meter.say(trouble="unreachable", status=500, model="{host}{0.__class__}", upstream="a.example")
+    (found,) = meter.exchanges.troubles("main")
+    assert found.what == "a.example cannot be reached"
+    assert found.next.endswith("`occtl explain {host}{0.__class__}`")
+
+
 def test_in_flight_is_what_the_guest_says(meter: Recorded) -> None:
     meter.exchanges.on_guest_status("main", 3, {"in_flight": 2})
     meter.exchanges.on_guest_status("main", 4, {"connections": 1})
