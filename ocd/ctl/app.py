@@ -34,6 +34,7 @@ VERBS: dict[str, dict[str, str]] = {
         "wait": "wait",
     },
     "Set up": {
+        "aws": "aws",
         "init": "init",
         "model": "model",
         "config": "config",

@@ -1,0 +1,1 @@
+"""AWS credentials as the bedrock proxy would find them; looked at offline, never used."""
