@@ -28,6 +28,8 @@ KEYS: dict[str, str] = {}
 #: where a proxy's key may stand, relative to a daemon's folder: the key file, what Claude Code is given, and what a
 #: test itself wrote as a user
 KEY_PLACES = re.compile(r"(?:state/keys\.json$|run/|config/|home/|\.claude/|\.claude\.json|\.openClaude/)")
+#: environments that pip made, half a gigabyte each
+INSTALLED = re.compile(r"(?:.*/)?envs(?:/|$)").match
 #: what was found while the run went on: (what, where)
 FOUND: set[tuple[str, str]] = set()
 
@@ -135,7 +137,7 @@ def look_into(prefix: Path) -> None:
     AWS's own files and the configuration are the user's, that is where such things belong.
     """
     known = {secret: what for secret, what in FORBIDDEN.items() if not what.startswith("AWS")}
-    FOUND.update(in_files(prefix, known))
+    FOUND.update(in_files(prefix, known, but=INSTALLED))
     aws = {secret: what for secret, what in FORBIDDEN.items() if what.startswith("AWS")}
     FOUND.update(in_files(prefix, aws, but=re.compile(r"\.aws/|config/").match))
     FOUND.update(in_files(prefix, KEYS, but=KEY_PLACES.match))

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from ocd.selftest.upstreams import Upstreams
+from tests.helpers import canaries
 from tests.helpers.checkout import copy_sources, edit, wheel_folder
 from tests.helpers.daemon import BEDROCK, MAIN, SLOW, eventually, free_ports, litellm_python
 from tests.helpers.load import steady
@@ -122,6 +123,7 @@ def person(wheels: Path, checkout: Path) -> Iterator[Person]:
     try:
         yield made
     finally:
+        canaries.look_into(made.root)
         made.install(checkout, "--uninstall", "--purge")
         _gone, alive = psutil.wait_procs(made.processes(), timeout=15)
         for process in alive:
@@ -238,7 +240,7 @@ def serving(person: Person, checkout: Path, upstreams: Upstreams) -> Person:
 
 def headers(person: Person) -> dict[str, str]:
     keys = json.loads((person.home / ".local/state/ocd/keys.json").read_text())
-    return {"x-litellm-api-key": f"Bearer {keys['main']}", "authorization": "Bearer sk-ant-oat01-canary"}
+    return {"x-litellm-api-key": f"Bearer {keys['main']}", "authorization": f"Bearer {canaries.TOKEN}"}
 
 
 def test_upgrades_good_bad_and_interrupted_refuse_nothing(

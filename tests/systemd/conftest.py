@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from ocd.selftest.upstreams import Upstreams, in_thread
+from tests.helpers import canaries
 from tests.helpers.daemon import BEDROCK, MAIN, PREFIXES, ROOT, SLOW, eventually, free_ports, litellm_python
 
 SYSTEMD = "/lib/systemd/systemd"
@@ -108,6 +109,7 @@ class Machine:
         if self.made_marker:
             with contextlib.suppress(OSError):
                 os.removedirs("/run/systemd/system")
+        canaries.look_into(self.root)
         shutil.rmtree(self.root, ignore_errors=True)
 
     # ------------------------------------------------------------------------------------------------- tools
@@ -155,7 +157,7 @@ class Machine:
 
     def headers(self) -> dict[str, str]:
         keys = json.loads((self.home / ".local/state/ocd/keys.json").read_text())
-        return {"x-litellm-api-key": f"Bearer {keys['main']}", "authorization": "Bearer sk-ant-oat01-canary"}
+        return {"x-litellm-api-key": f"Bearer {keys['main']}", "authorization": f"Bearer {canaries.TOKEN}"}
 
 
 @pytest.fixture(scope="session")
