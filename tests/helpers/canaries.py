@@ -124,9 +124,11 @@ def in_processes(
     wanted, found = needles(of), set()
     for process in processes:
         with contextlib.suppress(psutil.Error, OSError):
-            parts = ["cmdline", "environ"] if environment else ["cmdline"]
-            for part in parts:
-                data = Path(f"/proc/{process.pid}/{part}").read_bytes()
+            texts = {"arguments": process.cmdline()}
+            if environment:
+                texts["environment"] = [f"{name}={value}" for name, value in process.environ().items()]
+            for part, words in texts.items():
+                data = "\0".join(words).encode("utf-8", "surrogateescape")
                 found |= {(what, f"{part} of {process.name()}") for what in within(data, wanted)}
     return found
 

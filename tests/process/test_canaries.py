@@ -100,7 +100,7 @@ def test_daemon():
 def test_line():
     process = subprocess.Popen([sys.executable, "-c", "input()", canaries.TOKEN], stdin=subprocess.PIPE)
     deadline = time.monotonic() + 60
-    while not any("cmdline" in where for _what, where in canaries.FOUND) and time.monotonic() < deadline:
+    while not any("arguments" in where for _what, where in canaries.FOUND) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.communicate(b"")
 
@@ -308,6 +308,52 @@ def test_no_credential_leaves_its_place(
         assert not any(secret in text for secret in stage.secrets)
 
 
+def test_each_process_holds_what_it_may_and_no_more(stage: Stage) -> None:
+    """The table in docs/architecture.md, in the memory of the processes themselves, after all of the above."""
+    if stage.version != PINNED:
+        pytest.skip("once is enough")
+    if not sys.platform.startswith("linux"):
+        pytest.skip("memory is read from /proc")
+    daemon = stage.daemon
+    token, profile, exported, shell = SECRET, stage.profile.secret, stage.exported.secret, stage.shell.secret
+    main_key, bedrock_key = daemon.keys()["main"], daemon.keys()["bedrock"]
+    never = {
+        daemon.keeper: {token, profile, exported, shell, main_key, bedrock_key},
+        daemon.host_pid(): {token, profile, exported, shell, main_key, bedrock_key},
+        # it reads ocd.toml, where the user put the exported ones, and makes the keys
+        daemon.supervisor_pid(): {token, profile, shell},
+        daemon.proxy("main")["pid"]: {profile, exported, shell},
+        daemon.proxy("bedrock")["pid"]: {token, shell, main_key},
+    }
+    try:
+        held = {pid: in_memory(pid, never[pid] | {exported, main_key}) for pid in never}
+    except PermissionError:
+        pytest.skip("this system lets nobody read another process's memory")
+    names = stage.secrets
+    wrong = {pid: sorted(names[one] for one in held[pid] & never[pid]) for pid in never}
+    assert not any(wrong.values()), (wrong, {pid: psutil.Process(pid).cmdline()[-3:] for pid in wrong})
+    # This search finds what is there.
+    assert exported in held[daemon.proxy("bedrock")["pid"]] and main_key in held[daemon.proxy("main")["pid"]]
+
+
+def in_memory(pid: int, secrets: set[str]) -> set[str]:
+    """Which of ``secrets`` stand in the process's writable memory. Raises PermissionError."""
+    found: set[str] = set()
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb") as memory:
+        for line in maps:
+            area, mode, *_ = line.split()
+            if not mode.startswith("rw"):
+                continue
+            first, last = (int(one, 16) for one in area.split("-"))
+            memory.seek(first)
+            try:
+                data = memory.read(last - first)
+            except OSError:
+                continue
+            found |= {one for one in secrets - found if one.encode() in data}
+    return found
+
+
 @pytest.mark.parametrize("place", ["authorization", "x-api-key", "query", "body"])
 def test_the_login_at_the_bedrock_port_is_refused(stage: Stage, upstreams: Upstreams, place: str) -> None:
     headers = {"authorization": f"Bearer {stage.daemon.keys()['bedrock']}"}
@@ -412,7 +458,7 @@ def test_planted_canaries_are_found(stage: Stage, upstreams: Upstreams) -> None:
         eventually(
             lambda: (
                 canaries.in_processes([psutil.Process(process.pid)], stage.secrets)
-                == {("shell access", "environ of sleep")}
+                == {("shell access", "environment of sleep")}
             )
         )
     finally:
@@ -445,7 +491,7 @@ def test_a_run_that_leaves_a_canary_somewhere_fails(leaky: bool, tmp_path: Path)
     )
     if leaky:
         assert run.returncode == 1 and "3 passed, 1 deselected, 1 error" in run.stdout, run.stdout
-        for place in ("/some-file", "/state/logs/main.log", "cmdline of python"):
+        for place in ("/some-file", "/state/logs/main.log", "arguments of python"):
             assert re.search(f"(?m)^plan token: .*{place}", run.stdout), run.stdout
     else:
         assert run.returncode == 0 and "1 passed" in run.stdout, run.stdout
