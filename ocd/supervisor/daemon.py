@@ -86,6 +86,7 @@ class Daemon:
         self.reloading = asyncio.Lock()
         self.inputs: set[Path] = set()
         self.notes_due = False
+        self.notes_timer: asyncio.TimerHandle | None = None
         self.last_notes = ""
         self.last_told = ""
         self.keeper_state = asyncio.Event()
@@ -220,11 +221,18 @@ class Daemon:
     def changed(self, unit: Unit) -> None:
         """A proxy's state changed: tell the service manager, and keep the notes for a successor."""
         self.line.news()
-        if not self.notes_due:
-            self.notes_due = True
-            asyncio.get_running_loop().call_later(0.05, self.flush_notes)
+        self.note_soon()
+
+    def note_soon(self) -> None:
+        """Something that a successor must know: noted with the keeper at once, together with what comes with it."""
+        self.notes_due = True
+        if self.notes_timer is None:
+            self.notes_timer = asyncio.get_running_loop().call_later(0.05, self.flush_notes)
 
     def flush_notes(self) -> None:
+        if self.notes_timer is not None:
+            self.notes_timer.cancel()
+            self.notes_timer = None
         if self.notes_due:
             self.notes_due = False
             self.tell_manager()
@@ -561,7 +569,7 @@ class Daemon:
             remove_overlay(str(self.folders.runtime / "sessions"), pid)
         self.exchanges.forget_session(pid)
         self.event("session-ended", text=f"pid {pid}")
-        self.notes_due = True
+        self.note_soon()
         self.retire_ports()
 
     def retire_ports(self) -> None:

@@ -128,7 +128,7 @@ class Launching:
             counted=True,
         )
         daemon.event("session-started", text=f"pid {order.pid}")
-        daemon.notes_due = True
+        daemon.note_soon()
         notices = []
         for problem in daemon.problems.values():
             notices.append(f"{problem.what}: {problem.why}" if problem.why else problem.what)
@@ -199,7 +199,7 @@ class Launching:
             isolation=settings.isolation,
         )
         daemon.event("session-started", text=f"pid {order.pid}")
-        daemon.notes_due = True
+        daemon.note_soon()
         notices = []
         if settings.auth != "none":
             notices.append(f"this session's login goes to {url}: only send it to a LiteLLM that is yours")

@@ -44,9 +44,12 @@ class Usage:
         self.label = label
         self.trouble = trouble
         self.moved = moved
+        #: sums that nobody has tried to write, and the number that they will be written under: a successor that
+        #: knows them from the notes may write them once more, and must not count them twice
         self.pending: dict[Key, list[float]] = {}
-        #: what is being written, or was and may not have been: its number says so to the file
-        self.hand: tuple[str, list[list[Any]]] | None = None
+        self.number = ""
+        #: what is being written, or was and may not have been
+        self.hand: list[tuple[str, list[list[Any]]]] = []
         self.failed = ""
         self._due = asyncio.Event()
         self._writing = asyncio.Lock()
@@ -64,6 +67,9 @@ class Usage:
         if sums is None:
             if len(self.pending) >= KEPT_SUMS:
                 return
+            if not self.pending:
+                self._numbers += 1
+                self.number = f"{time.time_ns():x}-{self._numbers}"
             sums = self.pending[key] = [0] * len(usage_file.FIGURES)
         spent = exchange.input_tokens + exchange.output_tokens
         for place, value in enumerate(
@@ -91,22 +97,23 @@ class Usage:
     async def write(self) -> str:
         """Write everything now. Returns why that failed, or an empty text."""
         async with self._writing:
-            while self.hand is not None or self.pending:
-                if self.hand is None:
-                    self._numbers += 1
-                    number = f"{time.time_ns():x}-{self._numbers}"
-                    self.hand = (number, [[*key, *sums] for key, sums in self.pending.items()])
+            while self.hand or self.pending:
+                if not self.hand:
+                    self.hand.append((self.number, self._rows()))
                     self.pending = {}
-                reason = await self._write(*self.hand)
+                reason = await self._write(*self.hand[0])
                 if reason:
                     self._failed(reason)
                     return reason
-                self.hand = None
+                del self.hand[0]
             self._due.clear()
             if self.failed:
                 self.failed = ""
                 self.trouble("")
         return ""
+
+    def _rows(self) -> list[list[Any]]:
+        return [[*key, *sums] for key, sums in self.pending.items()]
 
     def _failed(self, reason: str) -> None:
         said, self.failed = self.failed, reason
@@ -144,20 +151,17 @@ class Usage:
 
     def notes(self) -> dict[str, Any]:
         """What is not in the file yet, or may not be."""
-        return {"hand": self.hand, "pending": [[*key, *sums] for key, sums in self.pending.items()]}
+        return {"unwritten": [*self.hand, *([(self.number, self._rows())] if self.pending else [])]}
 
     def restore(self, notes: dict[str, Any]) -> None:
         """Take over from a former supervisor; notes of another form are left out."""
         width = len(usage_file.KEYS) + len(usage_file.FIGURES)
         try:
-            if notes.get("hand"):
-                number, rows = notes["hand"]
-                if all(len(row) == width for row in rows):
-                    self.hand = (str(number), rows)
-                    self._due.set()
-            for day, model, slot, *sums in notes.get("pending", []):
-                if len(sums) == len(usage_file.FIGURES):
-                    self.pending[(str(day), str(model), str(slot))] = [float(one) for one in sums]
-                    self._due.set()
+            found = [
+                (str(number), [list(row) for row in rows]) for number, rows in notes.get("unwritten", [])
+            ]
         except (TypeError, ValueError, AttributeError):
             return
+        if found and all(len(row) == width for _number, rows in found for row in rows):
+            self.hand = found
+            self._due.set()

@@ -177,7 +177,7 @@ def test_a_failed_write_is_said_once_and_tried_again_with_its_number(meter: Mete
     asyncio.run(story())
     numbers = [number_of for number_of, _rows in meter.written]
     assert numbers[0] == numbers[1] == numbers[2] != numbers[3]
-    assert not meter.usage.pending and meter.usage.hand is None
+    assert not meter.usage.pending and not meter.usage.hand
 
 
 def test_sums_and_names_are_bounded(meter: Meter) -> None:
@@ -211,9 +211,17 @@ def test_what_is_not_written_survives_a_hand_over(meter: Meter, tmp_path: Path, 
         await after.usage.write()
         assert after.written[0] == meter.written[0]
         assert after.written[1][1][0][:6] == [TODAY, "claude-opus-4-6", "opus", 1, 0, 7]
-        for broken in ({"hand": 3}, {"pending": [[1]]}, {"pending": 4}, {"hand": ["1", [[1]]]}):
+        # Written by the former one after it was noted: the number says so, whatever came in between.
+        assert after.written[1][0] == notes["unwritten"][1][0] != after.written[0][0]
+        for broken in (
+            {"unwritten": 3},
+            {"unwritten": [[1]]},
+            {"unwritten": [["1", [[1]]]]},
+            {},
+            {"x": None},
+        ):
             after.usage.restore(broken)
-        assert after.usage.hand is None and not after.usage.pending
+        assert not after.usage.hand and not after.usage.pending
 
     asyncio.run(story())
 
