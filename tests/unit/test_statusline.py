@@ -113,11 +113,11 @@ def test_troubles_and_problems_come_with_what_to_do_until_they_pass(tmp_path: Pa
 
 def test_nothing_that_came_from_outside_breaks_the_line(tmp_path: Path) -> None:
     of = daemon(tmp_path)
-    say(of, model="a\tb\nc\x1b[31m" + "x" * 500, upstream="h\r\n\x07", fallback="f\n" * 300)
+    say(of, model="a\x1b]0;t\tb" + "x" * 500, upstream="h\r\n\x07", fallback="f\nproblem\tfake\n" * 300)
     text = statusline.line(compose(of), 77, time.time())
     assert "\n" not in text and "\t" not in text and "\x07" not in text and len(plain(text)) < 400
     assert set(re.findall(r"\x1b\[\d*m", text)) <= {"\x1b[31m", "\x1b[33m", "\x1b[2m", "\x1b[0m"}
-    assert "\x1b" not in plain(text)
+    assert "\x1b" not in plain(text) and compose(of).count("\n") == 2, "nobody adds a line of his own"
 
 
 @given(st.text(max_size=300), st.integers(0, 99))
