@@ -20,7 +20,7 @@ from ocd.adapters.mask import mask
 from ocd.core import proxy as core
 from ocd.supervisor import spec
 from ocd.supervisor.link import GuestChannel
-from ocd.supervisor.reason import TAIL, reason_from
+from ocd.supervisor.reason import CHARACTERS, TAIL, reason_from
 from ocd.wire.messages import Holder, Member, ProxyStatus
 
 if TYPE_CHECKING:
@@ -361,7 +361,7 @@ class Unit:
         if capture is None:
 
             def emit(text: str, generation: int = channel.generation, pid: int = channel.pid) -> None:
-                self.tails.setdefault(generation, collections.deque(maxlen=TAIL)).append(text)
+                self.tails.setdefault(generation, collections.deque(maxlen=TAIL)).append(text[:CHARACTERS])
                 self.log.write(
                     {
                         "time": round(time.time(), 3),
