@@ -25,6 +25,7 @@ VERBS: dict[str, dict[str, str]] = {
         "explain": "explain",
         "version": "about",
         "selftest": "selftest",
+        "doctor": "doctor",
     },
     "Act": {
         "start": "lifecycle",
