@@ -155,7 +155,13 @@ def configuration(folders: Folders, settings: Settings) -> list[Row]:
         command += ["--site", str(site)]
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_CONFIG_SECONDS
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_CONFIG_SECONDS,
+            # -P takes the current folder away, from where a checkout may be running
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
         )
         findings = json.loads(done.stdout)
     except (subprocess.TimeoutExpired, ValueError):
