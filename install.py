@@ -891,6 +891,7 @@ class Installer:
                     EX_TEMPFAIL,
                 )
             return
+        self.give_back_claude_settings()
         self.screen.say("stop the daemon")
         if not self.p.prefix:
             self.occtl("service", "uninstall", check=False)
@@ -902,6 +903,20 @@ class Installer:
                 "Stop it with `occtl stop`, then run this again",
                 EX_TEMPFAIL,
             )
+
+    def give_back_claude_settings(self):
+        """What was written into Claude Code's settings.json, while the note of what it was is still there."""
+        record = self.p.state / "claude-settings.json"
+        for words in (("claude", "remove"), ("claude", "statusline", "off")):
+            # Neither need be on; then occtl ends with 66.
+            done = self.occtl(*words, check=False) if record.exists() else None
+            if done is not None and done.returncode not in (0, 66):
+                raise Failure(
+                    "Claude Code's settings cannot be put back as they were, so nothing was removed",
+                    self.complaint(done),
+                    "Run `occtl %s`, follow what it says, then run this again" % " ".join(words),
+                    EX_TEMPFAIL,
+                )
 
     def uninstall(self):
         if self.p.prefix and not (self.p.data / "made-folders").exists():

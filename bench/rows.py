@@ -96,17 +96,24 @@ def launch(run: Run) -> Iterator[Row]:
             f"{merge} > {settings}.new\nexec /bin/true\n"
         )
         seeds.chmod(0o755)
+        line = d.prefix / "occtl"
+        line.write_text(
+            f"#!{python} -I\nimport sys\nsys.path.insert(0, {site!r})\n"
+            "from ocd.ctl.__main__ import main\nsys.exit(main())\n"
+        )
+        line.chmod(0o755)
         env = {**d.env, "OPENCLAUDE_CLAUDE": "/bin/true"}
         commands = {
             "openclaude": [str(script), "-p", "x"],
             "bare python": [python, "-c", "pass"],
             "seeds' launcher": [str(seeds)],
+            "statusline": [str(line), "statusline"],
         }
         times: dict[str, list[float]] = {name: [] for name in commands}
         for _ in range(run.times(32, 12)):
             for name, argv in commands.items():
                 began = time.perf_counter()
-                subprocess.run(argv, env=env, check=True, capture_output=True)
+                subprocess.run(argv, env=env, check=True, capture_output=True, input=b"{}")
                 times[name].append(time.perf_counter() - began)
         median = {name: statistics.median(values[2:]) for name, values in times.items()}
         ratio = median["openclaude"] / median["bare python"]
@@ -118,6 +125,13 @@ def launch(run: Run) -> Iterator[Row]:
             ratio <= 2 and median["openclaude"] < seeds_median,
             f"bare python {ms(median['bare python'])}, seeds' launcher {ms(seeds_median)}"
             + ("" if jq else " (without jq)"),
+        )
+        yield Row(
+            "`occtl statusline`, warm daemon (median)",
+            ms(median["statusline"]),
+            "< 25 ms",
+            median["statusline"] < 0.025,
+            f"bare python {ms(median['bare python'])}",
         )
 
 

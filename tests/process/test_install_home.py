@@ -134,6 +134,8 @@ def person(wheels: Path, checkout: Path) -> Iterator[Person]:
 
 def test_a_whole_life_in_an_ordinary_home_without_a_network(person: Person, checkout: Path) -> None:
     (person.home / ".profile").write_text("# mine\n")
+    (person.home / ".claude").mkdir()
+    (person.home / ".claude/settings.json").write_text('{"statusLine": {"command": "mine"}}')
     before = person.tree()
     done = person.install(checkout)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -146,6 +148,12 @@ def test_a_whole_life_in_an_ordinary_home_without_a_network(person: Person, chec
     assert again.returncode == 0 and "nothing to do" in again.stdout, again.stdout + again.stderr
     fresh = {p for p in person.tree().keys() - unchanged if not re.search(r"/state/ocd/|^run/", p)}
     assert not fresh, fresh
+
+    for words in (("configure",), ("statusline", "on")):
+        assert person.occtl("claude", *words).returncode == 0
+    claudes = json.loads((person.home / ".claude/settings.json").read_text())
+    assert claudes["statusLine"]["command"] == f"{person.home}/.local/bin/occtl statusline" and claudes["env"]
+    assert "ocd" in person.occtl("statusline").stdout
 
     gone = person.install(checkout, "--uninstall")
     assert gone.returncode == 0, gone.stderr
