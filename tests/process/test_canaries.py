@@ -249,7 +249,8 @@ def send(stage: Stage, route: str, stream: bool, token: str = TOKEN) -> httpx.Re
     }
     if "count" not in route:
         body["stream"] = stream
-    headers = stage.daemon.headers(token)
+    # Which session asks is for us alone to know.
+    headers = stage.daemon.headers(token) | {"x-ocd-session": str(os.getpid())}
     if proxy == "bedrock":
         headers = {"authorization": f"Bearer {stage.daemon.keys()['bedrock']}"}
     try:
@@ -262,7 +263,12 @@ def send(stage: Stage, route: str, stream: bool, token: str = TOKEN) -> httpx.Re
 
 def misplaced(stage: Stage, upstreams: Upstreams) -> list[str]:
     """Canaries outside their place in what reached the stand-ins."""
-    wrong = []
+    wrong = [
+        f"{name} at {one.upstream}"
+        for one in upstreams.seen()
+        for name, _value in one.headers
+        if name.startswith(("x-ocd-", "x-litellm-"))
+    ]
     for one in upstreams.seen():
         for secret, what in stage.secrets.items():
             allowed: set[str] = set()
@@ -377,14 +383,28 @@ def test_the_login_at_the_bedrock_port_is_refused(stage: Stage, upstreams: Upstr
 def test_afterwards_no_canary_is_anywhere_else(stage: Stage) -> None:
     """Logs, events, status, commands' output, arguments, environments, files: after all of the above."""
     daemon = stage.daemon
+    assert send(stage, "opus", stream=False) is not None
     everything, keys = stage.secrets, set(daemon.keys().values())
     assert canaries.in_processes(stage.processes(), everything) == set()
     assert not any(secret in json.dumps(daemon.status()) for secret in everything)
     with daemon.client() as client:
-        for path in ("/v1/events?lines=5000", "/v1/logs/main?lines=5000", "/v1/logs/bedrock?lines=5000"):
-            text = client.get(path).text
+        # The meter has something to tell on each of the versions.
+        for path in (
+            "events?lines=5000",
+            "logs/main?lines=5000",
+            "logs/bedrock?lines=5000",
+            "requests?lines=500",
+        ):
+            text = client.get(f"/v1/{path}").text
             assert text and canaries.within(text.encode(), canaries.needles(everything)) == set(), path
-    for words in (["status"], ["status", "--json"], ["logs", "-n", "1000"], ["config", "show"], ["models"]):
+    for words in (
+        ["status"],
+        ["status", "--json"],
+        ["logs", "-n", "1000"],
+        ["config", "show"],
+        ["usage"],
+        ["aws", "status"],
+    ):
         done = stage.occtl(*words)
         text = done.stdout + done.stderr
         assert text and canaries.within(text.encode(), canaries.needles(everything)) == set(), words
