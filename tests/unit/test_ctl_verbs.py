@@ -669,7 +669,7 @@ def test_completion_knows_verbs_and_names_without_a_daemon(prefix: Path) -> None
         more = {"_OCCTL_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(place)}
         return {row.split(",")[1] for row in occtl(env=os.environ | more).stdout.splitlines()}
 
-    assert completed("occtl st", 1) == {"status", "start", "stop"}
+    assert completed("occtl st", 1) == {"status", "statusline", "start", "stop"}
     assert completed("occtl restart ", 2) == {"main", "bedrock"}
 
 
