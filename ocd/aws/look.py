@@ -190,15 +190,20 @@ def _regions() -> list[str]:
 def main() -> int:
     try:
         import botocore
+        import botocore.exceptions
     except ImportError:
         print(json.dumps({"error": "no-botocore"}))
         return 0
     asked = json.load(sys.stdin)
-    answer = {
+    answer: dict[str, Any] = {
         "botocore": botocore.__version__,
-        "regions": _regions(),
         "lookups": [facts(profile) for profile in asked["profiles"]],
     }
+    try:
+        answer["regions"] = _regions()
+    except botocore.exceptions.BotoCoreError:
+        # a broken file; the lookups say so
+        answer["regions"] = []
     print(json.dumps(answer))
     return 0
 
