@@ -138,8 +138,9 @@ class Control:
         self.asked = now
         for unit in self.daemon.units.values():
             for member in unit.state.members:
-                if member.phase_is(core.Serving):
-                    unit.tell(member.generation, "status")
+                channel = unit.by_generation.get(member.generation)
+                if member.phase_is(core.Serving) and channel is not None and channel.has_room():
+                    channel.send("status")
 
     async def reload(self, request: Request) -> Response:
         order = await _body(request, ReloadRequest)

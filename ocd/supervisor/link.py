@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import select
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -77,6 +78,13 @@ class GuestChannel:
         except OSError:
             return False
         return True
+
+    def has_room(self) -> bool:
+        """Whether a message would be taken at once: one that hangs stops reading, and what can wait, does."""
+        try:
+            return bool(select.select([], [self.control], [], 0)[1])
+        except (OSError, ValueError):
+            return False
 
     def _read_control(self) -> None:
         for message, fds in self.reader.feed():
