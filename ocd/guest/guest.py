@@ -299,6 +299,8 @@ def run_command(guest: Guest) -> int:
         guest.tell("report", **event)
 
     _sibling("fallbacks").install(on_fallback, guest.spec["config"])
+    if os.environ.get("OCD_PROXY") == "bedrock":
+        _sibling("signing").install(meters.signing_failed)
     private = private_socket(guest.spec["socket"])
     server_class = make_server_class()
 

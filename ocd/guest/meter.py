@@ -43,6 +43,7 @@ PATHS = frozenset(
 )
 SESSION, HOP = b"x-ocd-session", b"x-ocd-hop"
 UPSTREAM, TROUBLE = b"x-ocd-upstream", b"x-ocd-trouble"
+_LOGINS = (b"authorization", b"x-api-key")
 #: bytes of a request's first piece in which its model's name is looked for
 HEAD = 16384
 #: bytes kept of the piece before, for a figure that the transport cut in two
@@ -90,6 +91,7 @@ class Exchange:
         "answered_by",
         "client_gone",
         "complete",
+        "ended",
         "error_event",
         "failure",
         "fallback",
@@ -98,6 +100,7 @@ class Exchange:
         "hop",
         "model",
         "own",
+        "login",
         "path",
         "reached",
         "rewritten",
@@ -107,6 +110,7 @@ class Exchange:
         "status",
         "stream",
         "tail",
+        "theirs",
         "upstream",
         "upstream_model",
         "upstream_status",
@@ -132,6 +136,11 @@ class Exchange:
         self.figures: dict[str, int] = {}
         self.fallback = ""
         self.complete = False
+        #: the last piece of the answer is sent, whether it made sense or not
+        self.ended = False
+        #: the credentials that the client sent, and whether the latest call upstream carried one of them
+        self.login: frozenset[bytes] = frozenset()
+        self.theirs = False
         self.error_event = False
         self.client_gone = False
         self.tail = b""
@@ -201,6 +210,7 @@ class Meter:
             if scope["path"] not in PATHS or scope["method"] != "POST":
                 await app(scope, receive, send)
                 return
+            exchange.login = frozenset(value for name, value in scope["headers"] if name in _LOGINS)
             self.now += 1
             mark = current.set(exchange)
             try:
@@ -229,7 +239,8 @@ class Meter:
             message = await receive()
             with self.safely():
                 if message["type"] == "http.disconnect":
-                    exchange.client_gone = not exchange.complete
+                    # Whoever asks after the end is told so as well.
+                    exchange.client_gone = not exchange.ended
                 elif not exchange.model and (found := _MODEL.search(message.get("body", b"")[:HEAD])):
                     exchange.model = found[1].decode("latin-1")
             return message
@@ -244,13 +255,18 @@ class Meter:
                 elif message["type"] == "http.response.body":
                     if piece := message.get("body", b""):
                         exchange.look(piece)
-                    if not message.get("more_body") and not exchange.stream:
-                        exchange.complete = True
+                    if not message.get("more_body"):
+                        exchange.ended = True
+                        exchange.complete = exchange.complete or not exchange.stream
             await send(message)
 
         return write
 
     def begin(self, exchange: Exchange, message: Message) -> None:
+        if message["status"] == 401 and exchange.reached and not exchange.theirs:
+            # Claude Code takes 401 for its own login's end and renews the plan's token. This was another credential:
+            # AWS's, a key of the configuration, or LiteLLM's own affair.
+            message["status"] = 403
         exchange.status = int(message["status"])
         headers = [
             (name, value) for name, value in message.get("headers", ()) if b"x-ocd-" not in name.lower()
@@ -338,6 +354,9 @@ class Meter:
         url = request.url
         exchange.upstream = url.host
         exchange.upstream_model = ""
+        exchange.theirs = any(
+            request.headers.get(name.decode(), "").encode("latin-1") in exchange.login for name in _LOGINS
+        )
         if hop and _origin(str(url)) == hop:
             request.headers[HOP.decode()] = "1"
             return
@@ -431,6 +450,13 @@ def _prices(name: str, provider: str) -> tuple[float, float, float, float] | Non
             read, write = info.get("cache_read_input_token_cost"), info.get("cache_creation_input_token_cost")
             return (put, out, put if read is None else read, put if write is None else write)
     return None
+
+
+def signing_failed(word: str) -> None:
+    """Note that the request at hand could not be signed for AWS: no upstream will be asked."""
+    exchange = current.get()
+    if exchange is not None:
+        exchange.failure = word
 
 
 def own_hop() -> str:

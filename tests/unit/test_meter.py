@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import itertools
 import json
+import sys
+import types
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -15,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocd.guest import meter as meters
+from ocd.guest import signing
 from ocd.wire.messages import Exchange
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
@@ -274,6 +278,15 @@ def test_an_app_that_fails_fails_as_before(measured: Measured) -> None:
     assert (measured.last["status"], measured.last["trouble"]) == (0, "cut")
 
 
+def test_who_asks_after_the_end_is_no_client_that_left(measured: Measured) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await answering(STREAM[:-60])(scope, receive, send)
+        assert (await receive())["type"] == "http.disconnect"
+
+    measured.run(app)
+    assert measured.last["trouble"] == "cut"
+
+
 def test_a_client_that_is_gone_while_we_send(measured: Measured) -> None:
     with pytest.raises(OSError, match="the client is gone"):
         measured.run(answering(STREAM[:200], STREAM[200:]), leave=True)
@@ -353,6 +366,103 @@ def test_aws_without_a_type() -> None:
 
 
 # ------------------------------------------------------------------------------------------------- the upstream
+
+
+@pytest.mark.parametrize("name", ["authorization", "x-api-key"])
+def test_401_is_for_the_clients_own_credential_alone(
+    measured: Measured, watching: Callable[[Measured], None], name: str
+) -> None:
+    watching(measured)
+
+    def asking_with(value: str) -> App:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            async with httpx.AsyncClient(transport=httpx.MockTransport(responding(401))) as client:
+                await client.post(ANTHROPIC, headers={name: value})
+            await answering(b"{}", status=401, headers=JSON)(scope, receive, send)
+
+        return app
+
+    mine = ((b"x-api-key", b"sk-ant-api03-mine"),)
+    own = "Bearer sk-ant-oat01-secret" if name == "authorization" else "sk-ant-api03-mine"
+    assert measured.run(asking_with(own), headers=mine)[0]["status"] == 401
+    assert measured.last["status"] == 401
+    assert measured.run(asking_with("a key of the configuration"), headers=mine)[0]["status"] == 403
+    assert measured.last["status"] == 403
+    # LiteLLM's own: nobody was asked.
+    assert measured.run(answering(b"{}", status=401, headers=JSON))[0]["status"] == 403
+
+
+def test_what_could_not_be_signed_is_told(measured: Measured) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.get_running_loop().run_in_executor(
+            None, contextvars.copy_context().run, meters.signing_failed, "aws-expired"
+        )
+        await answering(b"{}", status=500, headers=JSON)(scope, receive, send)
+
+    sent = measured.run(app, headers=((b"x-ocd-hop", b"1"),))
+    assert measured.last["trouble"] == "aws-expired"
+    assert dict(sent[0]["headers"])[b"x-ocd-trouble"] == b"aws-expired"
+    meters.signing_failed("outside of a request")
+
+
+class SSOTokenLoadError(Exception):
+    """As botocore's."""
+
+
+class NoCredentialsError(Exception):
+    """As botocore's."""
+
+
+class ClientError(Exception):
+    def __init__(self, code: str) -> None:
+        self.response = {"Error": {"Code": code}}
+
+
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [
+        (SSOTokenLoadError(), "aws-expired"),
+        (ClientError("ExpiredToken"), "aws-expired"),
+        (NoCredentialsError("AccessDenied"), "aws-expired"),
+        (ClientError("AccessDenied"), "access-denied"),
+        (ClientError("Throttling"), ""),
+        (ValueError("SSOTokenLoadError"), ""),
+    ],
+)
+def test_why_a_request_could_not_be_signed(error: Exception, word: str) -> None:
+    assert signing.word_for(error) == word
+    try:
+        try:
+            raise error
+        except Exception as inner:
+            raise RuntimeError("LiteLLM's own") from inner
+    except RuntimeError as outer:
+        assert signing.word_for(outer) == word
+
+
+def test_signing_is_watched_and_fails_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    class BaseAWSLLM:
+        def get_credentials(self, name: str) -> str:
+            if name == "gone":
+                raise SSOTokenLoadError("of botocore")
+            return name
+
+        get_request_headers = get_credentials
+
+    module: Any = types.ModuleType("litellm.llms.bedrock.base_aws_llm")
+    module.BaseAWSLLM = BaseAWSLLM
+    for name in ("litellm", "litellm.llms", "litellm.llms.bedrock"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    words: list[str] = []
+    assert signing.install(words.append)
+    assert BaseAWSLLM().get_credentials("here") == "here" and not words
+    for method in (BaseAWSLLM().get_credentials, BaseAWSLLM().get_request_headers):
+        with pytest.raises(SSOTokenLoadError, match="of botocore"):
+            method(name="gone")
+    assert words == ["aws-expired", "aws-expired"]
+    del module.BaseAWSLLM
+    assert not signing.install(words.append)
 
 
 def test_the_upstream_that_answered_last_is_named(
