@@ -120,9 +120,13 @@ def test_a_sessions_requests_are_counted_everywhere(daemon: Daemon, upstreams: U
         file = daemon.runtime / "statusline"
         assert stat.S_IMODE(file.stat().st_mode) == 0o600 and file.stat().st_size < 1000
 
-        upstreams.behave()
-        assert ask(daemon, headers, "claude-opus-4-6") == 200
+        upstreams.behave(Behaviour(upstream="anthropic", first=1.0))
+        slow = threading.Thread(target=ask, args=(daemon, headers, "claude-opus-4-6"))
+        slow.start()
+        eventually(lambda: any(one["in_flight"] for one in daemon.proxy()["members"]), what="it is in flight")
+        slow.join(60)
         eventually(lambda: not daemon.proxy()["troubles"], what="it passed")
+        upstreams.behave()
         kinds = daemon.kinds()
         assert kinds.count("upstream-trouble") == 1 and kinds.count("upstream-ok") == 1
 
