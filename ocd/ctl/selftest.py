@@ -19,8 +19,8 @@ def selftest(as_json: bool) -> int:
     """Show which slot reaches which upstream with which credential. Needs no account and no running daemon.
 
     Boots a private second stack from your own two LiteLLM files, with stand-ins for Anthropic and Bedrock,
-    and sends a request for every slot, streaming and plain, with a canary for a token. It runs beside a live
-    daemon without touching it. Ends with 1 when a request fails or the canary is seen anywhere but at
+    and sends requests for every slot and model group, streaming and plain, with made-up credentials. Then
+    those are looked for in traffic, files, logs and processes. It runs beside a live daemon without touching it. Ends with 1 when a request fails or the canary is seen anywhere but at
     Anthropic.
     """
     import asyncio

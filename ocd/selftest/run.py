@@ -31,6 +31,8 @@ _FAILURES = (
 )
 #: seconds for one answer
 PATIENCE = 60.0
+#: model groups beside the slots' that are asked
+MOST_GROUPS = 20
 #: bytes of one file that are searched for the canary
 LARGEST = 64 * 1024 * 1024
 
@@ -136,7 +138,11 @@ class _Check:
             self.client = client
             for slot in SLOTS:
                 for streaming in (False, True):
-                    self.rows.append(await self.slot(slot, streaming))
+                    self.rows.append(await self.slot(slot, getattr(self.settings.slots, slot), streaming))
+            for group in self.further():
+                for streaming in (False, True):
+                    self.rows.append(await self.slot(group, group, streaming))
+            self.rows.append(await self.token_count())
             for slot, status, title in _FAILURES:
                 self.rows.append(await self.failure(slot, status, title))
             self.rows.append(await self.without_key())
@@ -148,9 +154,34 @@ class _Check:
         files = await asyncio.to_thread(self.in_files)
         return [*self.rows, self.at_anthropic(), self.elsewhere(), files, self.processes]
 
-    async def slot(self, slot: str, streaming: bool) -> Row:
+    def further(self) -> list[str]:
+        """The model groups that no slot has: those of fallbacks, those that are asked for by name."""
+        of_slots = {group for _slot, group in self.settings.slots}
+        groups = [one.group for one in self.turned.routes if one.to in NAMES and "*" not in one.group]
+        return [group for group in dict.fromkeys(groups) if group not in of_slots][:MOST_GROUPS]
+
+    async def token_count(self) -> Row:
+        """Counting tokens is a route of its own: LiteLLM estimates, or asks Anthropic with the login."""
+        row = Row("opus, counting tokens", self.settings.slots.opus)
+        path = "/v1/messages/count_tokens?beta=true"
+        answer, seen = await self.watched(
+            lambda: self.send(self.private.url("main"), row.model, "Hello", False, path=path)
+        )
+        row.upstream = ", ".join(sorted({_TITLES[one.upstream] for one in seen})) or "none"
+        row.credential = ", ".join(sorted({one.credential for one in seen}))
+        if isinstance(answer, str):
+            row.note = answer
+        elif any(one.upstream != "anthropic" and one.where(self.secret) for one in seen):
+            row.note = "the login went along to Bedrock"
+        elif answer.status_code != 200:
+            row.note = f"status {answer.status_code}: {_message(answer)}"
+        else:
+            row.ok = True
+            row.note = "" if seen else "estimated by LiteLLM"
+        return row
+
+    async def slot(self, slot: str, group: str, streaming: bool) -> Row:
         """One request as Claude Code sends it; streamed ones ask for a tool's call."""
-        group: str = getattr(self.settings.slots, slot)
         row = Row(f"{slot}, {'streaming' if streaming else 'plain'}", group)
         route = self.turned.route(group)
         if route is None:
@@ -282,14 +313,29 @@ class _Check:
                 for place in one.where(key)
             }
         )
-        row.ok = not places and not keys
-        row.note = ", ".join(places + keys) or f"in none of {len(requests)} requests"
+        # Bedrock sees the access key's name in the signature; the secret leaves this machine nowhere.
+        pairs = [
+            ("AWS secret", self.private.aws_secret, NAMES),
+            ("AWS key", self.private.aws_key, ("anthropic",)),
+        ]
+        aws = sorted(
+            {
+                f"{what} at {_TITLES[upstream]} in {place}"
+                for what, text, upstreams in pairs
+                for upstream in upstreams
+                for one in self.up.seen(upstream)
+                for place in one.where(text)
+            }
+        )
+        row.ok = not places and not keys and not aws
+        row.note = ", ".join(places + keys + aws) or f"in none of {len(requests)} requests"
         return row
 
     def in_files(self) -> Row:
         """Logs, state, sockets' folder: every file that the private stack wrote."""
         row = Row("canary in files and logs")
-        needle = self.secret.encode()
+        needle, aws = self.secret.encode(), self.private.aws_secret.encode()
+        own = self.private.root / "home" / ".aws" / "credentials"
         count, found = 0, []
         for file in _files(self.private.root):
             try:
@@ -298,7 +344,7 @@ class _Check:
             except OSError:
                 continue
             count += 1
-            if needle in data:
+            if needle in data or (aws in data and file != own):
                 found.append(str(file.relative_to(self.private.root)))
         row.ok = not found and count > 0
         row.note = ", ".join(sorted(found)) or f"in none of {count} files"
@@ -311,6 +357,7 @@ class _Check:
             "canary": self.secret,
             "main key": self.private.keys.main,
             "bedrock key": self.private.keys.bedrock,
+            "AWS secret": self.private.aws_secret,
         }
         count, found = 0, []
         for process in self.private.processes():
@@ -349,7 +396,13 @@ class _Check:
         return answer, self.up.seen()[before:]
 
     async def send(
-        self, url: str, model: str, text: str, streaming: bool, key: str | None = None
+        self,
+        url: str,
+        model: str,
+        text: str,
+        streaming: bool,
+        key: str | None = None,
+        path: str = "/v1/messages?beta=true",
     ) -> httpx.Response:
         key = self.private.keys.main if key is None else key
         headers = {
@@ -371,7 +424,9 @@ class _Check:
             "tools": [{"name": "read_value", "description": "Reads a value.", "input_schema": schema}],
             "metadata": {"user_id": "user_selftest"},
         }
-        return await self.client.post(f"{url}/v1/messages?beta=true", json=body, headers=headers)
+        if "count_tokens" in path:
+            body = {name: body[name] for name in ("model", "system", "messages", "tools")}
+        return await self.client.post(url + path, json=body, headers=headers)
 
 
 def _message(answer: httpx.Response) -> str:

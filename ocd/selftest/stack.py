@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,15 @@ _REMOTE = re.compile(r"URL|HOST|ENDPOINT|BASE|REDIS|PROXY", re.IGNORECASE)
 
 @dataclass(slots=True)
 class Stack:
-    """The running private stack. ``root`` is its folder, ``pid`` its daemon's."""
+    """The running private stack. ``root`` is its folder, ``pid`` its daemon's; the AWS pair is made up."""
 
     root: Path
     folders: Folders
     ports: dict[str, int]
     keys: Keys
     pid: int = 0
+    aws_key: str = field(default_factory=lambda: f"AKIA{secrets.token_hex(8).upper()}", repr=False)
+    aws_secret: str = field(default_factory=lambda: secrets.token_hex(20), repr=False)
 
     def url(self, proxy: str) -> str:
         return f"http://127.0.0.1:{self.ports[proxy]}"
@@ -149,7 +152,7 @@ def write_aws(stack: Stack, profiles: Iterable[str], region: str) -> Path:
     folder = home / ".aws"
     folder.mkdir(parents=True, mode=0o700)
     names = sorted({"default", *profiles})
-    keys = "aws_access_key_id = AKIASELFTESTSELFTEST\naws_secret_access_key = selftest-made-up\n"
+    keys = f"aws_access_key_id = {stack.aws_key}\naws_secret_access_key = {stack.aws_secret}\n"
     credentials = "".join(f"[{name}]\n{keys}" for name in names)
     config = "".join(
         f"[{name if name == 'default' else 'profile ' + name}]\nregion = {region}\n" for name in names

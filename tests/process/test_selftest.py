@@ -7,6 +7,7 @@ import contextlib
 import glob
 import hashlib
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -84,7 +85,8 @@ def test_all_green_beside_a_live_daemon(daemon: Daemon, folders: Folders) -> Non
         for manner in ("plain", "streaming"):
             row = rows[f"{slot}, {manner}"]
             assert (row.upstream, row.credential) == (upstream, credential)
-    assert rows["canary at Anthropic"].note.startswith("in 6 of 6")
+    assert rows["opus, counting tokens"].upstream in ("none", "Anthropic")
+    assert re.match(r"in (\d+) of \1 requests", rows["canary at Anthropic"].note)
     assert rows["canary in processes"].note.startswith("in none of ")
     assert report.litellm and said
     value = json.loads(json.dumps(report.as_dict()))
@@ -226,9 +228,10 @@ def test_it_notices_the_canary_elsewhere() -> None:
                 await reader.readline()
                 writer.close()
                 (private.folders.state / "a.log").write_text(f"said {made.secret}")
+                (private.folders.state / "b.log").write_text(f"said {private.aws_secret}")
                 rows = [made.elsewhere(), made.in_files(), made.at_anthropic()]
                 assert [row.ok for row in rows[:2]] == [False, False]
-                assert rows[0].note == "header x-y" and rows[1].note == "state/a.log"
+                assert rows[0].note == "header x-y" and rows[1].note == "state/a.log, state/b.log"
                 assert made.canary not in json.dumps([row.note for row in rows])
 
     asyncio.run(check())
