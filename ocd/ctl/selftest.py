@@ -20,8 +20,8 @@ def selftest(as_json: bool) -> int:
 
     Boots a private second stack from your own two LiteLLM files, with stand-ins for Anthropic and Bedrock,
     and sends requests for every slot and model group, streaming and plain, with made-up credentials. Then
-    those are looked for in traffic, files, logs and processes. It runs beside a live daemon without touching it. Ends with 1 when a request fails or the canary is seen anywhere but at
-    Anthropic.
+    those are looked for in traffic, files, logs and processes. It runs beside a live daemon without touching
+    it. Ends with 1 when a request fails or a credential is seen outside its place.
     """
     import asyncio
 
