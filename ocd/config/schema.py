@@ -63,6 +63,10 @@ class LiteLLM(Section):
     args: list[str] = Field(
         default=[], description="Further options of the litellm command, for both proxies."
     )
+    fidelity: bool = Field(
+        default=True,
+        description="Put back what LiteLLM loses of requests to Anthropic and of its answers (docs/fidelity.md).",
+    )
 
 
 class Proxy(Section):

@@ -289,7 +289,11 @@ def run_command(guest: Guest) -> int:
 
     _sibling("discovery").install()
     meters = _sibling("meter")
-    meter = guest.meter = meters.Meter(guest.tell_request)
+    faithful = None
+    if guest.spec.get("fidelity"):
+        keeping = _sibling("fidelity")
+        faithful = keeping.Fidelity(keeping.untouched(guest.spec["config"]))
+    meter = guest.meter = meters.Meter(guest.tell_request, faithful)
     meter.install(meters.own_hop())
 
     def on_fallback(event: dict[str, Any]) -> None:

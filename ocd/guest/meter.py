@@ -89,6 +89,7 @@ class Exchange:
 
     __slots__ = (
         "answered_by",
+        "asked",
         "client_gone",
         "complete",
         "ended",
@@ -98,13 +99,12 @@ class Exchange:
         "figures",
         "first",
         "hop",
-        "model",
-        "own",
+        "instead",
+        "kept",
         "login",
+        "model",
         "path",
         "reached",
-        "rewritten",
-        "scope_headers",
         "session",
         "started",
         "status",
@@ -144,10 +144,10 @@ class Exchange:
         self.error_event = False
         self.client_gone = False
         self.tail = b""
-        #: for the module that keeps requests and errors as they are: the client's own request, the upstream's error
-        self.own: Any = None
-        self.rewritten: Any = None
-        self.scope_headers: list[tuple[bytes, bytes]] = []
+        #: fidelity.py's: the client's own request, what it keeps of the upstream's answer, the body to send instead
+        self.asked: Any = None
+        self.kept: Any = None
+        self.instead: bytes | None = None
 
     def look(self, piece: bytes) -> None:
         """Take what a piece of the answer says."""
@@ -189,8 +189,10 @@ current: contextvars.ContextVar[Exchange | None] = contextvars.ContextVar("ocd_e
 class Meter:
     """``report`` takes the fields of one answered request; ``now`` requests are being answered."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: Report, fidelity: Any = None) -> None:
         self.report = report
+        #: keeps requests and errors as they are (``fidelity.Fidelity``); None: LiteLLM's are
+        self.fidelity = fidelity
         self.now = 0
         self.mistakes = 0
         self.prices: dict[str, tuple[float, float, float, float] | None] = {}
@@ -210,6 +212,8 @@ class Meter:
             if scope["path"] not in PATHS or scope["method"] != "POST":
                 await app(scope, receive, send)
                 return
+            if self.fidelity is not None and scope["path"] == "/v1/messages":
+                exchange.asked = self.fidelity.asked(scope["headers"], scope.get("query_string", b""))
             exchange.login = frozenset(value for name, value in scope["headers"] if name in _LOGINS)
             self.now += 1
             mark = current.set(exchange)
@@ -241,7 +245,11 @@ class Meter:
                 if message["type"] == "http.disconnect":
                     # Whoever asks after the end is told so as well.
                     exchange.client_gone = not exchange.ended
-                elif not exchange.model and (found := _MODEL.search(message.get("body", b"")[:HEAD])):
+                    return message
+                piece = message.get("body", b"")
+                if exchange.asked is not None and piece:
+                    exchange.asked.body.append(piece)
+                if not exchange.model and (found := _MODEL.search(piece[:HEAD])):
                     exchange.model = found[1].decode("latin-1")
             return message
 
@@ -253,6 +261,9 @@ class Meter:
                 if message["type"] == "http.response.start":
                     self.begin(exchange, message)
                 elif message["type"] == "http.response.body":
+                    if exchange.instead is not None:
+                        # The whole of it with the first piece, nothing with the others.
+                        message["body"], exchange.instead = exchange.instead, b""
                     if piece := message.get("body", b""):
                         exchange.look(piece)
                     if not message.get("more_body"):
@@ -263,6 +274,9 @@ class Meter:
         return write
 
     def begin(self, exchange: Exchange, message: Message) -> None:
+        if exchange.kept is not None and not exchange.fallback:
+            exchange.instead = self.fidelity.begin(exchange.kept, message)
+        exchange.asked = None
         if message["status"] == 401 and exchange.reached and not exchange.theirs:
             # Claude Code takes 401 for its own login's end and renews the plan's token. This was another credential:
             # AWS's, a key of the configuration, or LiteLLM's own affair.
@@ -335,10 +349,13 @@ class Meter:
                 return await sending(client, request, **options)
             with self.safely():
                 self.asked(exchange, request, hop)
+                if exchange.asked is not None:
+                    request = self.fidelity.request(exchange.asked, request)
             try:
                 response = await sending(client, request, **options)
             except Exception as error:
                 exchange.failure = "unreachable"
+                exchange.kept = None
                 with self.safely():
                     exchange.upstream_status = 0
                     if "Timeout" in type(error).__name__ and "Connect" not in type(error).__name__:
@@ -375,11 +392,17 @@ class Meter:
         if from_hop:
             host, _, model = headers.get(UPSTREAM.decode(), "").partition(" ")
             exchange.upstream, exchange.upstream_model = host or "bedrock", model
+        exchange.kept = None
+        direct = exchange.asked is not None and self.fidelity.is_ours(exchange.asked, request)
+        if direct and response.status_code < 400:
+            exchange.kept = self.fidelity.answered(response.status_code, headers, b"")
         if response.status_code < 400:
             exchange.failure = ""
             return
         # LiteLLM reads an error's whole body anyway, for its message.
         body = await response.aread()
+        if direct:
+            exchange.kept = self.fidelity.answered(response.status_code, headers, body)
         if from_hop and _WORD.match(word := headers.get(TROUBLE.decode(), "")):
             exchange.failure = word
         else:
@@ -438,8 +461,10 @@ def _origin(url: str) -> str:
 
 def _prices(name: str, provider: str) -> tuple[float, float, float, float] | None:
     """US dollars per token: input, output, read from the cache, written to it."""
-    import litellm
-
+    try:
+        import litellm
+    except ImportError:
+        return None
     for model, where in ((name, provider or None), (name, "bedrock_converse" if provider else "anthropic")):
         try:
             info: Any = litellm.get_model_info(model, custom_llm_provider=where)

@@ -102,6 +102,7 @@ def revision(snapshot: str, settings: Settings, proxy: str, home: str, path: str
         "host": host,
         "env": public_environment(settings, proxy, home, path),
         "args": settings.litellm.args,
+        "fidelity": settings.litellm.fidelity,
         "boundary": settings.boundary.model_dump(),
     }
     return f"{snapshot}-{zlib.crc32(json.dumps(shared, sort_keys=True).encode()):08x}"
@@ -126,6 +127,7 @@ def boot(
         "socket": socket_path(folders, proxy, generation),
         "policy": policy(settings, keys, proxy),
         "args": settings.litellm.args,
+        "fidelity": settings.litellm.fidelity,
     }
 
 
