@@ -686,6 +686,7 @@ class Installer:
 
     def configuration(self, ours):
         missing = [name for name in CONFIGURATION if not (self.p.config / name).exists()]
+        self.fresh = bool(missing)
         if missing and self.step("write the default configuration: %s" % ", ".join(missing)):
             self.folder(self.p.config, 0o700)
             self.run(
@@ -848,7 +849,32 @@ class Installer:
             if folder.is_dir() and str(folder) not in keep and not chosen:
                 shutil.rmtree(str(folder), ignore_errors=True)
 
+    def offer_migration(self, started):
+        """Say that a set-up of before ocd can be brought in; ask where somebody can answer and it can be done now."""
+        home = Path(os.path.expanduser("~"))
+        old = [
+            path
+            for name in ("config", "litellm-config")
+            for path in (home / ".litellm").glob(name + "*.y*ml")
+        ]
+        old += [path for path in (home / ".openClaude",) if path.is_dir()]
+        if not (self.fresh and old):
+            return
+        self.screen.put(
+            "\nThere is a set-up of before ocd: %s" % ", ".join(str(path) for path in sorted(old))
+        )
+        if started and sys.stdin.isatty() and self.screen.live:
+            try:
+                answer = input("Bring it in now (the originals stay as they are)? [y/N] ")
+            except EOFError:
+                answer = ""
+            if answer.strip().lower() in ("y", "yes"):
+                self.occtl("migrate", check=False, quiet=False)
+                return
+        self.screen.put("Bring it in with: occtl migrate     (occtl migrate --dry-run shows what that does)")
+
     def conclude(self, started):
+        self.offer_migration(started)
         if self.o.dry_run:
             if not self.changed:
                 self.screen.put("nothing to do: everything is installed and up to date")

@@ -51,10 +51,12 @@ def doctor(online: bool, yes: bool, as_json: bool) -> int:
     else:
         for row in rows:
             _show(row)
-        counts = {level: sum(row.level == level for row in rows) for level in ("error", "warning")}
-        screen.out(
-            f"{'Fit to run' if fit else 'Not fit to run'}: {counts['error']} errors, {counts['warning']} warnings."
-        )
+        counts = [
+            f"{count} {level}{'' if count == 1 else 's'}"
+            for level in ("error", "warning")
+            if (count := sum(row.level == level for row in rows))
+        ]
+        screen.out(f"{'Fit to run' if fit else 'Not fit to run'}: {', '.join(counts) or 'nothing is wrong'}.")
     code = EX_OK if fit else EX_NOT_FIT
     if any(row.code == "check-slow" for row in rows):
         # a thread that hangs in the file system would hold up the end of the process

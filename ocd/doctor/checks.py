@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ocd.claude.overlay import EMPTIED, REPLACED
-from ocd.doctor.report import Row
+from ocd.doctor.report import Level, Row
 from ocd.wire.messages import Status
 
 #: carried credential-stealing code (BerriAI/litellm#24512, #24518)
@@ -237,9 +237,11 @@ def status(found: Status, version: str) -> list[Row]:
             )
         )
     for problem in found.problems:
-        rows.append(
-            Row("error", "daemon", problem.code, problem.what, problem.why, problem.next or "`occtl events`")
-        )
+        # logs, figures and metrics are a loss, but the proxies serve
+        beside = problem.code.endswith("-degraded") or problem.code.startswith("metrics")
+        level: Level = "warning" if beside else "error"
+        fix = problem.next or "`occtl events`"
+        rows.append(Row(level, "daemon", problem.code, problem.what, problem.why, fix))
     for name, proxy in found.proxies.items():
         if proxy.wanted != "up":
             what = f"The {name} proxy is stopped"

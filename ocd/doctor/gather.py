@@ -23,6 +23,8 @@ from ocd.config.findings import ConfigError
 from ocd.config.folders import Folders
 from ocd.config.inputs import config_path
 from ocd.config.migrate import find
+from ocd.config.presets import PRESETS
+from ocd.config.presets import files as files_of
 from ocd.config.settings import FILE, Settings, load
 from ocd.config.trial import litellm_site
 from ocd.ctl.daemon import Daemon, NotRunning
@@ -63,7 +65,7 @@ def all_checks(folders: Folders) -> dict[str, Check]:
         "Claude Code": partial(claude, settings),
         "environment": partial(environment, settings),
         "keys": partial(keys, folders),
-        "earlier set-up": partial(earlier, folders),
+        "earlier set-up": partial(earlier, folders, settings),
     }
 
 
@@ -187,7 +189,7 @@ def _rows_of(findings: list[dict[str, Any]]) -> list[Row]:
         place = f"{one['file']}:{one['line']}" if one["line"] else one["file"]
         where = f"{place}: {one['key']}" if one["key"] else place
         fix = "`occtl config check --fix`" if one["fixable"] else one["fix"] or "`occtl config check`"
-        rows.append(Row(one["severity"], "configuration", one["code"], one["what"], where, fix))
+        rows.append(Row(one["severity"], "configuration", one["code"], f"{where}: {one['what']}", "", fix))
     return rows
 
 
@@ -315,13 +317,19 @@ def keys(folders: Folders) -> list[Row]:
     return checks.keys(found if isinstance(found, dict) else None)
 
 
-def earlier(folders: Folders) -> list[Row]:
+def earlier(folders: Folders, settings: Settings) -> list[Row]:
     """A set-up of before ocd that nobody has brought along."""
     found = find(Path.home())
-    if not found:
+    # with isolation = "separate" that folder is ours
+    separate = found.separate if settings.isolation != "separate" else None
+    places = ", ".join(str(path) for path in (found.main, found.bedrock, separate) if path)
+    if not places:
         return []
-    places = ", ".join(str(path) for path in (found.main, found.bedrock, found.separate) if path)
-    if (folders.config / "litellm.yaml").exists():
+    try:
+        own = (folders.config / "litellm.yaml").read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        own = ""
+    if own and own != files_of(PRESETS["mixed"], settings.aws_region)["litellm.yaml"]:
         what, why = "A set-up of before ocd is still there", f"{places}; ocd does not use it"
         return [Row("note", "earlier set-up", "seeds-left", what, why, "`occtl migrate --dry-run` compares")]
     what = "A set-up of before ocd can be brought along"

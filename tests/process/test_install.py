@@ -85,12 +85,18 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
 
 
 def test_a_dry_run_says_everything_and_does_nothing(home: Home) -> None:
+    # a set-up of before ocd is offered to be brought in; nobody is asked where nobody can answer
+    old = home.root / ".litellm" / "config.yaml"
+    old.parent.mkdir()
+    old.write_text("model_list: []\n")
     before = home.tree()
     done = home.install("--dry-run", "--litellm-python", litellm_python())
     assert done.returncode == 0, done.stderr
     for word in ("install ocd", "write", "configuration", "start the daemon"):
         assert word in done.stdout
+    assert "occtl migrate" in done.stdout and str(old) in done.stdout
     assert home.tree() == before
+    shutil.rmtree(old.parent)
 
 
 def test_uninstall_of_nothing_is_no_error(home: Home) -> None:

@@ -99,15 +99,20 @@ TROUBLE = Trouble(kind="login-expired", slot="opus", what="refused", next="/logi
         (said(rejected="line 3"), ["rejected"]),
         (said(troubles=[TROUBLE]), ["login-expired"]),
         (said().model_copy(update={"version": "0.0.1"}), ["versions"]),
-        (
-            said().model_copy(update={"problems": [Problem(code="log", what="logs cannot be written")]}),
-            ["log"],
-        ),
+        (said().model_copy(update={"problems": [Problem(code="log-degraded", what="no")]}), ["log-degraded"]),
         (said().model_copy(update={"sessions": [Session(pid=1, cwd="/", since=1)]}), []),
     ],
 )
 def test_what_the_daemon_says(status: Status, expected: list[str]) -> None:
     assert codes(checks.status(status, __version__)) == expected
+
+
+def test_lost_logs_are_no_reason_not_to_run() -> None:
+    lost, wrong = (
+        said().model_copy(update={"problems": [Problem(code=code, what="no")]})
+        for code in ("log-degraded", "no-litellm")
+    )
+    assert report.fit(checks.status(lost, __version__)) and not report.fit(checks.status(wrong, __version__))
 
 
 def test_worst_first_and_fit() -> None:
@@ -203,12 +208,21 @@ def test_the_keys_file(folders: Folders) -> None:
 
 
 def test_an_earlier_set_up(folders: Folders, tmp_path: Path) -> None:
-    assert gather.earlier(folders) == []
+    assert gather.earlier(folders, Settings()) == []
     (tmp_path / ".litellm").mkdir()
     (tmp_path / ".litellm" / "config.yaml").write_text("model_list: []\n")
-    assert codes(gather.earlier(folders)) == ["seeds-found"]
+    assert codes(gather.earlier(folders, Settings())) == ["seeds-found"]
+    shipped = gather.files_of(gather.PRESETS["mixed"], "us-west-2")["litellm.yaml"]
+    (folders.config / "litellm.yaml").write_text(shipped)
+    assert codes(gather.earlier(folders, Settings())) == ["seeds-found"]
     (folders.config / "litellm.yaml").write_text("model_list: []\n")
-    assert codes(gather.earlier(folders)) == ["seeds-left"]
+    assert codes(gather.earlier(folders, Settings())) == ["seeds-left"]
+
+
+def test_the_separate_folder_is_no_earlier_set_up_where_it_is_ours(folders: Folders, tmp_path: Path) -> None:
+    (tmp_path / ".openClaude").mkdir()
+    assert codes(gather.earlier(folders, Settings())) == ["seeds-found"]
+    assert gather.earlier(folders, Settings(isolation="separate")) == []
 
 
 def test_installation(folders: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,7 +243,7 @@ def test_installation(folders: Folders, tmp_path: Path, monkeypatch: pytest.Monk
 def test_findings_of_the_configuration_check_are_rows() -> None:
     finding = {"severity": "error", "code": "c", "file": "f", "line": 3, "key": "k", "what": "w", "fix": "x"}
     (row,) = gather._rows_of([{**finding, "fixable": False}])
-    assert (row.level, row.why, row.fix) == ("error", "f:3: k", "x")
+    assert (row.level, row.what, row.fix) == ("error", "f:3: k: w", "x")
     assert gather._rows_of([{**finding, "fixable": True}])[0].fix == "`occtl config check --fix`"
 
 
