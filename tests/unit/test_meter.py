@@ -47,11 +47,8 @@ class Measured:
         self.told: list[dict[str, Any]] = []
         self.meter = meters.Meter(report or self.told.append)
         # Prices come from LiteLLM's own table, which is not here.
-        self.meter.prices = {
-            "claude-opus-4-6": (1e-6, 2e-6, 0.0, 0.0),
-            "claude-opus-4-6-20260101": None,
-            "": None,
-        }
+        unpriced = ("", "claude-opus-4-6-20260101", "eu.anthropic.claude-sonnet-4:0")
+        self.meter.prices = {"claude-opus-4-6": (1e-6, 2e-6, 0.0, 0.0), **dict.fromkeys(unpriced)}
         self.received: Any = None
 
     def run(
