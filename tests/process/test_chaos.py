@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -77,6 +78,11 @@ def later():
     if kind == "leak":
         time.sleep(2.5)
         kept.append(b"x" * 900_000_000)
+    if kind == "grandchild-fork":
+        time.sleep(1.5)
+        if os.fork() == 0:
+            # With everything that its parent has open, the port too.
+            time.sleep(3600)
     if kind == "hang-soon":
         time.sleep(1.5)
         os.kill(os.getpid(), signal.SIGSTOP)
@@ -98,6 +104,30 @@ class Hook(CustomLogger):
 
 hook = Hook()
 """
+
+#: what the events must say after a fault; one of these words
+EXPLAINED = {
+    "kill_serving": ("crashed",),
+    "kill_supervisor": ("supervisor-restarted",),
+    "kill_forkserver": ("forkserver-exited", "forkserver-started"),
+    "kill_importing_forkserver": ("forkserver-exited", "forkserver-started"),
+    "kill_spare": ("crashed",),
+    "kill_all_but_the_keeper": ("supervisor-restarted", "crashed"),
+    "stop_serving": ("hang",),
+    "broken_files": ("reload-rejected",),
+    "port_thief": ("blocked",),
+    "runtime_folder": ("control-reopened",),
+    "verbs": ("stopped", "exited", "reload-done"),
+    "exit-at-once": ("reload-rejected",),
+    "exit-soon": ("crashed",),
+    "hang-soon": ("hang",),
+    "hang-at-start": ("reload-rejected", "boot-failed"),
+    "ignore-term": ("reload-done",),
+    "grandchild": ("reload-done",),
+    "grandchild-fork": ("reload-done",),
+    "flood": ("reload-done",),
+    "leak": ("memory-limit",),
+}
 
 
 class Chaos:
@@ -320,7 +350,16 @@ class Chaos:
                 "garbage",
             )
         }
-        for kind in ("exit-at-once", "exit-soon", "hang-soon", "ignore-term", "grandchild", "flood", "leak"):
+        for kind in (
+            "exit-at-once",
+            "exit-soon",
+            "hang-soon",
+            "ignore-term",
+            "grandchild",
+            "grandchild-fork",
+            "flood",
+            "leak",
+        ):
             table[kind] = lambda kind=kind: self.misbehave(kind)  # type: ignore[misc]
         if self.d.mode == "spawn":
             del table["kill_forkserver"], table["kill_importing_forkserver"]
@@ -383,6 +422,17 @@ class Chaos:
             f"{sockets} against {generations}",
         )
 
+    def explained(self, fault: str, since: float) -> None:
+        """The events say what happened; they are on disk, so a new supervisor knows them too."""
+        wanted = EXPLAINED.get(fault, ())
+
+        def kinds() -> set[str]:
+            lines = self.d.tail("events", 100_000).splitlines()
+            return {event["kind"] for event in map(json.loads, lines) if event.get("time", 0) >= since}
+
+        if wanted:
+            eventually(lambda: kinds().intersection(wanted), 20, f"{fault}: an event {wanted}")
+
     def descriptors(self) -> tuple[int, int]:
         return (
             psutil.Process(self.d.keeper).num_fds(),
@@ -428,11 +478,12 @@ def test_chaos(mode: str, addresses: dict[str, str]) -> None:
                     deck = sorted(chaos.faults())
                     dice.shuffle(deck)
                 fault = deck.pop()
-                began = time.monotonic()
+                began, started = time.monotonic(), time.time()
                 print(f"round {number:2} {fault:24}", end=" ", flush=True)
                 with steady(daemon.port, daemon.headers(), rate=5) as load:
                     chaos.faults()[fault]()
                     chaos.check()
+                    chaos.explained(fault, started)
                 # A foreign holder and a stopped proxy do refuse, and should; nothing else may.
                 refused = [f for f in load.failed if "ConnectionRefused" in f]
                 if fault not in ("port_thief", "verbs", "kill_all_but_the_keeper"):
