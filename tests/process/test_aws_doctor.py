@@ -109,6 +109,27 @@ def test_the_report_of_a_running_daemon_online_too(daemon: Daemon, upstreams: Up
     assert not [key for key in keys if key in out + err]
 
 
+def test_login_runs_aws_for_the_profile_and_ends_with_its_code(tmp_path: Path) -> None:
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws" / "config").write_text(CONFIG.format(marker=tmp_path / "ran"))
+    config, stub = tmp_path / "p" / "config", tmp_path / "bin" / "aws"
+    config.mkdir(parents=True)
+    (config / "ocd.toml").write_text(f'aws_profile = "chain"\n[litellm]\npython = "{litellm_python()}"\n')
+    (config / "litellm-bedrock.yaml").write_text(
+        "model_list:\n  - model_name: q\n    litellm_params:\n      model: bedrock/converse/x.y\n"
+        "      aws_profile_name: os.environ/OCD_AWS_PROFILE\n"
+    )
+    stub.parent.mkdir()
+    stub.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\nexit $STUB_EXIT\n')
+    stub.chmod(0o755)
+    env = {"PATH": f"{stub.parent}:/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    env |= {"OCD_PREFIX": str(tmp_path / "p")}
+    assert occtl({**env, "STUB_EXIT": "7"}, "aws", "login")[0] == 7
+    code, _, err = occtl({**env, "STUB_EXIT": "0"}, "aws", "login")
+    assert code == 0 and "not running" in err
+    assert (tmp_path / "asked").read_text() == "sso login --profile sso\n" * 2
+
+
 @pytest.mark.parametrize("broken", ["toml", "yaml", "nothing", "unreadable"])
 def test_whatever_is_broken_there_is_a_report(tmp_path: Path, broken: str) -> None:
     config = tmp_path / "p" / "config"

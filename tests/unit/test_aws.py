@@ -220,6 +220,11 @@ def test_what_routes_ask_for_is_put_together_and_variables_are_filled_in() -> No
     assert "AKIA" not in repr(two)
 
 
+def test_of_a_key_too_short_to_be_one_nothing_is_shown() -> None:
+    (one,) = ask.wanted([Route(0, "a", {"model": "bedrock/x.y", "aws_access_key_id": "hunter2"})], {})
+    assert one.keys == ("id",) and one.key == ""
+
+
 def stack(*models: str) -> Stack:
     class File:
         def routes(self) -> Any:
