@@ -22,7 +22,7 @@ from ocd.config.folders import Folders
 from ocd.config.schema import Settings
 from ocd.core import proxy as core
 from ocd.errors import EX_CONFIG, OcdError
-from ocd.supervisor import configuration, journal, spec, takeover
+from ocd.supervisor import configuration, journal, litellm_env, spec, takeover
 from ocd.supervisor.exchanges import Exchanges
 from ocd.supervisor.exporter import Exporter
 from ocd.supervisor.health import Health
@@ -560,7 +560,7 @@ class Daemon:
             litellm=self.litellm_version,
             proxies={name: unit.status() for name, unit in self.units.items()},
             sessions=self.sessions.messages(self.exchanges.sessions),
-            problems=list(self.problems.values()),
+            problems=[*self.problems.values(), *litellm_env.worries(self.litellm_version)],
             external=self.settings.external.base_url if self.settings.external.enabled else "",
         )
 

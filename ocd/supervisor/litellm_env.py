@@ -7,9 +7,32 @@ from pathlib import Path
 
 from ocd.config.folders import Folders
 from ocd.config.schema import Settings
-from ocd.errors import EX_UNAVAILABLE, OcdError
+from ocd.errors import EX_CONFIG, EX_UNAVAILABLE, OcdError
+from ocd.wire.messages import Problem
 
+#: The first LiteLLM that keeps the plan's token from Bedrock by itself (BerriAI/litellm#37905; 1.82.6, 1.90.7 and
+#: 1.98.1 do not, measured).
+TIGHT = (1, 99)
 GUEST_FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "guest")
+
+
+def worries(version: str) -> list[Problem]:
+    """What to say about serving with this LiteLLM; empty when nothing, or when the version cannot be told."""
+    try:
+        numbers = tuple(int(part) for part in version.split(".")[:2])
+    except ValueError:
+        return []
+    if not numbers or numbers >= TIGHT:
+        return []
+    return [
+        Problem(
+            code="litellm-old",
+            what=f"LiteLLM {version} by itself would pass the plan's login on to Bedrock",
+            why="only ocd's two proxies and the boundary in front of them hold it back (true before 1.99)",
+            next="Run `occtl litellm use` with a newer version",
+            exit=EX_CONFIG,
+        )
+    ]
 
 
 def python(settings: Settings, folders: Folders) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from ocd.config.schema import Settings
-from ocd.supervisor import spec
+from ocd.supervisor import litellm_env, spec
 
 
 def test_the_users_own_variables_reach_their_proxy_as_text() -> None:
@@ -22,3 +22,11 @@ def test_the_users_own_variables_reach_their_proxy_as_text() -> None:
 def test_nothing_of_aws_is_in_the_main_proxys_environment() -> None:
     names = spec.public_environment(Settings(aws_profile="p"), "main", "/nowhere", "/bin")
     assert not [name for name in names if name.startswith("AWS_")] and "OCD_AWS_PROFILE" not in names
+
+
+def test_a_litellm_that_leaks_by_itself_is_named_in_the_status() -> None:
+    for version in ("1.82.6", "1.90.7", "1.98.1", "0.9"):
+        (problem,) = litellm_env.worries(version)
+        assert problem.code == "litellm-old" and version in problem.what and problem.next
+    for version in ("1.99.4", "1.106.2", "2.0.0", "", "main", "1.106.2.dev1"):
+        assert litellm_env.worries(version) == []
