@@ -25,9 +25,9 @@ def prepare(
 
     ``folder`` takes the overlay files, ``base_url`` and ``key`` are main's, ``known_models`` its model
     groups; with ``isolation`` separate the session gets a folder of its own (``ocd.claude.separate``). ``counted``:
-    our own proxy answers, and is told which session asks. The overlay belongs to ``request.pid``: remove it (``files.remove_overlay``) when that process is
-    gone. Raises OcdError as ``overlay.build``, ``separate.prepare``, ``files.read_given`` and
-    ``files.write_overlay`` do.
+    our own proxy answers, and is told which session asks. The overlay belongs to ``request.pid``: remove it
+    (``files.remove_overlay``) when that process is gone. Raises OcdError as ``overlay.build``,
+    ``separate.prepare``, ``files.read_given`` and ``files.write_overlay`` do.
     """
     notices: list[str] = []
     given = files.read_given(request.settings, request.cwd)
