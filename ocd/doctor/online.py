@@ -191,9 +191,8 @@ def verdict(probe: Probe, status: int, detail: str, seen: Exchange | None) -> Ro
         what = f"{who}: the way to Anthropic is not proved"
         return Row("warning", "online", "unproved", what, "something on the way said 401", "`occtl status`")
     why = f"{status}: {detail}" if status else detail
-    fix = {403: "`occtl aws status`, `occtl aws policy`", 404: "`occtl explain " + probe.slot + "`"}.get(
-        status
+    # who answers for AWS says it with many numbers: 401, 403, 404, 500
+    fix = (
+        "`occtl aws status`, then `occtl status`" if "bedrock" in host or "aws" in host else "`occtl status`"
     )
-    return Row(
-        "error", "online", "refused", f"{who} was not answered by {host}", why, fix or "`occtl status`"
-    )
+    return Row("error", "online", "refused", f"{who} was not answered by {host}", why, fix)

@@ -306,6 +306,8 @@ def test_what_answers_mean() -> None:
     assert online.verdict(login, 401, "", seen("")).code == "unproved"
     assert online.verdict(real, 401, "no", seen("aws")).level == "error"
     assert online.verdict(real, 0, "ConnectError", None).why == "ConnectError"
+    assert "aws status" in online.verdict(real, 500, "expired", seen("bedrock-runtime")).fix
+    assert "aws" not in online.verdict(login, 500, "broken", seen("api.anthropic.com")).fix
     text = online.costs(online.Plan("", {}, "plan", [login, real]))
     assert "haiku, whose price is not known" in text and "opus: only Claude Code has the login" in text
 
