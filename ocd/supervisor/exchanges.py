@@ -51,7 +51,7 @@ MEANINGS: dict[str, tuple[str, str]] = {
         "the AWS account has no access to the model",
         "Ask for access under Model access in the Bedrock console, then check with `occtl models`",
     ),
-    "aws-expired": ("the AWS login has expired", "Run `occtl aws login`"),
+    "aws-expired": ("the AWS login has expired, or there is none", "Run `occtl aws login`"),
     "throttled": (
         "Bedrock throttles the account (429)",
         "Wait a little; the quota is in the AWS console under Service Quotas",

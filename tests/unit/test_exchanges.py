@@ -207,6 +207,6 @@ def test_status_says_what_happened_how_often_and_the_next_step(meter: Recorded) 
     status = Status(version="0", pid=1, keeper_pid=1, since=time.time(), proxies={"bedrock": proxy})
     lines = [text for text, _style in remarks(status)]
     assert lines[0].startswith(
-        "bedrock, haiku (qwen-3-coder): the AWS login has expired; 2 times in 0s, last 0s"
+        "bedrock, haiku (qwen-3-coder): the AWS login has expired, or there is none; 2 times in 0s, last 0s"
     )
     assert lines[1] == "  next: Run `occtl aws login`"
