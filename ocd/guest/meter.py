@@ -59,8 +59,11 @@ _FIGURES = {
     "cache_write_tokens": re.compile(rb'"cache_creation_input_tokens"\s*:\s*(\d{1,12})'),
 }
 _BEGUN = re.compile(rb'content_block_delta|"delta"\s*:\s*\{\s*"|response\.output_text\.delta')
-_DONE = re.compile(rb'message_stop|data: \[DONE\]|"response\.completed"')
-_ERROR_EVENT = re.compile(rb'event: error|"type"\s*:\s*"error"|data: \{"error"')
+#: A text that speaks of events has its quotes and line ends escaped: neither pattern finds it.
+_DONE = re.compile(
+    rb'"type"\s*:\s*"message_stop"|\ndata: \[DONE\]|"type"\s*:\s*"response\.(?:completed|incomplete)"'
+)
+_ERROR_EVENT = re.compile(rb'\nevent: error|"type"\s*:\s*"error"|\ndata: \{"error"')
 _BEDROCK_MODEL = re.compile(r"/model/([^/]+)/")
 _WORD = re.compile(r"^[a-z-]{1,30}$")
 
@@ -143,7 +146,8 @@ class Exchange:
         self.theirs = False
         self.error_event = False
         self.client_gone = False
-        self.tail = b""
+        #: the end of the piece before; the first line of an answer begins like any other
+        self.tail = b"\n"
         #: fidelity.py's: the client's own request, what it keeps of the upstream's answer, the body to send instead
         self.asked: Any = None
         self.kept: Any = None

@@ -266,6 +266,36 @@ def test_how_streams_end_badly(measured: Measured) -> None:
     assert measured.last["trouble"] == "client-gone"
 
 
+def test_a_text_that_speaks_of_events_is_no_event(measured: Measured) -> None:
+    text = 'event: error\ndata: {"type":"error"}\n{"type": "message_stop"}\ndata: [DONE]\n"output_tokens": 9'
+    event = (
+        b"data: " + json.dumps({"type": "content_block_delta", "delta": {"text": text}}).encode() + b"\n\n"
+    )
+    end = STREAM.index(b"event: message_stop")
+    measured.run(answering(STREAM[:end], event, event, STREAM[end:]))
+    assert (measured.last["trouble"], measured.last["output_tokens"]) == ("", 345)
+    measured.run(answering(STREAM[:end], event, event))
+    assert measured.last["trouble"] == "cut"
+
+
+@pytest.mark.parametrize("start", [b"event: error\ndata: {}\n\n", b'data: {"error":{"message":"no"}}\n\n'])
+def test_a_stream_of_nothing_but_an_error(measured: Measured, start: bytes) -> None:
+    measured.run(answering(start))
+    assert measured.last["trouble"] == "upstream-error"
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
+def test_other_protocols_end_in_their_own_way(measured: Measured, path: str) -> None:
+    chat = (
+        b'data: {"choices":[{"delta":{"content":"x"}}],"usage":{"prompt_tokens":7,"completion_tokens":2}}\n\n'
+    )
+    ending = b"data: [DONE]\n\n" if "chat" in path else b'event: x\ndata: {"type":"response.completed"}\n\n'
+    measured.run(answering(chat, ending), path=path)
+    assert (measured.last["trouble"], measured.last["input_tokens"]) == ("", 7)
+    measured.run(answering(chat), path=path)
+    assert measured.last["trouble"] == "cut"
+
+
 def test_an_app_that_fails_fails_as_before(measured: Measured) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         raise LookupError("of the app itself")
