@@ -18,6 +18,7 @@ VERBS: dict[str, dict[str, str]] = {
         "logs": "follow",
         "events": "follow",
         "sessions": "sessions",
+        "top": "top",
         "usage": "usage",
         "metrics": "metrics",
         "statusline": "statusline",
