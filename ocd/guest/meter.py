@@ -63,6 +63,7 @@ _BEGUN = re.compile(rb'content_block_delta|"delta"\s*:\s*\{\s*"|response\.output
 _DONE = re.compile(
     rb'"type"\s*:\s*"message_stop"|\ndata: \[DONE\]|"type"\s*:\s*"response\.(?:completed|incomplete)"'
 )
+_DONE_WORDS = (b"message_stop", b"[DONE]", b"response.")
 _ERROR_EVENT = re.compile(rb'\nevent: error|"type"\s*:\s*"error"|\ndata: \{"error"')
 _BEDROCK_MODEL = re.compile(r"/model/([^/]+)/")
 _WORD = re.compile(r"^[a-z-]{1,30}$")
@@ -166,8 +167,11 @@ class Exchange:
         if not self.answered_by and (named := _MODEL.search(data)):
             self.answered_by = named[1].decode("latin-1")
         if self.stream:
-            self.complete = self.complete or _DONE.search(data) is not None
-            self.error_event = self.error_event or _ERROR_EVENT.search(data) is not None
+            # A plain search first: it takes a tenth of the pattern's time, and most pieces have neither word.
+            if not self.complete and any(word in data for word in _DONE_WORDS):
+                self.complete = _DONE.search(data) is not None
+            if not self.error_event and b"error" in data:
+                self.error_event = _ERROR_EVENT.search(data) is not None
         self.tail = data[-TAIL:]
 
     def trouble(self) -> str:
@@ -261,10 +265,9 @@ class Meter:
 
     def writing(self, exchange: Exchange, send: Send) -> Send:
         async def write(message: Message) -> None:
-            with self.safely():
-                if message["type"] == "http.response.start":
-                    self.begin(exchange, message)
-                elif message["type"] == "http.response.body":
+            # Not `safely`: this is passed for every piece of a stream, and a context manager is half of its time.
+            try:
+                if message["type"] == "http.response.body":
                     if exchange.instead is not None:
                         # The whole of it with the first piece, nothing with the others.
                         message["body"], exchange.instead = exchange.instead, b""
@@ -273,6 +276,10 @@ class Meter:
                     if not message.get("more_body"):
                         exchange.ended = True
                         exchange.complete = exchange.complete or not exchange.stream
+                elif message["type"] == "http.response.start":
+                    self.begin(exchange, message)
+            except Exception:
+                self.mistakes += 1
             await send(message)
 
         return write
