@@ -19,6 +19,8 @@ from ocd.wire.messages import Exchange, Outcome, Status
 
 #: seconds between two looks at the status, and before the next try when the daemon is away
 PERIOD = 1.0
+#: columns that a table's scrollbar and the blank behind its last column take
+GUTTER = 3
 HELP = """r  reload the configuration         l  follow the selected proxy's log
 R  restart the selected proxy       e  follow the events
 /  filter the requests              p  pause, go on
@@ -113,8 +115,8 @@ class ControlRoom(App[None]):
     #heading { height: 1; text-style: bold; }
     #troubles { height: auto; max-height: 4; }
     #sessions { height: auto; max-height: 5; margin: 1 0 0 0; }
-    #proxies { height: auto; max-height: 6; }
-    #requests { height: 1fr; margin: 1 0 0 0; }
+    #proxies { height: auto; max-height: 6; overflow-x: hidden; }
+    #requests { height: 1fr; margin: 1 0 0 0; overflow-x: hidden; }
     #filter { height: 1; border: none; padding: 0; display: none; }
     #filter.shown { display: block; }
     Ask, Help { align: center middle; }
@@ -208,7 +210,9 @@ class ControlRoom(App[None]):
         for name, columns in (("#proxies", picture.PROXIES), ("#requests", picture.REQUESTS)):
             table = self.query_one(name, DataTable)
             table.clear(columns=True)
-            for (label, _), width in zip(columns, picture.widths(columns, self.size.width), strict=True):
+            for (label, _), width in zip(
+                columns, picture.widths(columns, self.size.width - GUTTER), strict=True
+            ):
                 # One more for the blank between two columns.
                 table.add_column(Text(label), width=width + 1, key=label or "note")
 
@@ -231,7 +235,7 @@ class ControlRoom(App[None]):
         table = self.query_one(name, DataTable)
         place = table.cursor_row
         table.clear()
-        wide = picture.widths(columns, self.size.width)
+        wide = picture.widths(columns, self.size.width - GUTTER)
         for row in rows:
             style = screen.STATE_STYLES.get(row.style, "")
             table.add_row(
