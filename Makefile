@@ -37,9 +37,11 @@ dev: $(VENV)/.stamp $(GUEST)/.stamp  ## a working environment: .venv and .venv-l
 test: unit process  ## everything: the unit suite, then the suite with real processes
 
 unit: $(VENV)/.stamp  ## the fast suite, no LiteLLM
-	$(PY) -m pytest -q tests/unit
+	$(PY) $(if $(COVERAGE),-m coverage run) -m pytest -q -m "not slow" tests/unit
+	$(if $(COVERAGE),$(PY) -m coverage combine -q && $(PY) -m coverage report --skip-covered --sort=cover --fail-under=63)
 
 process: dev .venv-litellm-1.99.4/.stamp  ## real daemon, real LiteLLM, real systemd user manager
+	$(PY) -m pytest -q -m slow tests/unit
 	$(PY) -m pytest -q --durations=15 tests/process $(wildcard tests/systemd)
 
 canaries: dev .venv-litellm-1.99.4/.stamp .venv-litellm-1.90.7/.stamp  ## where credentials go, on every LiteLLM that we test with

@@ -66,9 +66,9 @@ class Made:
             proxies={"main": main, "bedrock": bedrock},
             sessions=[
                 Session(
-                    pid=50111, cwd=f"{home}/work/parser", since=NOW - 3500, requests=214, last_slot="opus"
+                    pid=50111, cwd=f"{home}/code/parser", since=NOW - 3500, requests=214, last_slot="opus"
                 ),
-                Session(pid=51877, cwd=f"{home}/work/site", since=NOW - 640, requests=38, last_slot="sonnet"),
+                Session(pid=51877, cwd=f"{home}/code/site", since=NOW - 640, requests=38, last_slot="sonnet"),
             ],
         )
 

@@ -68,7 +68,7 @@ def status(**more: Any) -> Status:
         "litellm": "1.106.2",
         "proxies": {"main": main, "bedrock": bedrock},
         "sessions": [
-            Session(pid=77, cwd="/work/\x1b[2Jproject", since=NOW - 5, requests=3, last_slot="opus")
+            Session(pid=77, cwd="/code/\x1b[2Jproject", since=NOW - 5, requests=3, last_slot="opus")
         ],
     }
     return Status(**{**fields, **more})
