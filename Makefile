@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 export OCD_TEST_LITELLM_PYTHON ?= $(CURDIR)/$(GUEST)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test unit process systemd lint format bench chaos run lock clean canaries
+.PHONY: help docs dev test unit process systemd lint format bench chaos run lock clean canaries
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -54,6 +54,10 @@ lint: $(VENV)/.stamp  ## ruff and the strict type checker
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+docs: $(VENV)/.stamp  ## write what is made from the code: man pages, schemas, errors.md, the README's picture
+	PYTHONPATH=$(CURDIR) $(PY) docs/make.py
+	PYTHONPATH=$(CURDIR) HOME=/home/you $(PY) docs/pictures/make.py
 
 format: $(VENV)/.stamp  ## lay out the code
 	$(PY) -m ruff check --fix .

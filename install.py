@@ -45,6 +45,8 @@ REFUSED = ("1.82.7", "1.82.8")
 #: files that run at every interpreter start; setuptools' own is the only one that we know and expect
 KNOWN_PTH = ("distutils-precedence.pth",)
 MARK = "# written by ocd's install.py"
+#: the man pages, in a version's folder
+MANUALS = "ocd/man"
 READY_SECONDS = 90
 NOTHING = contextlib.nullcontext()
 
@@ -590,6 +592,7 @@ class Installer:
         # A mistake that was in the configuration before is no fault of the new version.
         suits = running and replaced and self.check_configuration(Path(before[self.p.current]), ours)
         self.launchers()
+        self.manuals()
         self.configuration(ours)
         swapped = [
             link
@@ -683,6 +686,21 @@ class Installer:
             if self.present(path) != text and self.step("write %s" % path):
                 self.folder(self.p.bin)
                 replace_file(path, text, 0o755)
+
+    def manuals(self):
+        """Links to the man pages of the version in use, where man looks for what is in that folder of the PATH."""
+        for link, target in self.manual_links():
+            if os.path.lexists(str(link)) and not (link.is_symlink() and MANUALS in os.readlink(str(link))):
+                continue  # somebody else's; commands work without
+            there = link.is_symlink() and os.readlink(str(link)) == target
+            if not there and self.step("link %s" % link):
+                self.folder(link.parent)
+                replace_link(link, target)
+
+    def manual_links(self):
+        pages = self.p.bin.parent / "share" / "man"
+        for name in ("occtl.1", "openclaude.1", "ocd.1", "ocd.toml.5"):
+            yield pages / ("man" + name[-1]) / name, str(self.p.current / "site" / MANUALS / name)
 
     def configuration(self, ours):
         missing = [name for name in CONFIGURATION if not (self.p.config / name).exists()]
@@ -950,6 +968,11 @@ class Installer:
         places = [self.p.data, self.p.state, *self.p.runtime]
         launchers = [self.p.bin / name for name in COMMANDS]
         ours = [path for path in launchers if path.is_file() and MARK in path.read_text("utf-8", "replace")]
+        ours += [
+            link
+            for link, target in self.manual_links()
+            if link.is_symlink() and os.readlink(str(link)) == target
+        ]
         there = [path for path in places if path.exists()] + ours
         if self.o.purge and self.p.config.exists():
             there.append(self.p.config)

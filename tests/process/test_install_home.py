@@ -143,6 +143,9 @@ def test_a_whole_life_in_an_ordinary_home_without_a_network(person: Person, chec
     assert "occtl start" in done.stdout or "loginctl" in done.stdout, "why there is no service is not said"
     assert {p["state"] for p in person.status()["proxies"].values()} == {"ready"}
 
+    for page in ("man1/occtl.1", "man1/openclaude.1", "man1/ocd.1", "man5/ocd.toml.5"):
+        assert (person.home / ".local/share/man" / page).read_text().startswith(".TH"), page
+
     unchanged = person.tree().keys()
     again = person.install(checkout)
     assert again.returncode == 0 and "nothing to do" in again.stdout, again.stdout + again.stderr
