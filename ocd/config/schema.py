@@ -268,6 +268,26 @@ class Metrics(Section):
     )
 
 
+class Notifications(Section):
+    """What is told on the desktop."""
+
+    desktop: bool = Field(
+        default=False, description="Show events as desktop notifications (notify-send, osascript)."
+    )
+    kinds: list[str] = Field(
+        default=[
+            "crash-loop",
+            "blocked",
+            "reload-rejected",
+            "credential-refused",
+            "upstream-trouble",
+            "fallback",
+            "log-degraded",
+        ],
+        description="The kinds of events that are shown (docs/api.md lists all); each at most once a minute.",
+    )
+
+
 class Boundary(Section):
     """What of LiteLLM is reachable beside the routes that Claude Code needs."""
 
@@ -324,6 +344,7 @@ class Settings(BaseSettings):
     )
     logs: Logs = Field(default=Logs(), description="Log files.")
     metrics: Metrics = Field(default=Metrics(), description="Figures for Prometheus.")
+    notifications: Notifications = Field(default=Notifications(), description="What is told on the desktop.")
     boundary: Boundary = Field(default=Boundary(), description="What of LiteLLM is reachable.")
     external: External = Field(default=External(), description="A LiteLLM that somebody else runs.")
 

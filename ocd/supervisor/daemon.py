@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ocd import __version__
+from ocd.adapters.desktop import Desktop
 from ocd.adapters.logs import LogFile
 from ocd.adapters.mask import mask
 from ocd.claude.files import remove_overlay
@@ -74,6 +75,7 @@ class Daemon:
         usage_path = self.folders.state / "usage.db"
         self.usage = Usage(usage_path, self.exchanges.label, self.on_usage_trouble, self.on_usage_moved)
         self.metrics = Counts(self.exchanges.label)
+        self.desktop = Desktop(lambda why: self.log.warning("no desktop notification", text=why))
         self.exporter = Exporter(self)
         self.line = StatusFile(self)
         self.exchanges.listeners += [self.usage.take, self.metrics.take, self.line.news]
@@ -186,6 +188,8 @@ class Daemon:
         """Something happened that people may want to know."""
         happened = self.history.record(kind, proxy, generation, text, data)
         self.log.info(kind, proxy=proxy or None, generation=generation, text=happened.text or None, **data)
+        if self.settings.notifications.desktop:
+            self.desktop.take(self.settings.notifications.kinds, kind, proxy, happened.text)
 
     def on_log_trouble(self, text: str) -> None:
         if hasattr(self, "history") and "log" not in self.problems:
