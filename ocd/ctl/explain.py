@@ -7,7 +7,7 @@ import click
 
 from ocd.ctl import screen
 from ocd.ctl.models import load_stack
-from ocd.ctl.options import examples, json_option
+from ocd.ctl.options import ModelName, examples, json_option
 from ocd.errors import EX_CONFIG, EX_OK, EX_USAGE, OcdError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         "occtl explain opus --json | jq .ways",
     )
 )
-@click.argument("model")
+@click.argument("model", type=ModelName())
 @json_option
 def explain(model: str, as_json: bool) -> int:
     """Say which way a request for MODEL takes, fallbacks included. Needs no daemon, asks nobody.

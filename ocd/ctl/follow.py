@@ -12,7 +12,7 @@ import click
 
 from ocd.ctl import lifecycle, screen
 from ocd.ctl.daemon import Daemon
-from ocd.ctl.options import examples, json_option, proxy_argument
+from ocd.ctl.options import LogName, examples, json_option
 from ocd.errors import EX_OK, OcdError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _follow_option = click.option("-f", "--follow", is_flag=True, help="Go on until 
 @click.command(
     epilog=examples("occtl logs", "occtl logs bedrock -f", "occtl logs main -n 1000 --json | jq -r .text")
 )
-@proxy_argument
+@click.argument("name", required=False, type=LogName())
 @_follow_option
 @_lines_option
 @json_option

@@ -1,5 +1,6 @@
 """``occtl litellm``: which LiteLLM serves; another version in an environment of its own, rolled back if it fails."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from ocd.ctl import screen
 from ocd.ctl.daemon import Daemon, NotRunning
@@ -62,8 +64,47 @@ def list_(as_json: bool) -> int:
     return 0
 
 
+class InstalledVersion(click.ParamType[str]):
+    """A version's number; those that are installed are completed."""
+
+    name = "version"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        with contextlib.suppress(OcdError, OSError):
+            return [CompletionItem(one) for one in _installed(_data()) if one.startswith(incomplete)]
+        return []
+
+
+@litellm.command(epilog=examples("occtl litellm remove 1.99.4"))
+@click.argument("version", type=InstalledVersion())
+@json_option
+def remove(version: str, as_json: bool) -> int:
+    """Remove the environment of a LiteLLM VERSION that does not serve (some 740 MB)."""
+    data = _data()
+    folder = _installed(data).get(version)
+    if folder is None:
+        return _report(as_json, True, False, f"LiteLLM {version} is not installed")
+    if os.path.realpath(data / "litellm") == os.path.realpath(folder):
+        raise OcdError(
+            f"LiteLLM {version} is the one that serves",
+            "",
+            "Choose another first: `occtl litellm use VERSION`",
+            exit_code=EX_USAGE,
+            code="litellm-in-use",
+        )
+    import shutil
+
+    # Without the stamp it is no installation any more, whatever happens to the rest.
+    (folder / ".complete").unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    (data / "envs" / f"litellm-{version}.lock").unlink(missing_ok=True)
+    return _report(as_json, True, True, f"LiteLLM {version} is removed")
+
+
 @litellm.command(epilog=examples("occtl litellm use 1.99.4", "occtl litellm use 1.106.2"))
-@click.argument("version")
+@click.argument("version", type=InstalledVersion())
 @click.option(
     "--wheels", type=click.Path(exists=True, file_okay=False), help="Install from this folder, offline."
 )
@@ -143,6 +184,7 @@ def _install(data: Path, version: str, wheels: str | None) -> Path:
     try:
         if not lock.exists():
             command = [str(resolver / "bin/python"), "-m", "pip", "install", "--quiet", "--dry-run", *source]
+            command += ["--only-binary", ":all:"]
             report = _run(
                 [*command, "--ignore-installed", "--report", "-", f"litellm[proxy]=={version}"], "resolve it"
             )
@@ -158,6 +200,9 @@ def _install(data: Path, version: str, wheels: str | None) -> Path:
             "--quiet",
             "--require-hashes",
             "--no-deps",
+            # A source distribution runs its own code when it is built.
+            "--only-binary",
+            ":all:",
             *source,
         ]
         _run([*pip, "-r", str(lock)], "install it")

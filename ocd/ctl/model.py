@@ -3,7 +3,7 @@
 import click
 
 from ocd.ctl import effect, screen
-from ocd.ctl.options import examples, json_option
+from ocd.ctl.options import ModelName, examples, json_option
 from ocd.errors import EX_CONFIG, OcdError
 
 _SLOTS = ("opus", "sonnet", "haiku")
@@ -25,7 +25,7 @@ def model() -> None:
     ),
 )
 @click.argument("slot", type=click.Choice(_SLOTS))
-@click.argument("wanted", metavar="MODEL")
+@click.argument("wanted", metavar="MODEL", type=ModelName())
 @click.option("--name", default="", help="What the model group is called from now on.")
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
 @json_option

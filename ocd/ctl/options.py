@@ -1,5 +1,6 @@
 """Arguments and options that several verbs share, and what a shell completes for them."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -26,6 +27,35 @@ class ProxyName(click.ParamType[str]):
         return [
             CompletionItem(name, help=text) for name, text in PROXIES.items() if name.startswith(incomplete)
         ]
+
+
+class LogName(ProxyName):
+    """A proxy's name, or the daemon's own log."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        daemon = [CompletionItem("daemon", help="its own log")] if "daemon".startswith(incomplete) else []
+        return [*super().shell_complete(ctx, param, incomplete), *daemon]
+
+
+class ModelName(click.ParamType[str]):
+    """A slot or a model group; those of the files are completed, without a daemon."""
+
+    name = "model"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        # Files that cannot be read complete nothing; the command itself says why.
+        with contextlib.suppress(Exception):
+            from ocd.config.rules.stack import names
+            from ocd.ctl.models import load_stack
+
+            slots = [CompletionItem(slot, help="slot") for slot in ("opus", "sonnet", "haiku")]
+            groups = [CompletionItem(name, help="model group") for name in names(load_stack().main)]
+            return [one for one in (*slots, *groups) if str(one.value).startswith(incomplete)]
+        return []
 
 
 def proxy_argument(function: F) -> F:

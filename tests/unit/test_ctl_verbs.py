@@ -667,10 +667,56 @@ def test_completion_prints_a_script(prefix: Path, capsys: Capture, shell: str) -
 def test_completion_knows_verbs_and_names_without_a_daemon(prefix: Path) -> None:
     def completed(words: str, place: int) -> set[str]:
         more = {"_OCCTL_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(place)}
-        return {row.split(",")[1] for row in occtl(env=os.environ | more).stdout.splitlines()}
+        return {row.split(",")[1] for row in occtl(env=os.environ | more).stdout.splitlines() if row}
 
     assert completed("occtl st", 1) == {"status", "statusline", "start", "stop"}
     assert completed("occtl restart ", 2) == {"main", "bedrock"}
+    assert completed("occtl logs ", 2) == {"main", "bedrock", "daemon"}
+    assert completed("occtl explain ", 2) == set(), "there is no configuration yet"
+    config = prefix / "config"
+    config.mkdir(mode=0o700, exist_ok=True)
+    (config / "litellm.yaml").write_text(
+        "model_list:\n- model_name: my-model\n  litellm_params: {model: anthropic/claude-opus-4-6}\n"
+    )
+    assert completed("occtl explain m", 2) == {"my-model"}
+    assert completed("occtl model set haiku my", 4) == {"my-model"}
+    (config / "litellm.yaml").write_text("model_list: [")
+    assert completed("occtl explain m", 2) == set()
+    for version in ("1.99.4", "1.106.2"):
+        (prefix / "share" / "envs" / f"litellm-{version}-abc").mkdir(parents=True)
+        (prefix / "share" / "envs" / f"litellm-{version}-abc" / ".complete").touch()
+    assert completed("occtl litellm use 1.9", 3) == {"1.99.4"}
+
+
+def test_bash_completes_what_the_script_says(prefix: Path) -> None:
+    """The script itself, in a real bash; zsh and fish have click's own, which differ in their shells' words alone."""
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("there is no bash here")
+    script = occtl("completion", "bash").stdout
+    folder = prefix / "path"
+    folder.mkdir()
+    (folder / "occtl").write_text(f'#!/bin/sh\nexec {sys.executable} -m ocd.ctl "$@"\n')
+    (folder / "occtl").chmod(0o755)
+    asked = f"{script}\nCOMP_WORDS=(occtl restart b); COMP_CWORD=2\n_occtl_completion occtl\n"
+    asked += 'printf "%s\\n" "${COMPREPLY[@]}"'
+    env = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+    done = subprocess.run([bash, "--norc", "-c", asked], env=env, capture_output=True, text=True)
+    assert done.stdout.split() == ["bedrock"], done.stderr
+
+
+def test_a_litellm_that_does_not_serve_is_removed(prefix: Path, capsys: Capture) -> None:
+    envs = prefix / "share" / "envs"
+    for version in ("1.99.4", "1.106.2"):
+        (envs / f"litellm-{version}-abc").mkdir(parents=True)
+        (envs / f"litellm-{version}-abc" / ".complete").touch()
+    (prefix / "share" / "litellm").symlink_to(envs / "litellm-1.106.2-abc")
+    assert (
+        main(["litellm", "remove", "1.106.2"]) == 64 and "is the one that serves" in capsys.readouterr().err
+    )
+    assert main(["litellm", "remove", "1.99.4"]) == 0
+    assert [path.name for path in envs.iterdir()] == ["litellm-1.106.2-abc"]
+    assert main(["litellm", "remove", "1.99.4"]) == 0 and "not installed" in capsys.readouterr().out
 
 
 def test_usage_errors_end_with_64_and_suggest(prefix: Path, capsys: Capture) -> None:
