@@ -33,7 +33,7 @@ FULL = os.environ.get("OCD_TEST_CHAOS") == "full"
 #: these faults and no others, with a comma between
 ONLY = os.environ.get("OCD_TEST_CHAOS_ONLY", "")
 SEED = int(os.environ.get("OCD_TEST_SEED") or random.SystemRandom().randrange(10**6))
-ROUNDS = 46 if FULL else 9
+ROUNDS = 46 if FULL else 5
 #: megabytes of output: 10 GB
 FLOOD = 10_000 if FULL else 500
 
@@ -111,7 +111,7 @@ EXPLAINED = {
     "kill_supervisor": ("supervisor-restarted",),
     "kill_forkserver": ("forkserver-exited", "forkserver-started"),
     "kill_importing_forkserver": ("forkserver-exited", "forkserver-started"),
-    "kill_spare": ("crashed",),
+    "kill_spare": ("crashed", "exited"),
     "kill_all_but_the_keeper": ("supervisor-restarted", "crashed"),
     "stop_serving": ("hang",),
     "broken_files": ("reload-rejected",),
