@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from ocd.adapters import journald
 from ocd.adapters.logs import LogFile
 from ocd.adapters.mask import mask
 from ocd.config.folders import Folders
@@ -68,11 +69,12 @@ def _clean(_logger: Any, _method: str, event: Any) -> Any:
 
 
 class _Writer:
-    """Writes to the file, and to people: on a terminal readable lines, else (journald) the same text without time."""
+    """Writes to the file, and to people: readable lines on a terminal or a pipe, entries with fields in a journal."""
 
     def __init__(self, file: LogFile, terminal: bool) -> None:
         self.file = file
         self.terminal = terminal
+        self.journal = journald.Journal() if not terminal and journald.connected() else None
 
     def __call__(self, _logger: Any, _method: str, event: Any) -> str:
         record = {"time": round(time.time(), 3), **event}
@@ -86,6 +88,10 @@ class _Writer:
         words += [
             f"{k}={v}" for k, v in event.items() if k not in ("event", "proxy", "generation", "text", "level")
         ]
+        level = str(event.get("level", "info"))
+        fields = {k: v for k, v in event.items() if k not in ("level", "text")}
+        if self.journal is not None and self.journal.send(" ".join(words), level, fields):
+            return ""
         stamp = time.strftime("%H:%M:%S ") if self.terminal else "ocd: "
         # A closed terminal or pipe is no reason to stop.
         with contextlib.suppress(OSError, ValueError):
