@@ -4,9 +4,10 @@ import json
 import queue
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import click
 
@@ -18,8 +19,15 @@ from ocd.errors import EX_OK, OcdError
 if TYPE_CHECKING:
     from ocd.wire.messages import Event, LogLine
 
+    L = TypeVar("L", Event, LogLine)
+
 #: seconds of silence after which several followed logs have told their past, so that it can be sorted by time
 _SETTLED = 0.2
+
+#: seconds in which a new supervisor is expected after the old one's end
+_PATIENCE = 5.0
+#: lines of the past that a new supervisor is asked for, so that none is missed
+_MISSED = 200
 
 #: in the place of a proxy's name: the daemon's own log
 DAEMON = "daemon"
@@ -51,7 +59,8 @@ def logs(name: str | None, follow: bool, lines: int, as_json: bool) -> int:
         names = lifecycle.select(daemon.get(Status, "/v1/status"), name)
         query = {"lines": lines, "follow": int(follow)}
         if len(names) == 1:
-            for line in daemon.lines(LogLine, f"/v1/logs/{names[0]}", **query):
+            path = f"/v1/logs/{names[0]}"
+            for line in _followed(LogLine, path, lines) if follow else daemon.lines(LogLine, path, **query):
                 show(line)
         elif not follow:
             # each answer comes in order of time; the last ``lines`` of all together are wanted
@@ -59,7 +68,7 @@ def logs(name: str | None, follow: bool, lines: int, as_json: bool) -> int:
             for line in deque(sorted(found, key=lambda line: line.time), maxlen=lines):
                 show(line)
         else:
-            for line in _merged([daemon.lines(LogLine, f"/v1/logs/{one}", **query) for one in names], lines):
+            for line in _merged([_followed(LogLine, f"/v1/logs/{one}", lines) for one in names], lines):
                 show(line)
     return _ended() if follow else EX_OK
 
@@ -75,10 +84,64 @@ def events(follow: bool, lines: int, as_json: bool) -> int:
     from ocd.wire.messages import Event
 
     show = _json_line if as_json else _event_line
-    with Daemon() as daemon:
-        for event in daemon.lines(Event, "/v1/events", lines=lines, follow=int(follow)):
+    if follow:
+        for event in _followed(Event, "/v1/events", lines):
             show(event)
-    return _ended() if follow else EX_OK
+        return _ended()
+    with Daemon() as daemon:
+        for event in daemon.lines(Event, "/v1/events", lines=lines):
+            show(event)
+    return EX_OK
+
+
+def _followed(model: "type[L]", path: str, lines: int) -> "Iterator[L]":
+    """The lines of ``path`` for as long as there is a daemon: a new supervisor (an upgrade, a crash) goes on with them.
+
+    Raises OcdError when there is none at first, or when the stream breaks and nobody goes on.
+    """
+    latest, again = 0.0, False
+    while True:
+        broken = None
+        with Daemon() as daemon:
+            pid = _pid(daemon)
+            try:
+                for line in daemon.lines(model, path, lines=lines, follow=1):
+                    # A successor tells again what was there before.
+                    if not again or line.time > latest:
+                        latest = max(latest, line.time)
+                        yield line
+            except OcdError as error:
+                broken = error
+        if not pid or not _successor(pid):
+            if broken is not None:
+                raise broken
+            return
+        again, lines = True, max(lines, _MISSED)
+
+
+def _pid(daemon: Daemon) -> int:
+    """The supervisor's process; 0: it does not say."""
+    from ocd.wire.messages import Version
+
+    try:
+        return daemon.get(Version, "/v1/version").pid
+    except OcdError:
+        return 0
+
+
+def _successor(pid: int) -> bool:
+    """Whether another supervisor answers within a few seconds. Never raises."""
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            with Daemon() as daemon:
+                found = _pid(daemon)
+        except OcdError:
+            found = 0
+        if found:
+            return found != pid
+        time.sleep(0.1)
+    return False
 
 
 def _ended() -> int:

@@ -10,7 +10,7 @@ import click
 
 from ocd import paths
 from ocd.ctl import screen
-from ocd.ctl.daemon import Daemon
+from ocd.ctl.daemon import Daemon, NotRunning
 from ocd.ctl.lifecycle import report
 from ocd.ctl.options import examples, json_option
 from ocd.errors import EX_NOINPUT, EX_TEMPFAIL, OcdError
@@ -86,6 +86,19 @@ def upgrade(source: Path | None, as_json: bool) -> int:
         code = subprocess.run(command, check=False, stdout=sys.stderr if as_json else None).returncode
         if code:
             return code
+        # The installer has had the daemon replace its code, or started it.
+        return _took_over(as_json)
     with screen.progress("Replacing the daemon's code…"):
         version = replace_code()
     return report(Outcome(ok=True, changed=True, reason=f"the daemon runs version {version}"), as_json)
+
+
+def _took_over(as_json: bool) -> int:
+    from ocd.wire.messages import Outcome, Version
+
+    try:
+        with Daemon() as daemon:
+            said = f"the daemon runs version {daemon.get(Version, '/v1/version').version}"
+    except NotRunning:
+        said = "installed; the daemon does not run"
+    return report(Outcome(ok=True, changed=True, reason=said), as_json)

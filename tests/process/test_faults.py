@@ -439,3 +439,21 @@ def test_fifty_first_launches_start_one_daemon_and_all_are_served(addresses: dic
         finally:
             d.post("/v1/shutdown")
             eventually(lambda: not psutil.pid_exists(d.keeper), 60)
+
+
+def test_who_follows_events_goes_on_with_the_new_supervisor(daemon: Daemon) -> None:
+    settle(daemon)
+    command = [sys.executable, "-m", "ocd.ctl", "events", "-f", "-n", "1"]
+    with subprocess.Popen(
+        command, env=daemon.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as one:
+        try:
+            assert one.stdout is not None and one.stdout.readline(), "the past"
+            os.kill(daemon.supervisor_pid(), signal.SIGKILL)
+            seen = [one.stdout.readline()]
+            while seen[-1] and "supervisor-restarted" not in seen[-1]:
+                seen.append(one.stdout.readline())
+            assert "supervisor-restarted" in seen[-1], (seen, one.poll())
+            assert len(seen) == len(set(seen)), "no line twice"
+        finally:
+            one.terminate()
