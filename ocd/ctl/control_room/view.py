@@ -177,18 +177,21 @@ class ControlRoom(App[None]):
             self.over.wait(PERIOD)
 
     def _watch_requests(self) -> None:
-        latest = 0.0
+        latest, again = 0.0, False
         while not self.over.is_set():
+            before = latest
             try:
                 for exchange in self.source.requests():
                     if self.over.is_set():
                         return
                     # After a break the daemon tells again what it told before.
-                    if exchange.time > latest:
-                        latest = exchange.time
-                        _tell(self, self.take_request, exchange)
+                    if again and exchange.time <= before:
+                        continue
+                    latest = max(latest, exchange.time)
+                    _tell(self, self.take_request, exchange)
             except OcdError:
                 pass  # the other thread says so
+            again = True
             self.over.wait(PERIOD)
 
     def take_status(self, status: Status | None, lost: str) -> None:
