@@ -41,7 +41,7 @@ unit: $(VENV)/.stamp  ## the fast suite, no LiteLLM
 	$(if $(COVERAGE),$(PY) -m coverage combine -q && $(PY) -m coverage report --skip-covered --sort=cover --fail-under=63)
 
 process: dev .venv-litellm-1.99.4/.stamp  ## real daemon, real LiteLLM, real systemd user manager
-	$(PY) -m pytest -q -m slow tests/unit
+	OCD_TEST_THOROUGH=1 $(PY) -m pytest -q -m slow tests/unit
 	$(PY) -m pytest -q --durations=15 tests/process $(wildcard tests/systemd)
 
 canaries: dev .venv-litellm-1.99.4/.stamp .venv-litellm-1.90.7/.stamp  ## where credentials go, on every LiteLLM that we test with

@@ -12,10 +12,16 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import settings
 
 from ocd import paths
 from tests.helpers import canaries
 from tests.helpers.daemon import PREFIXES, ROOT
+
+# Enough to see a mistake soon; the tests that need many examples say how many, and `OCD_TEST_THOROUGH=1` has all.
+settings.register_profile("quick", max_examples=40, deadline=None)
+if not os.environ.get("OCD_TEST_THOROUGH"):
+    settings.load_profile("quick")
 
 #: seconds between two looks at all command lines
 LOOKS = 1.0

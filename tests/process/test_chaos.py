@@ -33,7 +33,7 @@ FULL = os.environ.get("OCD_TEST_CHAOS") == "full"
 #: these faults and no others, with a comma between
 ONLY = os.environ.get("OCD_TEST_CHAOS_ONLY", "")
 SEED = int(os.environ.get("OCD_TEST_SEED") or random.SystemRandom().randrange(10**6))
-ROUNDS = 46 if FULL else 5
+ROUNDS = 46 if FULL else 4
 #: megabytes of output: 10 GB
 FLOOD = 10_000 if FULL else 500
 

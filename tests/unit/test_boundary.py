@@ -462,6 +462,7 @@ def spelled(draw: st.DrawFn) -> str:
     return draw(around) + text + draw(around)
 
 
+@pytest.mark.slow
 @given(st.data(), spelled(), HEADER_NAMES, st.integers(0, 3))
 @settings(deadline=None, max_examples=200)
 def test_any_header(data: st.DataObject, value: str, name: str, at: int) -> None:
@@ -470,6 +471,7 @@ def test_any_header(data: st.DataObject, value: str, name: str, at: int) -> None
     refused(Call("bedrock", headers=headers, body=HELLO), f"header {name}")
 
 
+@pytest.mark.slow
 @given(spelled(), st.sampled_from(["key", "x", "api-version", ""]))
 @settings(deadline=None, max_examples=200)
 def test_any_query(value: str, name: str) -> None:
@@ -482,6 +484,7 @@ def test_any_path(value: str) -> None:
     refused(Call("bedrock", path=f"/v1/messages/{value}", headers=[HOST, HOP]), "path")
 
 
+@pytest.mark.slow
 @given(st.data(), st.sampled_from(["user", "system", "x", "apikey"]), st.booleans())
 @settings(deadline=None, max_examples=200)
 def test_any_string_of_the_first_level(data: st.DataObject, name: str, escaped: bool) -> None:
@@ -510,6 +513,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(max_size=10), JSON, max_size=6), st.integers(1, 6))
 @settings(deadline=None, max_examples=200)
 def test_ordinary_bodies_go_through_both_unchanged(body: dict[str, Any], pieces: int) -> None:
