@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 export OCD_TEST_LITELLM_PYTHON ?= $(CURDIR)/$(GUEST)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help docs dev test unit process systemd lint format bench chaos run lock clean canaries
+.PHONY: help docs coverage dev test unit process systemd lint format bench chaos run lock clean canaries
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -37,8 +37,12 @@ dev: $(VENV)/.stamp $(GUEST)/.stamp  ## a working environment: .venv and .venv-l
 test: unit process  ## everything: the unit suite, then the suite with real processes
 
 unit: $(VENV)/.stamp  ## the fast suite, no LiteLLM
-	$(PY) $(if $(COVERAGE),-m coverage run) -m pytest -q -m "not slow" tests/unit
-	$(if $(COVERAGE),$(PY) -m coverage combine -q && $(PY) -m coverage report --skip-covered --sort=cover --fail-under=63)
+	$(PY) -m pytest -q -n auto --dist worksteal -m "not slow" tests/unit
+
+coverage: $(VENV)/.stamp  ## which of the code the fast suite runs
+	$(PY) -m coverage run -m pytest -q -m "not slow" tests/unit
+	$(PY) -m coverage combine -q
+	$(PY) -m coverage report --skip-covered --sort=cover --fail-under=63
 
 process: dev .venv-litellm-1.99.4/.stamp  ## real daemon, real LiteLLM, real systemd user manager
 	OCD_TEST_THOROUGH=1 $(PY) -m pytest -q -m slow tests/unit

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import plistlib
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -143,12 +144,18 @@ PRINTED = """\
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    # not tmp_path: its names may be too long for a socket
+    with tempfile.TemporaryDirectory(prefix="ocdl", dir="/tmp") as folder:
+        yield from _home(Path(folder), monkeypatch)
+
+
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in manager.TAKEN_ALONG:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
-    return tmp_path
+    yield tmp_path
 
 
 def launchd(mac: Mac) -> Launchd:
