@@ -37,7 +37,10 @@ dev: $(VENV)/.stamp $(GUEST)/.stamp  ## a working environment: .venv and .venv-l
 test: unit process  ## everything: the unit suite, then the suite with real processes
 
 unit: $(VENV)/.stamp  ## the fast suite, no LiteLLM
-	$(PY) -m pytest -q -n auto --dist worksteal -m "not slow" tests/unit
+	@# A short place for temporary files: a socket's name may have a hundred letters.
+	base=$$(mktemp -d /tmp/ocdu-XXXXXX) && code=0; \
+	$(PY) -m pytest -q -n auto --dist worksteal --basetemp=$$base/t -m "not slow" tests/unit || code=$$?; \
+	rm -rf $$base; exit $$code
 
 coverage: $(VENV)/.stamp  ## which of the code the fast suite runs
 	$(PY) -m coverage run -m pytest -q -m "not slow" tests/unit
