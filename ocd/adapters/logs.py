@@ -1,11 +1,12 @@
 """Log files that cannot fill the disk and cannot stop anybody: bounded rotation, a hard cap, degradation.
 
-A write that fails (disk full, read-only folder, folder gone) is counted and reported once through ``on_trouble``;
-the next one tries again. Lines are kept in memory too, so that ``occtl logs`` has something to show meanwhile.
+A write that fails (disk full, read-only folder, folder gone) is reported once through ``on_trouble``. The newest
+lines stay in memory: ``occtl logs`` shows them meanwhile, and they are written as soon as the disk takes them again.
 """
 
 import collections
 import contextlib
+import errno
 import json
 import os
 import time
@@ -22,15 +23,25 @@ _LONGEST_LINE = 16 * 1024
 class LogFile:
     """An append-only file of JSON lines with rotation: ``name.log``, ``name.log.1`` … up to ``keep``.
 
-    ``max_bytes`` bounds each file, so all of them together never exceed ``max_bytes * (keep + 1)``.
+    ``max_bytes`` bounds each file, so all of them together never exceed ``max_bytes * (keep + 1)``. ``gap`` holds the
+    fields that make the note about lines that nobody could keep a record like the others in this file.
     """
 
-    def __init__(self, path: Path, max_bytes: int, keep: int, on_trouble: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        max_bytes: int,
+        keep: int,
+        on_trouble: Callable[[str], None],
+        gap: dict[str, Any] | None = None,
+    ) -> None:
         self.path = path
         self.max_bytes = max_bytes
         self.keep = keep
         self.on_trouble = on_trouble
-        self.lost = 0
+        self.gap = gap or {}
+        #: lines that are not in the file yet, the newest of them in ``tail``
+        self.pending = 0
         self.degraded = ""
         self.tail: collections.deque[str] = collections.deque(maxlen=_TAIL_LINES)
         self.listeners: list[Callable[[str], None]] = []
@@ -43,12 +54,22 @@ class LogFile:
         self.tail.append(line)
         for listener in list(self.listeners):
             listener(line)
-        data = line.encode("utf-8", "backslashreplace") + b"\n"
+        self.pending += 1
+        self.flush()
+
+    def flush(self) -> None:
+        """Bring to the disk what only memory has; never raises for reasons of the disk."""
         try:
-            self._append(data)
+            while self.pending:
+                gone = self.pending - len(self.tail)
+                if gone > 0:
+                    text = f"[ocd: {gone} lines could not be written here]"
+                    self._append(json.dumps({"time": round(time.time(), 3), **self.gap, "text": text}))
+                    self.pending -= gone
+                self._append(self.tail[-self.pending])
+                self.pending -= 1
         except OSError as error:
             self._close()
-            self.lost += 1
             reason = error.strerror or str(error)
             if reason != self.degraded:
                 self.degraded = reason
@@ -56,24 +77,19 @@ class LogFile:
         else:
             self.degraded = ""
 
-    def _append(self, data: bytes) -> None:
+    def _append(self, line: str) -> None:
+        data = line.encode("utf-8", "backslashreplace") + b"\n"
         if self._fd >= 0 and self._size + len(data) > self.max_bytes:
             self._rotate()
         if self._fd < 0:
             self._open()
-        if self.lost:
-            note = json.dumps(
-                {"time": time.time(), "text": f"[ocd: {self.lost} lines could not be written here]"}
-            )
-            os.write(self._fd, note.encode() + b"\n")
-            self.lost = 0
         done = os.write(self._fd, data)
         self._size += done
         if done != len(data):
-            # A torn line at the end of a full disk: end it, so that the next one is whole again.
+            # A torn line at the end of a full disk: take it away, it is written again later.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, self._size - done)
-            raise OSError(28, "no space left on the device")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _open(self) -> None:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -107,18 +123,18 @@ class LogFile:
         self._close()
 
     def reopen_if_moved(self) -> None:
-        """Follow when somebody removed or moved the file under us."""
-        if self._fd < 0:
-            return
-        try:
-            same = os.stat(self.path).st_ino == os.fstat(self._fd).st_ino
-        except OSError:
-            same = False
-        if not same:
-            self._close()
+        """Follow when somebody removed or moved the file under us, and bring there what is still to be written."""
+        if self._fd >= 0:
+            try:
+                same = os.stat(self.path).st_ino == os.fstat(self._fd).st_ino
+            except OSError:
+                same = False
+            if not same:
+                self._close()
+        self.flush()
 
     def last(self, lines: int) -> list[str]:
-        """The last ``lines`` lines: from the files, or from memory while the files cannot be read."""
+        """The last ``lines`` lines: from the files, then those that only memory has."""
         if lines <= 0:
             return []
         found: collections.deque[str] = collections.deque(maxlen=lines)
@@ -128,7 +144,11 @@ class LogFile:
                     found.extend(_lines(self._numbered(number), lines))
         except OSError:
             return list(self.tail)[-lines:]
-        return list(found) if found else list(self.tail)[-lines:]
+        if not found:
+            return list(self.tail)[-lines:]
+        if self.pending:
+            found.extend(list(self.tail)[-self.pending :])
+        return list(found)
 
 
 def _lines(path: Path, lines: int) -> Iterator[str]:

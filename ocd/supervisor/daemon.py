@@ -106,11 +106,13 @@ class Daemon:
 
     def _log_file(self, name: str) -> LogFile:
         logs = self.settings.logs
+        line = {"proxy": name, "generation": 0, "pid": 0, "stream": "ocd"}
         return LogFile(
             self.folders.state / "logs" / f"{name}.log",
             journal.share(logs.max_mb, logs.keep, logs.total_mb),
             logs.keep,
             self.on_log_trouble,
+            gap={"kind": "log-degraded"} if name == "events" else line,
         )
 
     async def run(self) -> int:

@@ -39,6 +39,7 @@ def open_log(folders: Folders, settings: Settings, on_trouble: Callable[[str], N
         share(logs.max_mb, logs.keep, logs.total_mb),
         logs.keep,
         on_trouble,
+        gap={"level": "warning", "event": "log-degraded"},
     )
     set_level(logs.level)
     # A library's warning belongs in our log, not on a terminal that nobody watches.

@@ -117,6 +117,7 @@ EXPLAINED = {
     "broken_files": ("reload-rejected",),
     "port_thief": ("blocked",),
     "runtime_folder": ("control-reopened",),
+    "full_disk": ("crashed",),
     "verbs": ("stopped", "exited", "reload-done"),
     "exit-at-once": ("reload-rejected",),
     "exit-soon": ("crashed",),
@@ -425,6 +426,8 @@ class Chaos:
     def explained(self, fault: str, since: float) -> None:
         """The events say what happened; they are on disk, so a new supervisor knows them too."""
         wanted = EXPLAINED.get(fault, ())
+        if fault == "full_disk" and not os.path.ismount(self.d.prefix / "state"):
+            return
 
         def kinds() -> set[str]:
             lines = self.d.tail("events", 100_000).splitlines()
