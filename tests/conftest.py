@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -16,12 +17,17 @@ from hypothesis import settings
 
 from ocd import paths
 from tests.helpers import canaries
+from tests.helpers.checkout import wheel_folder
 from tests.helpers.daemon import PREFIXES, ROOT
 
 # Enough to see a mistake soon; the tests that need many examples say how many, and `OCD_TEST_THOROUGH=1` has all.
 settings.register_profile("quick", max_examples=40, deadline=None)
 if not os.environ.get("OCD_TEST_THOROUGH"):
     settings.load_profile("quick")
+
+# Whoever starts this in the background of a script has it ignore Ctrl-C, and what is ignored is inherited: the
+# programs that are interrupted here would not be.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: seconds between two looks at all command lines
 LOOKS = 1.0
@@ -80,6 +86,12 @@ def no_canary_anywhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
         )
     if canaries.FOUND:
         pytest.fail("canaries were found:\n" + "\n".join(canaries.told()), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with every package that install.py needs for ocd itself."""
+    return wheel_folder(tmp_path_factory.mktemp("wheels"))
 
 
 @pytest.fixture(autouse=True)

@@ -89,7 +89,7 @@ def eventually(condition: Callable[[], Any], timeout: float = 60.0, what: str = 
     while time.monotonic() < deadline:
         try:
             value = condition()
-        except (httpx.HTTPError, OSError, KeyError, ValueError) as problem:
+        except (httpx.HTTPError, psutil.Error, OSError, KeyError, ValueError) as problem:
             error, value = problem, None
         if value:
             return value
@@ -264,8 +264,11 @@ class Daemon:
         status = self.status()
         guests = {m["pid"] for p in status["proxies"].values() for m in p["members"]}
         for child in psutil.Process(self.keeper).children():
-            if child.pid not in guests and child.pid != status["pid"] and "forkserver" in child.cmdline():
-                return child.pid
+            if child.pid in guests or child.pid == status["pid"]:
+                continue
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "forkserver" in child.cmdline():
+                    return child.pid
         raise ValueError("no forkserver")
 
     def events(self, lines: int = 1000) -> list[dict[str, Any]]:

@@ -265,22 +265,6 @@ def test_a_flood_of_output_costs_neither_disk_nor_service(daemon: Daemon) -> Non
     assert daemon.ask().status_code == 200
 
 
-@pytest.mark.parametrize("mode", ["spawn"])
-def test_spawn_mode_serves_crashes_and_reloads_too(mode: str, addresses: dict[str, str]) -> None:
-    with Daemon(upstreams=addresses, mode=mode) as daemon:
-        daemon.start()
-        assert daemon.ask("qwen-3-coder").status_code == 200
-        pid = daemon.proxy()["pid"]
-        os.kill(pid, signal.SIGKILL)
-        assert httpx.get(f"{daemon.url()}/health/liveliness", timeout=60, trust_env=False).status_code == 200
-        eventually(lambda: daemon.proxy()["pid"] not in (pid, None), 60)
-        os.kill(daemon.supervisor_pid(), signal.SIGKILL)
-        daemon.write("litellm.yaml", daemon.read("litellm.yaml") + "\n# spawned\n")
-        daemon.wait_ready()
-        assert daemon.post("/v1/reload")["ok"]
-        assert daemon.ask().status_code == 200
-
-
 def test_the_death_of_the_keeper_leaves_nothing(addresses: dict[str, str]) -> None:
     with Daemon(
         upstreams=addresses, settings="[proxies.main]\nspare = false\n[proxies.bedrock]\nspare = false\n"

@@ -18,7 +18,7 @@ import pytest
 
 from ocd.selftest.upstreams import Upstreams
 from tests.helpers import canaries
-from tests.helpers.checkout import copy_sources, edit, wheel_folder
+from tests.helpers.checkout import copy_sources, edit
 from tests.helpers.daemon import BEDROCK, MAIN, SLOW, eventually, free_ports, litellm_python
 from tests.helpers.load import steady
 
@@ -30,11 +30,6 @@ NOWHERE = "http://127.0.0.1:9"
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy_sources(tmp_path_factory.mktemp("tree") / "checkout")
-
-
-@pytest.fixture(scope="module")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return wheel_folder(tmp_path_factory.mktemp("wheels"))
 
 
 class Person:

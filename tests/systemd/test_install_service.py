@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from ocd.selftest.upstreams import Upstreams
-from tests.helpers.checkout import copy_sources, edit, wheel_folder
+from tests.helpers.checkout import copy_sources, edit
 from tests.helpers.daemon import eventually, litellm_python
 from tests.helpers.load import steady
 from tests.systemd.conftest import Machine
@@ -39,10 +39,7 @@ def tree(machine: Machine) -> dict[str, str]:
     return found
 
 
-def test_a_service_from_install_to_uninstall(
-    fresh: Machine, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    wheels = wheel_folder(tmp_path_factory.mktemp("wheels"))
+def test_a_service_from_install_to_uninstall(fresh: Machine, tmp_path: Path, wheels: Path) -> None:
     old, new = copy_sources(tmp_path / "old"), copy_sources(tmp_path / "new", version="99.1")
     edit(new / "units" / "ocd.service", r"^Description=.*", "Description=A newer unit")
     before = tree(fresh)

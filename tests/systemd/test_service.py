@@ -185,7 +185,7 @@ def test_one_proxy_killed_as_for_memory_does_not_fail_the_service(running: Machi
 
 
 def test_a_restart_refuses_no_connection_and_whoever_hangs_is_replaced(running: Machine) -> None:
-    with drop_in(running, "WatchdogSec=10\nTimeoutAbortSec=2\n"):
+    with drop_in(running, "WatchdogSec=6\nTimeoutAbortSec=2\n"):
         before = running.main_pid()
         with knocking(running.port) as refused:
             assert running.systemctl("restart", "ocd.service").returncode == 0
