@@ -52,6 +52,15 @@ NOTHING = contextlib.nullcontext()
 
 #: what ocd's wheel is built from; nothing else of the checkout is copied
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "ocd", "units", "plists", "requirements")
+#: what makes the wheel: the build backend's own entrance (PEP 517), with its packages from a folder of their own
+BUILD = """import os, sys
+tools, source, wheels = sys.argv[1:]
+sys.path.insert(0, tools)
+os.makedirs(wheels)
+os.chdir(source)
+from hatchling.build import build_wheel
+build_wheel(wheels)
+"""
 #: settings of pip that would send packages elsewhere than into our environments
 PIP_ELSEWHERE = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_USER", "PIP_CONSTRAINT", "PIP_NO_COMPILE")
 
@@ -487,20 +496,20 @@ class Installer:
     def pip(self, python, *arguments):
         return [python, "-m", "pip", "--disable-pip-version-check", *arguments]
 
-    def install_locked(self, python, name, what):
+    def install_locked(self, python, name, what, *where):
         """Wheels only: building a package from source would fetch its build tools without any hash."""
         lock = str(ROOT / "requirements" / (name + ".txt"))
         source = ["--no-index", "--find-links", self.o.wheels] if self.o.wheels else []
         exact = ["--require-hashes", "--only-binary", ":all:", "--no-deps"]
-        self.run(self.pip(python, "install", *source, *exact, "-r", lock), what)
+        self.run(self.pip(python, "install", *source, *exact, *where, "-r", lock), what)
 
     def fill_ours(self, python):
         self.install_locked(python, "ocd", "install the daemon's packages")
         build = self.p.envs / (".build-%d" % os.getpid())
         try:
-            self.run([sys.executable, "-m", "venv", str(build)], "make a place to build in")
-            builder = str(build / "bin" / "python")
-            self.install_locked(builder, "build", "install what builds ocd")
+            # Beside our environment, not in it: nothing of this is needed afterwards.
+            tools = str(build / "tools")
+            self.install_locked(python, "build", "install what builds ocd", "--target", tools)
             # A copy: building must not write into the checkout, which may be read-only.
             copy = build / "source"
             copy.mkdir()
@@ -511,13 +520,9 @@ class Installer:
                 else:
                     shutil.copy(str(ROOT / name), str(copy / name))
             wheels = build / "wheels"
-            here = ["--no-index", "--no-deps"]
-            self.run(
-                self.pip(builder, "wheel", *here, "--no-build-isolation", "-w", str(wheels), str(copy)),
-                "build ocd",
-            )
+            self.run([python, "-c", BUILD, tools, str(copy), str(wheels)], "build ocd")
             (wheel,) = wheels.glob("*.whl")
-            self.run(self.pip(python, "install", *here, str(wheel)), "install ocd")
+            self.run(self.pip(python, "install", "--no-index", "--no-deps", str(wheel)), "install ocd")
         finally:
             shutil.rmtree(str(build), ignore_errors=True)
 
