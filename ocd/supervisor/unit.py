@@ -220,11 +220,14 @@ class Unit:
     def on_listening(self, name: str, error: int | None) -> None:
         """The keeper's answer to ``listen``. IPv6 may be missing on this machine; IPv4 may not."""
         if name not in self.opening:
+            ours = name in self.listener_names() and (self.opening or self.state.port_open)
+            if error is None and not ours:
+                # The attempt that asked for it was given up; kept, it would be the foreign listener of the next one.
+                self.daemon.close_listener(name)
             return
         self.opening.discard(name)
         if error is not None and not name.endswith("::1"):
-            self.opening.clear()
-            self.close_ports()
+            self._give_up_opening()
             self._blocked(ports.holder(self.port) or core.Holder(address=f"port {self.port}"))
             return
         if error is not None:
@@ -234,13 +237,19 @@ class Unit:
                 else None
             )
             if holder is not None:
-                self.opening.clear()
-                self.close_ports()
+                self._give_up_opening()
                 self._blocked(holder)
                 return
         if not self.opening:
             self.feed(core.PortOpened())
             self.offer_listeners()
+
+    def _give_up_opening(self) -> None:
+        """Close what this attempt opened. An earlier port goes on serving."""
+        self.opening.clear()
+        for name in self.listener_names():
+            if name in self.daemon.listeners:
+                self.daemon.close_listener(name)
 
     def close_ports(self) -> None:
         if self.daemon.stopping:

@@ -87,6 +87,20 @@ def test_both_slots_reach_their_upstreams_with_their_own_credentials(
         assert not seen.where(keys["main"]) and not seen.where(keys["bedrock"])
 
 
+def test_a_port_in_use_without_a_listener_blocks_only_as_long_as_it_is(daemon: Daemon) -> None:
+    """As an outgoing connection's would be: no listener is to be seen, and IPv4 alone cannot be had."""
+    daemon.post("/v1/proxies/main/stop")
+    with socket.socket() as foreign:
+        foreign.bind(("127.0.0.1", daemon.port))
+        daemon.post("/v1/proxies/main/start")
+        assert daemon.proxy()["state"] == "blocked"
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"http://[::1]:{daemon.port}/health/liveliness", trust_env=False)
+    eventually(lambda: daemon.proxy()["state"] == "ready", 20)
+    assert daemon.ask().status_code == 200
+    assert httpx.get(f"http://[::1]:{daemon.port}/health/liveliness", trust_env=False).status_code == 200
+
+
 def test_it_listens_on_both_loopback_addresses_and_nowhere_else(daemon: Daemon) -> None:
     for url in (f"http://127.0.0.1:{daemon.port}", f"http://[::1]:{daemon.port}"):
         assert httpx.get(f"{url}/health/liveliness", trust_env=False).status_code == 200
