@@ -46,6 +46,7 @@ class Cause(StrEnum):
     RELOAD = "reload"
     IDLE = "idle"
     SURPLUS = "surplus"
+    COLD_START = "cold-start"
 
 
 # ------------------------------------------------------------------------------------------------- phases
@@ -101,7 +102,10 @@ _ROLES: dict[type, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One process of a proxy. ``leaving`` says why it is to be replaced; ``leave_by`` bounds the wait for that."""
+    """One process of a proxy. ``leaving`` says why it is to be replaced; ``leave_by`` bounds the wait for that.
+
+    ``cold``: it was forked before the forkserver had everything that requests need, because somebody waited for it.
+    """
 
     generation: int
     revision: str
@@ -109,6 +113,7 @@ class Member:
     misses: int = 0
     leaving: Cause | None = None
     leave_by: float | None = None
+    cold: bool = False
 
     @property
     def pid(self) -> int | None:
@@ -175,7 +180,10 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """Everything that is known about one proxy. ``revision`` is what should serve, ``good`` what has been ready."""
+    """Everything that is known about one proxy. ``revision`` is what should serve, ``good`` what has been ready.
+
+    ``warm``: the forkserver that forks its members has everything that requests need.
+    """
 
     name: str
     limits: Limits = field(default_factory=Limits)
@@ -186,6 +194,7 @@ class Proxy:
     members: tuple[Member, ...] = ()
     next_generation: int = 1
     port_open: bool = False
+    warm: bool = False
     holder: Holder | None = None
     failure: Failure = field(default_factory=Failure)
     restarts: int = 0
@@ -235,6 +244,11 @@ class Restart:
 
 
 @dataclass(frozen=True, slots=True)
+class Warm:
+    """The forkserver has everything that requests need: whoever was forked before that gives its place to another."""
+
+
+@dataclass(frozen=True, slots=True)
 class PortOpened:
     pass
 
@@ -253,6 +267,7 @@ class PortClosed:
 class Spawned:
     generation: int
     pid: int
+    cold: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +336,7 @@ Event = (
     | Refuse
     | Want
     | Restart
+    | Warm
     | PortOpened
     | PortBlocked
     | PortClosed
@@ -457,19 +473,22 @@ def _apply(p: Proxy, event: Event, now: float, dice: float, out: list[Action]) -
                     _leave(m, Cause.OPERATOR, None) if m.phase_is(Serving, Armed, Booting, Spawning) else m
                 ),
             )
+        case Warm():
+            return replace(p, warm=True)
         case PortOpened():
             return replace(p, port_open=True, holder=None)
         case PortBlocked(holder):
             return replace(p, port_open=False, holder=holder)
         case PortClosed():
             return replace(p, port_open=False)
-        case Spawned(generation, pid):
+        case Spawned(generation, pid, cold):
             m = p.member(generation)
             if m is None or not isinstance(m.phase, Spawning):
                 if m is None:
                     out.append(Kill(generation, pid))
                 return p
-            return p.put(replace(m, phase=Booting(pid, now + p.limits.start_timeout)))
+            p = replace(p, warm=p.warm and not cold)
+            return p.put(replace(m, phase=Booting(pid, now + p.limits.start_timeout), cold=cold))
         case SpawnFailed(generation, reason, transient):
             m = p.member(generation)
             if m is None or not isinstance(m.phase, Spawning):
@@ -570,7 +589,7 @@ def _failed(
             return replace(p, rejected=Rejection(m.revision, reason), revision=p.good)
         if m.revision != p.revision:
             return p
-    if m.leaving in (Cause.OPERATOR, Cause.MEMORY, Cause.RELOAD):
+    if m.leaving in (Cause.OPERATOR, Cause.MEMORY, Cause.RELOAD, Cause.COLD_START):
         # It was on its way out; that it did not wait for the end is no reason to hold back its successor.
         return replace(p, last_cause=cause, last_reason=reason)
     p = replace(p, restarts=p.restarts + 1, last_cause=cause, last_reason=reason)
@@ -675,6 +694,10 @@ def _converge(p: Proxy, now: float, out: list[Action]) -> Proxy:
         return _wind_down(p, now, out)
     if not p.port_open and p.holder is None:
         out.append(OpenPort())
+    if p.warm:
+        p = _map(
+            p, lambda m: _leave(m, Cause.COLD_START, None) if m.cold and m.phase_is(Serving, Armed) else m
+        )
     p = _take_over(p, now, out)
     p = _let_go(p, now, out)
     return _bring_up(p, now, out)

@@ -14,6 +14,7 @@ private socket. ``accept`` brings the shared listening sockets, ``drain`` gives 
 """
 
 import contextlib
+import functools
 import gc
 import importlib
 import importlib.util
@@ -24,6 +25,7 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -190,6 +192,18 @@ def import_litellm() -> str:
     from importlib.metadata import version
 
     return version("litellm")
+
+
+def prepare_routes() -> None:
+    """Have LiteLLM's application prepare its routes, which it otherwise does when its first request arrives.
+
+    FastAPI does that on the first match of each of several hundred routes: 0.3 s and 16 MB, here once for all.
+    """
+    from litellm.proxy.proxy_server import app
+
+    scope = {"type": "http", "method": "GET", "path": "/", "root_path": "", "headers": []}
+    for route in app.router.routes:
+        route.matches(scope)
 
 
 def give_back() -> None:
@@ -561,12 +575,13 @@ def forkserver(keeper: int, link: socket.socket) -> None:
     frames.send(
         link, {"op": "host-ready", "version": version, "seconds": round(time.monotonic() - started, 3)}
     )
-    cold: list[str] = []
+    cold: list[Callable[[], Any]] = []
+    steps = 0
     while not reader.eof:
-        if cold and not select.select([link], [], [], QUIET if len(cold) == len(FIRST_REQUEST) else 0)[0]:
+        if cold and not select.select([link], [], [], QUIET if len(cold) == steps else 0)[0]:
             # Nobody waits: get on with what the first requests will need. Serving comes first.
             with contextlib.suppress(Exception):
-                importlib.import_module(cold.pop(0))
+                cold.pop(0)()
             if not cold:
                 gc.collect()
                 gc.freeze()
@@ -575,7 +590,9 @@ def forkserver(keeper: int, link: socket.socket) -> None:
         for message, fds in reader.feed():
             if message.get("op") == "warm":
                 # There will be spares. Without any, these modules would only cost memory.
-                cold = list(FIRST_REQUEST)
+                cold = [functools.partial(importlib.import_module, name) for name in FIRST_REQUEST]
+                cold.append(prepare_routes)
+                steps = len(cold)
             if message.get("op") != "fork" or len(fds) != 3:
                 for fd in fds:
                     os.close(fd)

@@ -364,6 +364,11 @@ class Daemon:
         if trouble:
             asyncio.get_running_loop().call_soon(self.spawn_failed, number, trouble, False)
 
+    def on_warm(self) -> None:
+        """The forkserver is warm: what it forked before that is exchanged, and new before old as always."""
+        for unit in self.units.values():
+            unit.feed(core.Warm())
+
     def spawn_failed(self, number: int, reason: str, transient: bool) -> None:
         unit, generation = self.orders.pop(number, (None, 0))
         if unit is not None:

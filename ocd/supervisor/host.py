@@ -103,6 +103,11 @@ class Host:
             self.daemon.link.send("spawn", **order)
         return ""
 
+    @property
+    def cold(self) -> bool:
+        """Whether what is forked now lacks what its first requests need."""
+        return self.mode == "fork" and not self.warm
+
     def stop(self) -> None:
         """Idle: the forkserver goes too."""
         if self.pid:
@@ -143,6 +148,7 @@ class Host:
             patient, self.patient = self.patient, []
             for order in patient:
                 self.daemon.link.send("spawn", **order)
+            self.daemon.on_warm()
 
     def on_exit(self, status: int) -> None:
         # Killed in the middle of the import is no fault of LiteLLM's; an import that fails ends with a status.

@@ -311,7 +311,7 @@ class Unit:
         config = self.configs.get(member.revision) if member else None
         if member is not None and config is not None:
             channel.send("boot", **self.daemon.boot_message(self, generation, config))
-        self.feed(core.Spawned(generation, pid))
+        self.feed(core.Spawned(generation, pid, cold=self.daemon.host.cold))
 
     def on_exit(self, pid: int, status: int, generation: int) -> None:
         channel = self.channels.pop(pid, None)

@@ -87,6 +87,13 @@ def test_both_slots_reach_their_upstreams_with_their_own_credentials(
         assert not seen.where(keys["main"]) and not seen.where(keys["bedrock"])
 
 
+def test_who_was_forked_cold_is_exchanged_for_a_warm_one(daemon: Daemon) -> None:
+    # The first test that asks for the shared daemon starts it; the file keeps more lines than the others write.
+    gone = [e for e in daemon.events(100_000) if e["kind"] == "drained" and "cold-start" in e["text"]]
+    assert [e["generation"] for e in gone] == [1, 1] and {e["proxy"] for e in gone} == {"main", "bedrock"}
+    assert not [e for e in daemon.events(100_000) if e["generation"] == 1 and e["kind"] == "crashed"]
+
+
 def test_a_port_in_use_without_a_listener_blocks_only_as_long_as_it_is(daemon: Daemon) -> None:
     """As an outgoing connection's would be: no listener is to be seen, and IPv4 alone cannot be had."""
     daemon.post("/v1/proxies/main/stop")

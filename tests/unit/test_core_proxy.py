@@ -34,6 +34,7 @@ from ocd.core.proxy import (
     Tick,
     Want,
     Wanted,
+    Warm,
 )
 
 LIMITS = Limits(start_timeout=10, drain_timeout=20, stop_timeout=3, crash_loop_retry=40)
@@ -51,7 +52,7 @@ class World:
     doomed: set[int] = field(default_factory=set)
     announced: list[core.Announce] = field(default_factory=list)
     spawned: list[int] = field(default_factory=list)
-    serving_before: int = 0
+    cold: bool = False
 
     def feed(self, event: core.Event, dice: float = 0.5) -> None:
         before = self.proxy
@@ -93,7 +94,7 @@ class World:
         for generation in self.pids:
             assert p.member(generation) is not None or generation in self.doomed or generation in self.asked
         if (
-            isinstance(event, Configure | Restart | Tick | MemoryOver)
+            isinstance(event, Configure | Restart | Warm | Tick | MemoryOver)
             and p.wanted is Wanted.UP
             and any(m.phase_is(Serving) for m in before.members)
         ):
@@ -114,7 +115,7 @@ class World:
         if self.asked:
             generation = self.asked.pop(0)
             self.pids[generation] = 1000 + generation
-            self.feed(Spawned(generation, 1000 + generation))
+            self.feed(Spawned(generation, 1000 + generation, cold=self.cold))
 
     def reap(self, generation: int, status: int = -9, reason: str = "") -> None:
         if generation in self.pids:
@@ -172,6 +173,8 @@ EVENTS = st.sampled_from(
         "reload",
         "refuse",
         "restart",
+        "warm",
+        "cold",
         "stop",
         "start",
         "idle",
@@ -231,6 +234,11 @@ def test_any_history_keeps_the_laws_and_converges(
                 w.feed(Refuse(f"x{number}", "does not parse"))
             case "restart":
                 w.feed(Restart())
+            case "warm":
+                w.cold = False
+                w.feed(Warm())
+            case "cold":
+                w.cold = True
             case "stop":
                 w.feed(Want(Wanted.STOPPED))
             case "idle":
@@ -270,6 +278,7 @@ def test_any_history_keeps_the_laws_and_converges(
         assert len(serving) == p.limits.workers
         assert all(m.revision == p.revision for m in serving)
         assert core.public_state(p, w.now) == "ready"
+        assert not p.warm or not any(m.cold for m in p.members)
     else:
         assert not w.pids
     assert set(w.pids) == {m.generation for m in p.members}
@@ -299,6 +308,25 @@ def test_a_candidate_that_does_not_boot_changes_nothing_and_says_why() -> None:
     assert w.proxy.rejected is not None and "callback not found" in w.proxy.rejected.reason
     assert w.proxy.restarts == 0
     w.settle()
+
+
+def test_who_was_forked_cold_gives_its_place_to_a_warm_one_as_soon_as_there_is_one() -> None:
+    w = world()
+    w.cold = True
+    w.report_spawn()
+    first = w.proxy.members[0].generation
+    w.feed(Warm())
+    assert w.proxy.member(first) and not w.doomed, "somebody waits for it"
+    w.feed(Ready(first))
+    assert w.accepting == {first}
+    w.cold = False
+    w.report_spawn()
+    second = w.proxy.members[-1].generation
+    assert w.accepting == {first}, "new before old"
+    w.feed(Ready(second))
+    assert w.accepting == {second} and w.proxy.restarts == 0
+    w.settle()
+    assert len(w.spawned) == 3 and not any(m.cold for m in w.proxy.members)
 
 
 def test_the_old_spare_still_helps_while_a_reload_is_under_way() -> None:
