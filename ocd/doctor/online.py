@@ -74,7 +74,11 @@ def plan() -> Plan:
     if settings.auth == "api-key" and os.environ.get("ANTHROPIC_API_KEY"):
         headers["x-api-key"] = os.environ["ANTHROPIC_API_KEY"]
     elif settings.auth != "none":
-        headers |= {"authorization": f"Bearer {_NO_LOGIN}", "anthropic-beta": "oauth-2025-04-20"}
+        headers |= {
+            "authorization": f"Bearer {_NO_LOGIN}",
+            "anthropic-beta": "oauth-2025-04-20",
+            "x-ocd-probe": "1",
+        }
     return Plan(f"http://127.0.0.1:{settings.port}", headers, settings.auth, probes)
 
 

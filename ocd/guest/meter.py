@@ -5,9 +5,10 @@ sends everything through it, the OpenAI SDK included); a context variable joins 
 parsed as a whole: figures are found by pattern in the pieces that pass. Any mistake in here is counted and costs a
 figure, never an answer.
 
-Two headers are ours: ``x-ocd-session`` (pid of the openclaude session, set by its overlay) and ``x-ocd-hop`` (the main
-proxy asks the bedrock proxy). Both end here: LiteLLM, which hands ``x-…`` headers on, never sees them. The bedrock
-proxy answers a hop with ``x-ocd-upstream`` and ``x-ocd-trouble``, so that main knows who answered in the end.
+Three headers are ours: ``x-ocd-session`` (pid of the openclaude session, set by its overlay), ``x-ocd-hop`` (the main
+proxy asks the bedrock proxy) and ``x-ocd-probe`` (``occtl doctor --online``, whose login is made up). They end here:
+LiteLLM, which hands ``x-…`` headers on, never sees them. The bedrock proxy answers a hop with ``x-ocd-upstream`` and
+``x-ocd-trouble``, so that main knows who answered in the end.
 
 Loaded by path inside a guest: uses what LiteLLM brings, and nothing of ocd.
 """
@@ -41,7 +42,7 @@ PATHS = frozenset(
         "/embeddings",
     )
 )
-SESSION, HOP = b"x-ocd-session", b"x-ocd-hop"
+SESSION, HOP, PROBE = b"x-ocd-session", b"x-ocd-hop", b"x-ocd-probe"
 UPSTREAM, TROUBLE = b"x-ocd-upstream", b"x-ocd-trouble"
 _LOGINS = (b"authorization", b"x-api-key")
 #: bytes of a request's first piece in which its model's name is looked for
@@ -108,6 +109,7 @@ class Exchange:
         "login",
         "model",
         "path",
+        "probe",
         "reached",
         "session",
         "started",
@@ -125,6 +127,7 @@ class Exchange:
         self.started = time.monotonic()
         self.session: int | None = None
         self.hop = False
+        self.probe = False
         self.model = ""
         #: LiteLLM saw it: it was not refused before
         self.reached = False
@@ -318,6 +321,7 @@ class Meter:
             "model": exchange.model,
             "session": exchange.session,
             "hop": exchange.hop,
+            "probe": exchange.probe,
             "upstream": exchange.upstream,
             "answered_by": exchange.upstream_model or exchange.answered_by if exchange.status < 400 else "",
             "status": exchange.status,
@@ -460,6 +464,8 @@ def _take_own_headers(scope: Scope, exchange: Exchange) -> None:
             exchange.session = int(value)
         elif name == HOP:
             exchange.hop = True
+        elif name == PROBE:
+            exchange.probe = True
         elif not name.startswith(b"x-ocd-"):
             kept.append((name, value))
     scope["headers"] = kept

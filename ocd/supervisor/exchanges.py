@@ -204,6 +204,9 @@ class Exchanges:
     # ------------------------------------------------------------------------------------------- troubles
 
     def _watch_trouble(self, exchange: Exchange) -> None:
+        if exchange.probe and exchange.trouble == "login-expired":
+            # That a made-up login is refused says nothing of the user's own.
+            return
         # What the second proxy answers to the first is the first one's trouble too, and shown there.
         if exchange.trouble in MEANINGS and not exchange.hop:
             self._begin(exchange)

@@ -215,6 +215,7 @@ class Exchange(Message):
     slot: str = Field(default="", description="opus, sonnet, haiku, or empty: none of them")
     session: int | None = Field(default=None, description="pid of the openclaude session")
     hop: bool = Field(default=False, description="it came from the other proxy, and is counted there")
+    probe: bool = Field(default=False, description="occtl doctor --online asked, its plan's login is made up")
     upstream: str = Field(default="", description="the host that answered, empty: none was asked")
     answered_by: str = Field(default="", description="the model that answered, as the upstream names it")
     status: int

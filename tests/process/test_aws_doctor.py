@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ocd.aws import ask
-from ocd.selftest.upstreams import Upstreams
+from ocd.selftest.upstreams import Behaviour, Upstreams
 from tests.helpers.daemon import ROOT, Daemon, litellm_python
 
 pytestmark = pytest.mark.process
@@ -107,6 +107,10 @@ def test_the_report_of_a_running_daemon_online_too(daemon: Daemon, upstreams: Up
     assert len(upstreams.seen()) == before + 3
     keys = [*daemon.keys().values(), "wJalrXUtnFEMI"]
     assert not [key for key in keys if key in out + err]
+    upstreams.behave(Behaviour(upstream="anthropic", status=401))
+    code, out, err = occtl(env, "doctor", "--online", "--yes", "--json")
+    assert "reachable" in {row["code"] for row in json.loads(out)["rows"] if row["check"] == "online"}, out
+    assert not [p["troubles"] for p in daemon.status()["proxies"].values() if p["troubles"]], "it was made up"
 
 
 def test_login_runs_aws_for_the_profile_and_ends_with_its_code(tmp_path: Path) -> None:

@@ -130,6 +130,15 @@ def test_a_good_answer_of_the_same_host_ends_a_login_trouble_of_every_model(mete
     assert meter.kinds() == [("access-denied", "claude-opus-4-6")]
 
 
+def test_that_a_made_up_login_is_refused_is_no_trouble(meter: Recorded) -> None:
+    meter.say(trouble="login-expired", status=401, probe=True)
+    assert meter.kinds() == [] and not meter.events
+    meter.say(trouble="unreachable", status=500, probe=True)
+    assert meter.kinds() == [("unreachable", "claude-opus-4-6")]
+    meter.say(trouble="login-expired", status=401)
+    assert ("login-expired", "claude-opus-4-6") in meter.kinds()
+
+
 def test_every_lasting_word_has_its_meaning_and_others_do_not_last(meter: Recorded) -> None:
     for word in ("login-expired", "plan-limit", "overloaded", "access-denied"):
         meter.say(trouble=word, status=500)

@@ -231,11 +231,19 @@ def test_our_headers_end_here(measured: Measured, path: str, value: bytes, sessi
         await answering(PLAIN, headers=[*JSON, (b"x-ocd-upstream", b"made up")])(scope, receive, send)
 
     sent = measured.run(
-        app, path=path, headers=((b"x-ocd-session", value), (b"x-ocd-other", b"1"), (b"x-app", b"cli"))
+        app,
+        path=path,
+        headers=(
+            (b"x-ocd-session", value),
+            (b"x-ocd-probe", b"1"),
+            (b"x-ocd-other", b"1"),
+            (b"x-app", b"cli"),
+        ),
     )
     assert [name for name, _value in seen] == [b"authorization", b"x-app"]
     if path == "/v1/messages":
         assert measured.last["session"] == session and not measured.last["hop"]
+        assert measured.last["probe"]
         assert sent[0]["headers"] == JSON, "x-ocd- headers are for hops alone"
 
 
