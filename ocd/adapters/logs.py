@@ -42,6 +42,8 @@ class LogFile:
         self.gap = gap or {}
         #: lines that are not in the file yet, the newest of them in ``tail``
         self.pending = 0
+        #: lines written since the file was last seen in its place; they are lost if it was deleted meanwhile
+        self._unseen = 0
         self.degraded = ""
         self.tail: collections.deque[str] = collections.deque(maxlen=_TAIL_LINES)
         self.listeners: list[Callable[[str], None]] = []
@@ -68,6 +70,7 @@ class LogFile:
                     self.pending -= gone
                 self._append(self.tail[-self.pending])
                 self.pending -= 1
+                self._unseen += 1
         except OSError as error:
             self._close()
             reason = error.strerror or str(error)
@@ -96,6 +99,7 @@ class LogFile:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         self._fd = os.open(self.path, flags, 0o600)
         self._size = os.fstat(self._fd).st_size
+        self._unseen = 0
         if self._size > self.max_bytes:
             self._rotate()
             self._open()
@@ -123,14 +127,22 @@ class LogFile:
         self._close()
 
     def reopen_if_moved(self) -> None:
-        """Follow when somebody removed or moved the file under us, and bring there what is still to be written."""
+        """Follow when somebody removed or moved the file under us, and bring there what is still to be written.
+
+        What was written into a deleted file since the last call is written again; a moved one keeps it.
+        """
         if self._fd >= 0:
+            ours = os.fstat(self._fd)
             try:
-                same = os.stat(self.path).st_ino == os.fstat(self._fd).st_ino
+                there = os.stat(self.path)
+                same = (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
             except OSError:
                 same = False
             if not same:
                 self._close()
+                if ours.st_nlink == 0:
+                    self.pending += self._unseen
+            self._unseen = 0
         self.flush()
 
     def last(self, lines: int) -> list[str]:

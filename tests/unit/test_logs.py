@@ -103,6 +103,29 @@ def test_a_folder_that_is_a_file_degrades_and_comes_back(tmp_path: Path) -> None
     assert [e.text for e in read(file.path)] == ["1", "2"]
 
 
+def test_lines_written_into_a_deleted_file_are_written_again(tmp_path: Path) -> None:
+    file = log(tmp_path / "logs" / "events.log", [])
+    file.write(event(1))
+    file.reopen_if_moved()
+    file.write(event(2))
+    file.path.unlink()
+    file.path.parent.rmdir()
+    file.write(event(3))
+    file.reopen_if_moved()
+    # "1" was seen in its place and was deleted as a part of the log; "2" and "3" may never have been there.
+    assert [e.text for e in read(file.path)] == ["2", "3"]
+
+
+def test_a_file_that_was_moved_keeps_its_lines_and_they_are_not_written_twice(tmp_path: Path) -> None:
+    file = log(tmp_path / "events.log", [])
+    file.write(event(1))
+    moved = file.path.rename(tmp_path / "events.old")
+    file.write(event(2))
+    file.reopen_if_moved()
+    file.write(event(3))
+    assert [e.text for e in read(moved)] == ["1", "2"] and [e.text for e in read(file.path)] == ["3"]
+
+
 def test_trouble_that_is_itself_a_line_of_this_file(tmp_path: Path, disk: Disk) -> None:
     file = log(tmp_path / "events.log", [])
     file.on_trouble = lambda text: file.write({"time": 2.0, "kind": "log-degraded", "text": text})
