@@ -585,6 +585,8 @@ class Installer:
         version = our_version()
         ours = self.p.envs / ("ocd-%s-%s" % (version, source_hash()))
         self.environment(ours, self.fill_ours, "install ocd %s" % version)
+        if self.o.start:
+            self.refuse_anothers_daemon(ours, "Give this one a folder of its own with --prefix DIR")
         before = {
             link: os.readlink(str(link)) if link.is_symlink() else ""
             for link in (self.p.current, self.p.litellm)
@@ -618,6 +620,36 @@ class Installer:
             raise
         self.prune({str(ours), str(litellm), os.path.realpath(str(self.p.litellm))})
         return self.conclude(started=True)
+
+    def refuse_anothers_daemon(self, environment, step):
+        """Raise Failure when the daemon that answers belongs to an installation in another HOME of this user's.
+
+        There is one daemon for each user: to go on would mean to replace or to end what serves somebody's work.
+        """
+        python = environment / "bin" / "python"
+        if not python.exists():
+            return
+        done = subprocess.run(
+            [str(python), "-I", "-m", "ocd.ctl", "config", "show", "--json"],
+            env=self.p.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            folder = json.loads(done.stdout)["folder"]
+        except (ValueError, KeyError, TypeError):
+            return  # what is wrong with it is said when it matters
+        home = os.path.realpath(os.path.expanduser("~"))
+        theirs, own = os.path.realpath(folder), os.path.realpath(str(self.p.config))
+        # Below this HOME it is OCD_CONFIG_DIR or XDG_CONFIG_HOME of the daemon's that this shell does not have.
+        if theirs != own and os.path.commonpath([home, theirs]) != home:
+            raise Failure(
+                "an ocd with another HOME is running; nothing was done to it",
+                "its configuration is %s, this one's is %s" % (folder, self.p.config),
+                "%s, or end that one first (`occtl stop`)" % step,
+                EX_TEMPFAIL,
+            )
 
     def check_configuration(self, old, new):
         """Whether the configuration is good. Raises Failure when it was for ``old`` and is not for ``new``."""
@@ -940,6 +972,7 @@ class Installer:
                     EX_TEMPFAIL,
                 )
             return
+        self.refuse_anothers_daemon(self.p.current, "Leave this one until later")
         self.give_back_claude_settings()
         self.screen.say("stop the daemon")
         if not self.p.prefix:

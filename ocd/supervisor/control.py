@@ -228,7 +228,7 @@ class Control:
 
     async def config(self, _request: Request) -> Response:
         d = self.daemon
-        files = {"ocd.toml": str(d.folders.config / "ocd.toml")}
+        files = {"ocd": str(d.folders.config / "ocd.toml")}
         files |= {name: str(configuration.config_path(d.folders, d.settings, name)) for name in d.units}
         return _json(
             ConfigReply(

@@ -19,7 +19,7 @@ import pytest
 from ocd.selftest.upstreams import Upstreams
 from tests.helpers import canaries
 from tests.helpers.checkout import copy_sources, edit
-from tests.helpers.daemon import BEDROCK, MAIN, SLOW, eventually, free_ports, litellm_python
+from tests.helpers.daemon import BEDROCK, MAIN, SLOW, Daemon, eventually, free_ports, litellm_python
 from tests.helpers.load import steady
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(600)]
@@ -184,6 +184,19 @@ def test_killed_half_way_it_is_finished_by_the_next_run(person: Person, checkout
     assert not marker.exists(), "the half-made environment was taken for a whole one"
     assert [p.name for p in person.data.glob("envs/*")] == [half.name]
     assert (person.data / "current/bin/python").exists()
+
+
+def test_a_daemon_of_another_home_is_left_alone(person: Person, checkout: Path, daemon: Daemon) -> None:
+    """One daemon for each user: what is tried out in another HOME must not replace or end it."""
+    person.env["OCD_RUNTIME_DIR"] = str(daemon.runtime)
+    refused = person.install(checkout)
+    assert refused.returncode == 75 and "another HOME" in refused.stderr, refused.stdout + refused.stderr
+    assert not (person.home / ".local/bin").exists() and not (person.home / ".config").exists()
+    assert person.install(checkout, "--no-start").returncode == 0
+    refused = person.install(checkout, "--uninstall")
+    assert refused.returncode == 75 and str(daemon.prefix) in refused.stderr, refused.stdout + refused.stderr
+    assert (person.home / ".local/bin/occtl").exists() and daemon.ask().status_code == 200
+    del person.env["OCD_RUNTIME_DIR"]  # what is left to the fixture is an installation like any other
 
 
 def test_two_at_once_do_not_disturb_each_other(person: Person, checkout: Path) -> None:
