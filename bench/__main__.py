@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -57,6 +58,9 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--write-docs", action="store_true", help="keep the table in docs/benchmarks.md")
     options = parser.parse_args()
+    # Ended from outside, or begun where Ctrl-C is ignored (in the background of a script): nothing is left running.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     upstreams = subprocess.Popen(
         [sys.executable, "-m", "ocd.selftest.upstreams", "--json"], stdout=subprocess.PIPE, cwd=ROOT
     )
