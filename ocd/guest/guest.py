@@ -46,72 +46,13 @@ def _sibling(name: str) -> Any:
 
 frames = _sibling("frames")
 lifeline = _sibling("lifeline")
+preload = _sibling("preload")
 
-#: What LiteLLM reads while it is being imported (FACTS): set before the import, for every guest alike.
-IMPORT_ENVIRONMENT = {
-    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-    "LITELLM_MODE": "PRODUCTION",
-    "NO_DOCS": "True",
-    "NO_REDOC": "True",
-    "NO_OPENAPI": "True",
-    "LITELLM_DONT_SHOW_FEEDBACK_BOX": "True",
-}
-
-#: What LiteLLM imports in every process while its server starts, measured on the pinned version: done once, before the
-#: fork, it takes no longer and all guests share it. A name that another version lacks is passed over.
-START_UP = (
-    "litellm.llms.anthropic.completion.transformation",
-    "litellm.llms.bedrock.passthrough.transformation",
-    "litellm.llms.edenai.chat.transformation",
-    "litellm.llms.edenai.common_utils",
-    "litellm.llms.fal_ai.chat.transformation",
-    "litellm.llms.litellm_proxy.chat.transformation",
-    "litellm.llms.openai_like.dynamic_config",
-    "litellm.proxy._experimental.mcp_server.faults.classify",
-    "litellm.proxy._experimental.mcp_server.faults.render_oauth",
-    "litellm.proxy._experimental.mcp_server.faults.traversal",
-    "litellm.proxy._experimental.mcp_server.faults.types",
-    "litellm.proxy._experimental.mcp_server.semantic_tool_filter",
-    "litellm.proxy._experimental.mcp_server.utils",
-    "litellm.proxy.admin_mcp",
-    "litellm.proxy.common_utils.banner",
-    "litellm.proxy.hooks.mcp_semantic_filter.hook",
-    "litellm.proxy.pass_through_endpoints.common_utils",
-    "litellm.proxy.pass_through_endpoints.llm_passthrough_endpoints",
-    "litellm.proxy.pass_through_endpoints.passthrough_endpoint_router",
-    "litellm.proxy.policy_engine.init_policies",
-    "litellm.sandbox.sandbox_tools",
-    "litellm.types.passthrough_endpoints.vertex_ai",
-)
-#: What LiteLLM imports when its first requests arrive, measured on the pinned version: imported before the fork, it
-#: costs no request any time and all guests share the memory. A name that another version lacks is passed over.
-#: Left out: litellm.litellm_core_utils.default_encoding, a tokenizer's table, 40 MB for 77 ms.
-FIRST_REQUEST = (
-    "litellm.proxy.anthropic_endpoints.endpoints",
-    "litellm.proxy.guardrails.guardrail_helpers",
-    "litellm.proxy._experimental.mcp_server.mcp_server_manager",
-    "litellm.integrations.websearch_interception.tools",
-    "litellm.integrations.shadow_eval_logger",
-    "litellm.litellm_core_utils.streaming_chunk_builder_utils",
-    "litellm.llms.anthropic.pass_through.messages.streaming_iterator",
-    "litellm.llms.bedrock.chat.converse_handler",
-    "openai.resources.beta.assistants",
-    "openai.resources.chat.completions.completions",
-    "anyio._backends._asyncio",
-    "boto3",
-    "botocore.auth",
-    "botocore.eventstream",
-)
 #: The forkserver goes on importing when nobody has asked for a fork for so long (seconds).
 QUIET = 1.0
 
 EX_CONFIG = 78
 EX_UNAVAILABLE = 69
-
-#: A listening connection on which no request came is closed this many seconds after the drain began.
-SILENT_CONNECTION = 5.0
-#: A connection that the kernel handed us just before we stopped listening shows up a few loop turns later.
-ACCEPT_SETTLE = 0.2
 
 
 class Output:
@@ -170,50 +111,6 @@ class Output:
             pass
 
 
-def import_litellm() -> str:
-    """Import LiteLLM's proxy and what its first request would import; returns its version."""
-    # By name, because nothing here uses them: what counts is that they are loaded.
-    importlib.import_module("litellm.proxy.proxy_cli")
-    importlib.import_module("litellm.proxy.proxy_server")
-    importlib.import_module("uvicorn")
-    # The command's own imports, which would otherwise happen once per guest.
-    for name in (
-        "uvicorn.protocols.http.h11_impl",
-        "uvicorn.protocols.http.auto",
-        "uvicorn.protocols.websockets.auto",
-        "uvicorn.lifespan.on",
-        "uvicorn.loops.uvloop",
-        "litellm.litellm_core_utils.litellm_logging",
-        "litellm.llms.anthropic.chat.transformation",
-        *START_UP,
-    ):
-        with contextlib.suppress(Exception):
-            importlib.import_module(name)
-    from importlib.metadata import version
-
-    return version("litellm")
-
-
-def prepare_routes() -> None:
-    """Have LiteLLM's application prepare its routes, which it otherwise does when its first request arrives.
-
-    FastAPI does that on the first match of each of several hundred routes: 0.3 s and 16 MB, here once for all.
-    """
-    from litellm.proxy.proxy_server import app
-
-    scope = {"type": "http", "method": "GET", "path": "/", "root_path": "", "headers": []}
-    for route in app.router.routes:
-        route.matches(scope)
-
-
-def give_back() -> None:
-    """Return free memory to the system (malloc_trim(3), glibc): a fork shares pages, not what is free in them."""
-    import ctypes
-
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
 # ---------------------------------------------------------------------------------------------------- guest
 
 
@@ -248,11 +145,19 @@ class Guest:
                 for fd in fds:
                     os.close(fd)
                 if message.get("op") == "boot":
-                    return message
+                    boot: dict[str, Any] = message
+                    return boot
                 if message.get("op") == "status":
                     self.status()
             if self.reader.eof:
                 os._exit(EX_UNAVAILABLE)
+
+    @staticmethod
+    def settle() -> None:
+        """What is alive now stays: the collector need not touch it again, and the system gets what is free."""
+        gc.collect()
+        preload.give_back()
+        gc.freeze()
 
     def status(self, connections: int = 0, requests: int = 0) -> None:
         self.tell(
@@ -273,7 +178,7 @@ def serve(control: socket.socket) -> None:
     spec = guest.wait_for_boot()
     guest.spec = spec
     os.environ.clear()
-    os.environ.update(IMPORT_ENVIRONMENT)
+    os.environ.update(preload.IMPORT_ENVIRONMENT)
     os.environ.update(spec["env"])
     time.tzset()
     with contextlib.suppress(OSError):
@@ -319,8 +224,8 @@ def run_command(guest: Guest) -> int:
     _sibling("fallbacks").install(on_fallback, guest.spec["config"])
     if os.environ.get("OCD_PROXY") == "bedrock":
         _sibling("signing").install(meters.signing_failed)
-    private = private_socket(guest.spec["socket"])
-    server_class = make_server_class()
+    server = _sibling("server")
+    private = server.private_socket(guest.spec["socket"])
 
     def run(app: Any, **options: Any) -> None:
         for name in ("host", "port", "workers", "uds", "fd", "reload"):
@@ -332,10 +237,10 @@ def run_command(guest: Guest) -> int:
         policy = guest.spec.get("policy")
         if policy:
             app = _sibling("boundary").wrap(app, policy, lambda event: guest.tell("report", **event))
-        config = uvicorn.Config(answer_liveness(meter.outside(app)), **options)
-        server_class(config, guest).run(sockets=[private])
+        config = uvicorn.Config(server.answer_liveness(meter.outside(app)), **options)
+        server.GuestServer(config, guest).run(sockets=[private])
 
-    uvicorn.run = run  # type: ignore[assignment]
+    uvicorn.run = run
     # 4000 would make the command look for another port when it sees ours taken, by us (FACTS): any other number.
     arguments = [
         "--config",
@@ -349,203 +254,6 @@ def run_command(guest: Guest) -> int:
     sys.argv = ["litellm", *arguments]
     run_server.main(arguments, standalone_mode=False)
     return 0
-
-
-def answer_liveness(app: Any) -> Any:
-    """Answer the supervisor's probe on the private socket ourselves, on the same event loop.
-
-    LiteLLM's own answer says no more (FACTS: it answers anyone and proves nothing), but finding the route touches the
-    objects of several hundred others: 18 MB of pages that an idle process would no longer share.
-    """
-    start = {
-        "type": "http.response.start",
-        "status": 200,
-        "headers": [(b"content-type", b"application/json"), (b"content-length", b"12")],
-    }
-
-    async def answering(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and scope.get("client") is None and scope["path"] == "/health/liveliness":
-            await send(start)
-            await send({"type": "http.response.body", "body": b'"I\'m alive!"'})
-        else:
-            await app(scope, receive, send)
-
-    return answering
-
-
-def private_socket(path: str) -> socket.socket:
-    """Listen on the guest's own UNIX socket, mode 0600."""
-    with contextlib.suppress(OSError):
-        os.unlink(path)
-    private = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    old = os.umask(0o177)
-    try:
-        private.bind(path)
-    finally:
-        os.umask(old)
-    private.listen(16)
-    private.setblocking(False)
-    return private
-
-
-def make_server_class() -> Any:
-    """The server class; uvicorn exists only in LiteLLM's environment, so the class is made when it is needed."""
-    import asyncio
-
-    import uvicorn
-
-    class GuestServer(uvicorn.Server):
-        """uvicorn's server with shared listeners that come late and go early."""
-
-        def __init__(self, config: uvicorn.Config, guest: Guest) -> None:
-            super().__init__(config)
-            self.guest = guest
-            self.shared: list[Any] = []
-            self.work: set[asyncio.Task[None]] = set()
-
-        async def startup(self, sockets: Any = None) -> None:
-            await super().startup(sockets=sockets)
-            loop = asyncio.get_running_loop()
-            self.guest.control.setblocking(False)
-            loop.add_reader(self.guest.control.fileno(), self.on_control)
-            self.start(self.arm())
-
-        def start(self, coroutine: Any) -> None:
-            task = asyncio.ensure_future(coroutine)
-            self.work.add(task)
-            task.add_done_callback(self.work.discard)
-
-        async def arm(self) -> None:
-            """Say that the private socket answers; then make the lazy imports of a first request happen now."""
-            warm = self.guest.spec.get("warm")
-            if warm:
-                started = time.monotonic()
-                for request in warm:
-                    with contextlib.suppress(Exception):
-                        await asyncio.wait_for(private_request(self.guest.spec["socket"], request), 20)
-                self.guest.counters["warm_ms"] = int((time.monotonic() - started) * 1000)
-            gc.collect()
-            give_back()
-            gc.freeze()
-            if self.guest.phase == "booting":
-                self.guest.phase = "armed"
-                self.guest.tell("armed", warm_ms=self.guest.counters.get("warm_ms", 0))
-
-        def on_control(self) -> None:
-            for message, fds in self.guest.reader.feed():
-                op = message.get("op")
-                if op == "accept":
-                    self.start(self.accept(fds))
-                    continue
-                for fd in fds:
-                    os.close(fd)
-                if op == "drain":
-                    self.start(self.drain(float(message.get("limit", 600))))
-                elif op == "release":
-                    self.release(int(message["port"]))
-                elif op == "rebind":
-                    self.start(self.rebind())
-                elif op == "status":
-                    self.guest.status(self.client_connections(), self.server_state.total_requests)
-            if self.guest.reader.eof:
-                # The keeper's end and the supervisor's are gone: nobody looks after us any more.
-                os._exit(EX_UNAVAILABLE)
-
-        def client_connections(self) -> int:
-            return sum(1 for one in self.server_state.connections if getattr(one, "client", None))
-
-        async def accept(self, fds: list[int]) -> None:
-            """Serve the shared listening sockets, those of an earlier ``accept`` too (a change of ports)."""
-            if self.guest.phase == "draining":
-                for fd in fds:
-                    os.close(fd)
-                return
-            loop = asyncio.get_running_loop()
-            for fd in fds:
-                sock = socket.socket(fileno=fd)
-                sock.setblocking(False)
-                server = await loop.create_server(self.protocol, sock=sock, backlog=self.config.backlog)
-                self.shared.append(server)
-                self.servers.append(server)
-            self.guest.phase = "accepting"
-            self.guest.tell("accepting")
-
-        def release(self, port: int) -> None:
-            """Stop accepting on one port; its connections go on."""
-            for server in list(self.shared):
-                if any(sock.getsockname()[1] == port for sock in server.sockets):
-                    server.close()
-                    self.shared.remove(server)
-                    self.servers.remove(server)
-
-        async def rebind(self) -> None:
-            """Make the private socket anew: somebody removed the folder that it was in."""
-            with contextlib.suppress(OSError):
-                private = private_socket(self.guest.spec["socket"])
-                server = await asyncio.get_running_loop().create_server(self.protocol, sock=private)
-                self.servers.append(server)
-
-        def protocol(self) -> Any:
-            self.guest.counters["accepted"] = self.guest.counters.get("accepted", 0) + 1
-            return self.config.http_protocol_class(
-                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-            )
-
-        async def drain(self, limit: float) -> None:
-            """Stop accepting, let what runs finish (at most ``limit`` seconds), then end.
-
-            Idle keep-alive connections are not cut: a client may be sending on one right now. Their next answer
-            carries ``Connection: close``, and uvicorn's keep-alive timer closes the silent ones.
-            """
-            if self.guest.phase == "draining":
-                return
-            self.guest.phase = "draining"
-            for server in self.shared:
-                server.close()
-                self.servers.remove(server)
-            self.shared = []
-            close = (b"connection", b"close")
-            self.config.encoded_headers.append(close)
-            self.server_state.default_headers = [*self.server_state.default_headers, close]
-            began = time.monotonic()
-            await asyncio.sleep(ACCEPT_SETTLE)
-            while self.client_connections() and time.monotonic() - began < limit:
-                if time.monotonic() - began > SILENT_CONNECTION:
-                    for connection in list(self.server_state.connections):
-                        if getattr(connection, "client", None) and getattr(connection, "cycle", True) is None:
-                            connection.transport.close()
-                await asyncio.sleep(0.05)
-            self.guest.tell(
-                "drained", left=self.client_connections(), seconds=round(time.monotonic() - began, 3)
-            )
-            self.config.timeout_graceful_shutdown = 1
-            self.should_exit = True
-
-    return GuestServer
-
-
-async def private_request(path: str, request: dict[str, Any]) -> int:
-    """One request to our own private socket; returns the status code."""
-    import asyncio
-    import json
-
-    body = json.dumps(request.get("body")).encode() if "body" in request else b""
-    head = [
-        f"{request.get('method', 'POST')} {request['path']} HTTP/1.1",
-        "Host: localhost",
-        "Connection: close",
-    ]
-    head += [f"{name}: {value}" for name, value in request.get("headers", {}).items()]
-    if body:
-        head += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
-    reader, writer = await asyncio.open_unix_connection(path)
-    try:
-        writer.write("\r\n".join(head).encode() + b"\r\n\r\n" + body)
-        await writer.drain()
-        answer = await reader.read()
-        return int(answer.split(b" ", 2)[1])
-    finally:
-        writer.close()
 
 
 # ------------------------------------------------------------------------------------------------ processes
@@ -567,8 +275,8 @@ def forkserver(keeper: int, link: socket.socket) -> None:
     frames.send(link, {"op": "importing"})
     # An import makes hardly any garbage, and looking for it again and again takes a tenth of the time.
     gc.disable()
-    version = import_litellm()
-    give_back()
+    version = preload.import_litellm()
+    preload.give_back()
     # What is alive now is shared by all guests; without this the collector would touch, and so copy, every page.
     gc.freeze()
     gc.enable()
@@ -590,8 +298,8 @@ def forkserver(keeper: int, link: socket.socket) -> None:
         for message, fds in reader.feed():
             if message.get("op") == "warm":
                 # There will be spares. Without any, these modules would only cost memory.
-                cold = [functools.partial(importlib.import_module, name) for name in FIRST_REQUEST]
-                cold.append(prepare_routes)
+                cold = [functools.partial(importlib.import_module, name) for name in preload.FIRST_REQUEST]
+                cold.append(preload.prepare_routes)
                 steps = len(cold)
             if message.get("op") != "fork" or len(fds) != 3:
                 for fd in fds:
@@ -655,10 +363,10 @@ def main() -> None:
     os.set_inheritable(fd, False)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for name, value in IMPORT_ENVIRONMENT.items():
+    for name, value in preload.IMPORT_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    sys.stdout = Output(1)  # type: ignore[assignment]
-    sys.stderr = Output(2)  # type: ignore[assignment]
+    sys.stdout = Output(1)
+    sys.stderr = Output(2)
     link = socket.socket(fileno=fd)
     try:
         if role == "forkserver":
@@ -668,7 +376,7 @@ def main() -> None:
         faulthandler.enable(file=2)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         frames.send(link, {"ev": "importing", "pid": os.getpid()})
-        frames.send(link, {"ev": "version", "version": import_litellm()})
+        frames.send(link, {"ev": "version", "version": preload.import_litellm()})
     except ImportError as error:
         print(f"LiteLLM cannot be imported by {sys.executable}: {error}", file=sys.stderr)
         os._exit(EX_CONFIG)
