@@ -621,23 +621,25 @@ class Installer:
         self.prune({str(ours), str(litellm), os.path.realpath(str(self.p.litellm))})
         return self.conclude(started=True)
 
+    def ctl(self, environment, *arguments):
+        """occtl of an environment that need not be the one in use; its output is in the result."""
+        return subprocess.run(
+            [str(environment / "bin" / "python"), "-I", "-m", "ocd.ctl", *arguments],
+            env=self.p.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
     def refuse_anothers_daemon(self, environment, step):
         """Raise Failure when the daemon that answers belongs to an installation in another HOME of this user's.
 
         There is one daemon for each user: to go on would mean to replace or to end what serves somebody's work.
         """
-        python = environment / "bin" / "python"
-        if not python.exists():
+        if not (environment / "bin" / "python").exists():
             return
-        done = subprocess.run(
-            [str(python), "-I", "-m", "ocd.ctl", "config", "show", "--json"],
-            env=self.p.environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
         try:
-            folder = json.loads(done.stdout)["folder"]
+            folder = json.loads(self.ctl(environment, "config", "show", "--json").stdout)["folder"]
         except (ValueError, KeyError, TypeError):
             return  # what is wrong with it is said when it matters
         home = os.path.realpath(os.path.expanduser("~"))
@@ -653,18 +655,9 @@ class Installer:
 
     def check_configuration(self, old, new):
         """Whether the configuration is good. Raises Failure when it was for ``old`` and is not for ``new``."""
-        checks = [
-            subprocess.run(
-                [str(env / "bin" / "python"), "-I", "-m", "ocd.ctl", "config", "check"],
-                env=self.p.environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-            )
-            for env in (old, new)
-        ]
+        checks = [self.ctl(env, "config", "check") for env in (old, new)]
         if checks[0].returncode == 0 and checks[1].returncode == EX_CONFIG:
-            lines = checks[1].stdout.decode("utf-8", "replace").strip().splitlines()
+            lines = (checks[1].stdout + checks[1].stderr).decode("utf-8", "replace").strip().splitlines()
             raise Failure(
                 "this version does not accept your configuration, so nothing was changed",
                 " | ".join(line.strip() for line in lines[:3]),
@@ -1003,7 +996,6 @@ class Installer:
     def uninstall(self):
         if self.p.prefix and not (self.p.data / "made-folders").exists():
             return self.purge_prefix()
-        places = [self.p.data, self.p.state, *self.p.runtime]
         launchers = [self.p.bin / name for name in COMMANDS]
         ours = [path for path in launchers if path.is_file() and MARK in path.read_text("utf-8", "replace")]
         ours += [
@@ -1011,6 +1003,10 @@ class Installer:
             for link, target in self.manual_links()
             if link.is_symlink() and os.readlink(str(link)) == target
         ]
+        places = [self.p.data, self.p.state]
+        installed = bool(ours) or any(path.exists() for path in places)
+        # The runtime folder is the user's, whatever HOME is: without an installation who listens there is not ours.
+        places += [folder for folder in self.p.runtime if installed or not listens(folder / "control.sock")]
         there = [path for path in places if path.exists()] + ours
         if self.o.purge and self.p.config.exists():
             there.append(self.p.config)
@@ -1024,8 +1020,8 @@ class Installer:
             for path in there:
                 self.screen.put("would remove %s" % path)
             return 0
-        if self.p.data.is_dir():
-            with self.alone():
+        if installed:
+            with self.alone() if self.p.data.is_dir() else NOTHING:
                 self.end_daemon()
         for path in ours:
             path.unlink()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from ocd.guest.preload import IMPORT_ENVIRONMENT
 from tests.helpers.daemon import BEDROCK, MAIN, free_ports, litellm_python
 
 KEY = "sk-" + "b" * 64
@@ -27,12 +28,7 @@ def environment(home: Path) -> dict[str, str]:
         "PATH": os.environ["PATH"],
         "HOME": str(home),
         "LANG": "C.UTF-8",
-        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-        "LITELLM_MODE": "PRODUCTION",
-        "NO_DOCS": "True",
-        "NO_REDOC": "True",
-        "NO_OPENAPI": "True",
-        "LITELLM_DONT_SHOW_FEEDBACK_BOX": "True",
+        **IMPORT_ENVIRONMENT,
         "OCD_MAIN_KEY": KEY,
         "OCD_BEDROCK_KEY": KEY,
         "OCD_BEDROCK_URL": "http://127.0.0.1:9/v1",

@@ -47,6 +47,7 @@ def _sibling(name: str) -> Any:
 frames = _sibling("frames")
 lifeline = _sibling("lifeline")
 preload = _sibling("preload")
+sockets = _sibling("sockets")
 
 #: The forkserver goes on importing when nobody has asked for a fork for so long (seconds).
 QUIET = 1.0
@@ -149,8 +150,17 @@ class Guest:
                     return boot
                 if message.get("op") == "status":
                     self.status()
-            if self.reader.eof:
-                os._exit(EX_UNAVAILABLE)
+            self.end_if_abandoned()
+
+    def end_if_abandoned(self) -> None:
+        """The keeper's end and the supervisor's are gone: nobody looks after us any more."""
+        if self.reader.eof:
+            os._exit(EX_UNAVAILABLE)
+
+    def private_socket(self) -> socket.socket:
+        """Listen where the supervisor asks whether we live, and nobody else. Raises OSError."""
+        private: socket.socket = sockets.listen_unix(self.spec["socket"], 16)
+        return private
 
     @staticmethod
     def settle() -> None:
@@ -225,7 +235,7 @@ def run_command(guest: Guest) -> int:
     if os.environ.get("OCD_PROXY") == "bedrock":
         _sibling("signing").install(meters.signing_failed)
     server = _sibling("server")
-    private = server.private_socket(guest.spec["socket"])
+    private = guest.private_socket()
 
     def run(app: Any, **options: Any) -> None:
         for name in ("host", "port", "workers", "uds", "fd", "reload"):

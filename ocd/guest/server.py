@@ -13,8 +13,6 @@ from typing import Any
 
 import uvicorn
 
-EX_UNAVAILABLE = 69
-
 #: A listening connection on which no request came is closed this many seconds after the drain began.
 SILENT_CONNECTION = 5.0
 #: A connection that the kernel handed us just before we stopped listening shows up a few loop turns later.
@@ -41,21 +39,6 @@ def answer_liveness(app: Any) -> Any:
             await app(scope, receive, send)
 
     return answering
-
-
-def private_socket(path: str) -> socket.socket:
-    """Listen on the guest's own UNIX socket, mode 0600."""
-    with contextlib.suppress(OSError):
-        os.unlink(path)
-    private = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    old = os.umask(0o177)
-    try:
-        private.bind(path)
-    finally:
-        os.umask(old)
-    private.listen(16)
-    private.setblocking(False)
-    return private
 
 
 class GuestServer(uvicorn.Server):
@@ -109,9 +92,7 @@ class GuestServer(uvicorn.Server):
                 self.start(self.rebind())
             elif op == "status":
                 self.guest.status(self.client_connections(), self.server_state.total_requests)
-        if self.guest.reader.eof:
-            # The keeper's end and the supervisor's are gone: nobody looks after us any more.
-            os._exit(EX_UNAVAILABLE)
+        self.guest.end_if_abandoned()
 
     def client_connections(self) -> int:
         return sum(1 for one in self.server_state.connections if getattr(one, "client", None))
@@ -143,8 +124,8 @@ class GuestServer(uvicorn.Server):
     async def rebind(self) -> None:
         """Make the private socket anew: somebody removed the folder that it was in."""
         with contextlib.suppress(OSError):
-            private = private_socket(self.guest.spec["socket"])
-            server = await asyncio.get_running_loop().create_server(self.protocol, sock=private)
+            loop = asyncio.get_running_loop()
+            server = await loop.create_server(self.protocol, sock=self.guest.private_socket())
             self.servers.append(server)
 
     def protocol(self) -> Any:

@@ -7,6 +7,8 @@ import socket
 import sys
 from typing import Any
 
+from ocd.guest.sockets import listen_unix
+
 BACKLOG = 1024
 PIPE_SIZE = 1024 * 1024
 F_SETPIPE_SZ = 1031
@@ -18,7 +20,8 @@ def open_listener(message: dict[str, Any]) -> socket.socket:
     IPv6 sockets are IPv6-only, so that 127.0.0.1 and ::1 are two names with two sockets. Raises OSError.
     """
     if "path" in message:
-        return open_unix(message["path"])
+        # We hold the instance lock: a socket file that is there already is stale.
+        return listen_unix(message["path"], BACKLOG)
     family = socket.AF_INET6 if ":" in message["host"] else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -32,24 +35,6 @@ def open_listener(message: dict[str, Any]) -> socket.socket:
     except OSError:
         sock.close()
         raise
-    return sock
-
-
-def open_unix(path: str) -> socket.socket:
-    """The caller holds the instance lock, so a socket file that is already there is stale and is replaced."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    old = os.umask(0o177)
-    try:
-        sock.bind(path)
-        sock.listen(BACKLOG)
-        sock.setblocking(False)
-    except OSError:
-        sock.close()
-        raise
-    finally:
-        os.umask(old)
     return sock
 
 

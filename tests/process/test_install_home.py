@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ocd.guest.sockets import listen_unix
 from ocd.selftest.upstreams import Upstreams
 from tests.helpers import canaries
 from tests.helpers.checkout import copy_sources, edit
@@ -188,6 +189,12 @@ def test_killed_half_way_it_is_finished_by_the_next_run(person: Person, checkout
 
 def test_a_daemon_of_another_home_is_left_alone(person: Person, checkout: Path, daemon: Daemon) -> None:
     """One daemon for each user: what is tried out in another HOME must not replace or end it."""
+    (person.runtime / "ocd").mkdir(mode=0o700)
+    with listen_unix(str(person.runtime / "ocd/control.sock"), 1):
+        nothing = person.install(checkout, "--uninstall", "--purge")
+        assert nothing.returncode == 0 and "not installed" in nothing.stdout, nothing.stdout + nothing.stderr
+        assert (person.runtime / "ocd/control.sock").exists(), "somebody listens there"
+    shutil.rmtree(person.runtime / "ocd")
     person.env["OCD_RUNTIME_DIR"] = str(daemon.runtime)
     refused = person.install(checkout)
     assert refused.returncode == 75 and "another HOME" in refused.stderr, refused.stdout + refused.stderr
