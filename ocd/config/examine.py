@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from ocd.config import snapshot
+from ocd.config.abilities import FILE as CONTRACT
+from ocd.config.abilities import contract
 from ocd.config.check import check_all, limit_resources
-from ocd.config.findings import Finding
+from ocd.config.findings import ConfigError, Finding
 from ocd.config.folders import Folders
-from ocd.config.inputs import inputs
+from ocd.config.inputs import config_path, inputs
+from ocd.config.litellm_file import load_litellm
+from ocd.config.models import load_table
 from ocd.config.settings import Settings, load
 from ocd.errors import OcdError
 
@@ -38,7 +42,7 @@ def examine(folders: Folders, settings: Settings, site: Path | None) -> dict[str
         if not getattr(settings.proxies, proxy).enabled:
             continue
         try:
-            taken = snapshot.take(folders, settings, proxy)
+            taken = snapshot.take(folders, settings, proxy, _beside(folders, settings, proxy, site))
             revisions[proxy] = {"id": taken.id, "config": str(taken.config), "origin": str(taken.origin)}
         except (OcdError, MemoryError, RecursionError) as error:
             revisions[proxy] = {
@@ -50,6 +54,17 @@ def examine(folders: Folders, settings: Settings, site: Path | None) -> dict[str
             # A broken file has no readable includes; the daemon watches the file itself anyway.
             files[proxy] = []
     return {"findings": [finding.as_dict() for finding in findings], "revisions": revisions, "inputs": files}
+
+
+def _beside(folders: Folders, settings: Settings, proxy: str, site: Path | None) -> dict[str, bytes]:
+    """What bedrock's layers need to know of its models. A file that cannot be read is told by the check."""
+    if proxy != "bedrock":
+        return {}
+    try:
+        found = contract(load_litellm(config_path(folders, settings, proxy)), load_table(site))
+    except ConfigError:
+        return {}
+    return {CONTRACT: json.dumps(found, sort_keys=True).encode()}
 
 
 def main(arguments: list[str]) -> int:

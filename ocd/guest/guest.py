@@ -44,6 +44,21 @@ def _sibling(name: str) -> Any:
     return module
 
 
+def _layer(name: str) -> Any:
+    """Load a module of the folder ``layers`` as part of a package, so that they find each other."""
+    full = "_ocd_guest_layers"
+    if full not in sys.modules:
+        folder = os.path.join(HERE, "layers")
+        spec = importlib.util.spec_from_file_location(
+            full, os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]
+        )
+        assert spec is not None and spec.loader is not None
+        package = importlib.util.module_from_spec(spec)
+        sys.modules[full] = package
+        spec.loader.exec_module(package)
+    return importlib.import_module(f"{full}.{name}")
+
+
 frames = _sibling("frames")
 lifeline = _sibling("lifeline")
 preload = _sibling("preload")
@@ -244,6 +259,8 @@ def run_command(guest: Guest) -> int:
             module, _, attribute = app.partition(":")
             app = getattr(importlib.import_module(module), attribute)
         app = meter.inside(app)
+        if "contract" in guest.spec:
+            app = _layer("contract").wrap(app, guest.spec["contract"])
         policy = guest.spec.get("policy")
         if policy:
             app = _sibling("boundary").wrap(app, policy, lambda event: guest.tell("report", **event))

@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from ocd.config.abilities import FILE as CONTRACT
 from ocd.config.folders import Folders
 from ocd.config.keys import Keys
 from ocd.config.schema import Settings
@@ -128,7 +129,18 @@ def boot(
         "policy": policy(settings, keys, proxy),
         "args": settings.litellm.args,
         "fidelity": settings.litellm.fidelity,
+        **({"contract": contract(config)} if proxy == "bedrock" else {}),
     }
+
+
+def contract(config: Path) -> dict[str, Any]:
+    """What bedrock's models can do, as the revision has it (``ocd.config.abilities``). Without it every name passes,
+    and LiteLLM's own stream is what is held to the contract."""
+    try:
+        found = json.loads((config.parent / CONTRACT).read_bytes())
+    except (OSError, ValueError):
+        found = None
+    return found if isinstance(found, dict) else {"groups": {}, "open": True, "direct": False}
 
 
 def socket_path(folders: Folders, proxy: str, generation: int) -> str:
