@@ -161,6 +161,8 @@ class Conversation:
         self.watching = False
         self.seeing = False
         self.told: Json | None = None
+        #: another call came after one whose answer had begun: what it says is nobody's
+        self.deaf = False
         #: why that ended, or what a call upstream ended with
         self.refusal: refusals.Refusal | None = None
         self.request_id = ""
@@ -255,11 +257,14 @@ class Conversation:
     # ---- from Bedrock (upstream.Watcher)
 
     def calling(self) -> None:
-        if not self.seeing:
-            self.refusal = self.told = None
-            self.watching = False
-            self.frames, self.body = converse.Frames(), bytearray()
-            self.translation = converse.Translation(self.rewritten.json_tool)
+        if self.seeing and self.answer.begun:
+            # A try again, or of another group, in the middle of an answer: that one broke off, and is told so.
+            self.deaf = True
+            return
+        self.seeing = self.watching = False
+        self.refusal = self.told = None
+        self.frames, self.body = converse.Frames(), bytearray()
+        self.translation = converse.Translation(self.rewritten.json_tool)
 
     def note(self, events: Iterable[Json]) -> None:
         """Remember how the answer ended; LiteLLM tells the rest."""
@@ -277,7 +282,7 @@ class Conversation:
         self.refusal = refusals.from_upstream(status, kind, text, headers)
 
     async def piece(self, data: bytes, *, stream: bool) -> None:
-        if self.done:
+        if self.done or self.deaf:
             return
         if not stream:
             if len(self.body) + len(data) <= LARGEST:
@@ -311,7 +316,7 @@ class Conversation:
             self.note(events)
 
     async def ended(self, *, stream: bool) -> None:
-        if self.done:
+        if self.done or self.deaf:
             return
         if stream:
             events = self.translation.close()
