@@ -26,7 +26,7 @@ Json = dict[str, Any]
 
 MESSAGES, COUNT = "/v1/messages", "/v1/messages/count_tokens"
 #: seconds of silence after which a stream's client gets a ping; it shows a banner after 20 and gives up after 300
-SILENCE = 10.0
+SILENCE = 5.0
 #: bytes of a plain answer of LiteLLM's
 LARGEST = 64 * 1024 * 1024
 #: says that a count of tokens is an estimate of ours
