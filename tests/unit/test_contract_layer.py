@@ -92,6 +92,13 @@ def litellm(*steps: Any, status: int = 200, told: list[Any] | None = None, own: 
         watcher = upstream.current.get()
         assert watcher is not None
         watcher.calling()
+        if any(isinstance(step, bytes) for step in steps):
+            watcher.answering({"x-amzn-requestid": "r-1"})
+        if own:
+            # LiteLLM 1.106.2 begins before Bedrock does.
+            await send({"type": "http.response.start", "status": status, "headers": EVENTS})
+            begin = b'event: message_start\ndata: {"type": "message_start", "message": {}}\n\n'
+            await send({"type": "http.response.body", "body": begin, "more_body": True})
         for step in steps:
             if isinstance(step, bytes):
                 await watcher.piece(step, stream=True)
@@ -178,6 +185,7 @@ def plain_litellm(value: Json, *, seen: bool = True) -> LiteLLM:
         assert watcher is not None
         if seen:
             watcher.calling()
+            watcher.answering({})
             raw = json.dumps(value).encode()
             await watcher.piece(raw[:20], stream=False)
             await watcher.piece(raw[20:], stream=False)
@@ -360,6 +368,7 @@ def test_when_the_client_goes_what_runs_for_it_is_cancelled(moment: str) -> None
             try:
                 if moment == "in the stream":
                     assert watcher is not None
+                    watcher.answering({})
                     await watcher.piece(said([START]), stream=True)
                 begun.set()
                 await asyncio.sleep(30)
@@ -408,6 +417,7 @@ def test_a_second_call_after_an_answer_has_begun_is_not_told_as_well() -> None:
         watcher = upstream.current.get()
         assert watcher is not None
         watcher.calling()
+        watcher.answering({})
         await watcher.piece(first, stream=True)
         await litellm(said(HELLO))(scope, receive, send)
 

@@ -266,6 +266,14 @@ class Conversation:
         self.frames, self.body = converse.Frames(), bytearray()
         self.translation = converse.Translation(self.rewritten.json_tool)
 
+    def answering(self, headers: dict[str, str]) -> None:
+        if self.deaf:
+            return
+        self.request_id = headers.get("x-amzn-requestid", self.request_id)
+        self.watching = True
+        # LiteLLM begins its own stream before Bedrock's first event. One that it has begun stays its own to tell.
+        self.seeing = self.contract.direct and not self.answer.begun
+
     def note(self, events: Iterable[Json]) -> None:
         """Remember how the answer ended; LiteLLM tells the rest."""
         for event in events:
@@ -288,9 +296,6 @@ class Conversation:
             if len(self.body) + len(data) <= LARGEST:
                 self.body += data
             return
-        self.watching = True
-        # An answer that LiteLLM has begun to tell stays its own to tell (another try, a second call).
-        self.seeing = self.seeing or (self.contract.direct and not self.answer.begun)
         try:
             for headers, payload in self.frames.feed(data):
                 await self.frame(headers, payload)
@@ -323,9 +328,8 @@ class Conversation:
         else:
             value = _loads(bytes(self.body))
             if not isinstance(value, dict) or "output" not in value:
+                self.seeing = self.watching = False
                 return
-            self.watching = True
-            self.seeing = self.seeing or (self.contract.direct and not self.answer.begun)
             events = self.translation.plain(value)
         if self.seeing:
             await self.tell(events)

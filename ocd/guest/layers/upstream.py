@@ -28,6 +28,9 @@ class Watcher(Protocol):
     def refused(self, status: int, headers: dict[str, str], body: bytes) -> None:
         """The latest call ended with an error."""
 
+    def answering(self, headers: dict[str, str]) -> None:
+        """The latest call's answer is good and begins."""
+
     async def piece(self, data: bytes, *, stream: bool) -> None:
         """Bytes of a good answer: of an event stream, or of one JSON object."""
 
@@ -75,11 +78,14 @@ def install() -> bool:
             body = await response.aread()
             watcher.refused(response.status_code, headers, body[:ERROR])
             return response
-        stream = headers.get("content-type", "").startswith(_STREAM)
+        kind = headers.get("content-type", "")
+        stream = kind.startswith(_STREAM)
         if response.is_stream_consumed:
+            watcher.answering(headers)
             await watcher.piece(response.content, stream=stream)
             await watcher.ended(stream=stream)
-        elif "content-encoding" not in headers:
+        elif "content-encoding" not in headers and (stream or kind.startswith("application/json")):
+            watcher.answering(headers)
             response.stream = Seen(response.stream, watcher, stream)
         return response
 
