@@ -78,18 +78,15 @@ def _facts(params: Mapping[str, Any], info: Mapping[str, Any], table: Mapping[st
     if arn and not family:
         # An inference profile's name says nothing; LiteLLM takes it for one of Claude's models.
         family = "claude"
-    caching = (
-        able("prompt_caching", arn)
-        and able("prompt_cache_breakpoint", True)
-        and not bare.startswith("openai.")
-    )
+    # LiteLLM makes a cachePoint of a cache_control for Claude's models alone, by their ids (docs/fidelity.md).
+    caching = family == "claude" and able("prompt_caching", arn) and able("prompt_cache_breakpoint", True)
     reasoning = able("reasoning", arn)
     return {
         "model": bare[:120],
         "family": family,
         "max_input_tokens": _number(merged.get("max_input_tokens")),
         "max_output_tokens": _number(merged.get("max_output_tokens") or merged.get("max_tokens")),
-        "caching": ("marks" if family == "claude" else "points") if caching else "",
+        "caching": caching,
         "thinking": _thinking(family, bare) if reasoning else "",
         "adaptive": able("adaptive_thinking", False),
         "effort": able("output_config", False),

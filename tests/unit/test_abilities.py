@@ -56,25 +56,26 @@ def one(tmp_path: Path, model: str, info: str = "{}", table: dict[str, Any] = TA
 
 def test_a_model_is_what_its_table_says(tmp_path: Path) -> None:
     qwen = one(tmp_path, "bedrock/converse/qwen.qwen3-next")
-    assert (qwen.family, qwen.max_output_tokens, qwen.caching, qwen.thinking) == ("qwen", 8000, "", "")
+    assert (qwen.family, qwen.max_output_tokens, qwen.caching, qwen.thinking) == ("qwen", 8000, False, "")
     assert not qwen.vision and not qwen.documents and qwen.tools and qwen.stop_sequences
     claude = one(tmp_path, "bedrock/us-east-1/us.anthropic.claude-haiku")
-    assert (claude.family, claude.caching, claude.thinking) == ("claude", "marks", "claude")
+    assert (claude.family, claude.caching, claude.thinking) == ("claude", True, "claude")
     assert claude.vision and claude.documents
     nova = one(tmp_path, "bedrock/us.amazon.nova-pro")
-    assert (nova.family, nova.caching, nova.vision) == ("nova", "points", True)
+    assert (nova.family, nova.caching, nova.vision) == ("nova", False, True), "LiteLLM drops its marks"
     gpt = one(tmp_path, "bedrock/converse/openai.gpt-oss-120b-1:0")
     assert gpt.thinking == "effort" and not gpt.stop_sequences
-    assert one(tmp_path, "bedrock/moonshotai.kimi").caching == ""
+    assert one(tmp_path, "bedrock/moonshotai.kimi").caching is False
     deepseek = one(tmp_path, "bedrock/us.deepseek.r1-v1:0")
     assert deepseek.thinking == "" and not deepseek.tools
     assert one(tmp_path, "bedrock/meta.llama4-scout").vision, "the table has a gap"
 
 
 def test_the_users_own_word_wins(tmp_path: Path) -> None:
-    info = "{max_output_tokens: 99, supports_vision: true, supports_prompt_caching: true, supports_reasoning: false}"
-    found = one(tmp_path, "bedrock/qwen.qwen3-next", info)
-    assert (found.max_output_tokens, found.vision, found.caching) == (99, True, "points")
+    found = one(tmp_path, "bedrock/qwen.qwen3-next", "{max_output_tokens: 99, supports_vision: true}")
+    assert (found.max_output_tokens, found.vision) == (99, True)
+    assert not one(tmp_path, "bedrock/anthropic.claude-haiku", "{supports_prompt_caching: false}").caching
+    assert one(tmp_path, "bedrock/anthropic.claude-new", "{supports_prompt_caching: true}").caching
     assert one(tmp_path, "bedrock/anthropic.claude-haiku", "{supports_reasoning: false}").thinking == ""
     assert one(tmp_path, "bedrock/arn:aws:x", "{base_model: bedrock/qwen.qwen3-next}").family == "qwen"
     assert not one(tmp_path, "bedrock/qwen.qwen3-next", "{supports_function_calling: false}").tools
@@ -82,17 +83,17 @@ def test_the_users_own_word_wins(tmp_path: Path) -> None:
 
 def test_a_model_that_nobody_knows_is_asked(tmp_path: Path) -> None:
     found = one(tmp_path, "bedrock/newmaker.model-9")
-    assert (found.family, found.max_output_tokens, found.caching, found.thinking) == ("", None, "", "")
+    assert (found.family, found.max_output_tokens, found.caching, found.thinking) == ("", None, False, "")
     assert found.vision and found.documents and found.tools and found.stop_sequences
     arn = "bedrock/arn:aws:bedrock:us-east-1:111122223333:application-inference-profile/abc"
-    assert one(tmp_path, arn).family == "claude" and one(tmp_path, arn).caching == "marks"
+    assert one(tmp_path, arn).family == "claude" and one(tmp_path, arn).caching
 
 
 def test_a_group_can_do_what_all_its_deployments_can(tmp_path: Path) -> None:
     rows = [f"{{model_name: g, litellm_params: {{model: bedrock/{name}}}}}" for name in TABLE]
     found = Facts.of(facts(tmp_path, *rows)["groups"]["g"])
     assert found.max_output_tokens == 8000 and not found.vision and not found.tools
-    assert (found.family, found.caching, found.thinking) == ("", "", "")
+    assert (found.family, found.caching, found.thinking) == ("", False, "")
 
 
 def test_names_and_who_wants_to_see_answers(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ AWS = [
     (403, "UnrecognizedClientException", "The security token included in the request is invalid.", 424, ""),
     (403, "InvalidSignatureException", "Signature expired: 1 is now earlier than 2", 424, ""),
     (400, "ValidationException", "Malformed input request: #: extraneous key [x]", 400, "invalid_request_error"),
-    (400, "ValidationException", "The provided model identifier is invalid.", 404, "not_found_error"),
-    (404, "ResourceNotFoundException", "Could not resolve the foundation model.", 404, "not_found_error"),
+    (400, "ValidationException", "The provided model identifier is invalid.", 424, ""),
+    (404, "ResourceNotFoundException", "Could not resolve the foundation model.", 424, ""),
     (429, "ModelNotReadyException", "The model is not ready for inference.", 529, "overloaded_error"),
     (503, "ServiceUnavailableException", "The service isn't currently available.", 529, "overloaded_error"),
     (408, "ModelTimeoutException", "The request took too long to process.", 504, "timeout_error"),
@@ -63,6 +63,7 @@ def test_awss_errors(status: int, kind: str, words: str, ours: int, typed: str) 
             "occtl aws status",
         ),
         ("", "Unable to locate credentials", "occtl aws status"),
+        ("ValidationException", "The provided model identifier is invalid.", "occtl models"),
     ],
 )
 def test_a_refusal_of_awss_says_what_to_do(kind: str, words: str, advice: str) -> None:

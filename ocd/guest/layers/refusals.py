@@ -2,9 +2,9 @@
 
 Sources: Anthropic's API reference (Errors); Amazon Bedrock's API reference (Converse, ConverseStream, Common errors).
 The status is chosen by what Claude Code does with it (measured with 2.1.197 and 2.1.332): 401 renews the plan's login
-and 403 asks for /login, though neither has anything to do with AWS; 424 is shown and not repeated; 429 and 5xx are
-repeated. A prompt that is too long must carry Anthropic's wording or a ``capability_rejected:`` token, or the
-conversation is never compacted.
+and 403 asks for /login, though neither has anything to do with AWS; 404 is told as "an issue with the selected model",
+whatever it says; 424 is shown as it is and not repeated; 429 and 5xx are repeated. A prompt that is too long must
+carry Anthropic's wording or a ``capability_rejected:`` token, or the conversation is never compacted.
 """
 
 import json
@@ -47,7 +47,7 @@ _STATUS = {
     "ExpiredToken": DEPENDENCY,
     "RequestExpired": DEPENDENCY,
     "ValidationException": 400,
-    "ResourceNotFoundException": 404,
+    "ResourceNotFoundException": DEPENDENCY,
     "ThrottlingException": 429,
     "TooManyRequestsException": 429,
     "ServiceQuotaExceededException": 429,
@@ -60,7 +60,7 @@ _STATUS = {
     "InternalFailure": 500,
 }
 #: the status of an upstream that gave no name
-_BARE = {401: DEPENDENCY, 402: DEPENDENCY, 403: DEPENDENCY, 408: 504, 424: 502, 503: 529}
+_BARE = {401: DEPENDENCY, 402: DEPENDENCY, 403: DEPENDENCY, 404: DEPENDENCY, 408: 504, 424: 502, 503: 529}
 
 _ADVICE = {
     "expired": "Run occtl aws login, then try again.",
@@ -93,7 +93,7 @@ _NO_CREDENTIALS = re.compile(
     r"unable to locate credentials|partial credentials|config profile .{0,200}could not be found|no credentials",
     re.IGNORECASE,
 )
-_EXPIRED = re.compile(r"expired|token (?:has|is) (?:no longer valid|invalid)|sso session", re.IGNORECASE)
+_EXPIRED = re.compile(r"\bexpired\b|sso session", re.IGNORECASE)
 _ACCESS = re.compile(
     r"access to the model|model access|is not authorized to invoke this model", re.IGNORECASE
 )
@@ -201,7 +201,7 @@ def from_upstream(status: int, kind: str, text: str, headers: dict[str, str] | N
         name = "ExpiredTokenException"
     if status in (401, 403) and name not in _STATUS:
         code = DEPENDENCY
-    if code in (400, 413, 422, 500, 404) and _TOO_LONG.search(words) and not _MAX_TOKENS.search(words):
+    if code in (400, 413, 422, 500) and _TOO_LONG.search(words) and not _MAX_TOKENS.search(words):
         return too_long(words)
     if code in (400, 422) and (limit := _MAX_TOKENS.search(words)):
         return Refusal(
@@ -209,12 +209,10 @@ def from_upstream(status: int, kind: str, text: str, headers: dict[str, str] | N
             f"max_tokens: the request asked for more than {limit[1]}, which is the maximum allowed number of output "
             f"tokens for this model. Amazon Bedrock said: {words}",
         )
-    if code in (400, 404, 422) and _NO_MODEL.search(words):
-        return Refusal(404, _said(words, _ADVICE["model"]))
+    if code in (400, DEPENDENCY, 422) and (_NO_MODEL.search(words) or status == 404):
+        return Refusal(DEPENDENCY, _said(words, _ADVICE["model"]))
     if code == DEPENDENCY or _NO_CREDENTIALS.search(words):
         return Refusal(DEPENDENCY, _said(words, _advice(name, words)), headers=_kept(headers))
-    if code == 404:
-        return Refusal(404, _said(words, _ADVICE["model"]))
     if code == 422:
         code = 400
     if code >= 500 and code not in TYPES:

@@ -126,8 +126,8 @@ class Facts:
     family: str = ""
     max_input_tokens: int | None = None
     max_output_tokens: int | None = None
-    #: "marks": cache_control passes; "points": LiteLLM is told where; "": no prompt caching
-    caching: str = ""
+    #: cache_control becomes Bedrock's cachePoint on the way
+    caching: bool = False
     #: "claude": Anthropic's own field; "effort": low, medium, high; "": none
     thinking: str = ""
     adaptive: bool = False
@@ -214,12 +214,6 @@ class _Rewriting:
             body["stop_sequences"] = stops
         self.think(body)
         json_tool = self.output(body, tools)
-        if facts.caching == "points" and self.marks:
-            # LiteLLM reads cache_control only where a model's name says Claude; it can be told the places instead.
-            body["cache_control_injection_points"] = [
-                {"location": "message", "role": "system"},
-                {"location": "message", "index": -1},
-            ]
         restore = {short: long for long, short in self.names.items() if short != long}
         return Rewritten(body, restore, tuple(stops), json_tool)
 
@@ -494,12 +488,10 @@ class _Rewriting:
             )
 
     def mark(self, given: Json, kept: Json) -> Json:
-        """Pass a cache mark on where the model has prompt caching; ``marks`` counts those that the client set."""
+        """Pass a cache mark on where the model has prompt caching."""
         mark = _dict(given.get("cache_control"))
-        if mark.get("type") != "ephemeral":
-            return kept
-        self.marks += 1
-        if self.facts.caching == "marks" and self.marks <= _MOST_MARKS:
+        if mark.get("type") == "ephemeral" and self.facts.caching and self.marks < _MOST_MARKS:
+            self.marks += 1
             kept["cache_control"] = {"type": "ephemeral"}
             if mark.get("ttl") in ("5m", "1h"):
                 kept["cache_control"]["ttl"] = mark["ttl"]
