@@ -97,9 +97,10 @@ def plain(*content: dict[str, Any], reason: str = "end_turn") -> dict[str, Any]:
 
 
 class Bedrock:
-    """``reply`` is what is answered; ``calls`` is what came."""
+    """``reply`` is what is answered, after those of ``queue``; ``calls`` is what came."""
 
     def __init__(self) -> None:
+        self.queue: list[Reply] = []
         self.reply = Reply(HELLO, plain({"text": "Hello."}))
         self.calls: list[Call] = []
         self.url = ""
@@ -137,7 +138,7 @@ class Bedrock:
         call.gone = time.monotonic()
 
     async def answer(self, call: Call, writer: asyncio.StreamWriter) -> None:
-        how = self.reply
+        how = self.queue.pop(0) if self.queue else self.reply
         await self.pause(call, how.first)
         if how.status != 200 or not call.path.endswith("-stream"):
             value = {"message": how.message} if how.status != 200 else how.plain or plain({"text": "Hello."})

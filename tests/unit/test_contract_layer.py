@@ -274,6 +274,16 @@ def test_groups_that_are_not_there() -> None:
     client = asks(litellm(said(HELLO)), {**ASKED, "model": "nope"})
     assert client.status == 404 and client.json["error"]["type"] == "not_found_error"
     assert asks(litellm(said(HELLO)), {**STREAM, "model": "nope"}, open=True).status == 200
+    told: list[Any] = []
+    named = {
+        **STREAM,
+        "model": "b/us.anthropic.claude-x",
+        "thinking": {"type": "enabled", "budget_tokens": 4096},
+    }
+    asks(litellm(said(HELLO), told=told), named, open=True)
+    assert told[0][1]["thinking"] == named["thinking"], (
+        "of a name that a star lets in, its own words are what is known"
+    )
     for body in (b"", b"{", b"[]", b"[" * 100_000):
         assert asks(litellm(), body).status == 400
 

@@ -81,7 +81,10 @@ class Contract:
         if found is None:
             if not self.open and name:
                 raise refusals.unknown_model(name, list(self.groups))
-            found = requests.Facts()
+            # Of a name that a star lets in, its own words are all that is known.
+            claude = "claude" in name.lower()
+            thinking = "claude" if claude else ""
+            found = requests.Facts(name, thinking, caching=claude, thinking=thinking)
         return found
 
     async def count(

@@ -20,15 +20,13 @@ from . import refusals
 
 Json = dict[str, Any]
 
-#: What Converse has a place for. ``stream`` is LiteLLM's own; ``thinking``, ``output_config`` and
-#: ``context_management`` pass where the model takes them. Everything else would be refused by Bedrock or acted upon
-#: by LiteLLM (``fallbacks``, ``tags``).
+#: What Converse has a place for. ``stream`` is LiteLLM's own; ``thinking`` and ``output_config`` pass where the model
+#: takes them. Everything else would be refused by Bedrock or acted upon by LiteLLM: ``fallbacks`` and ``tags`` choose
+#: another model, ``context_management`` makes it ask a model for a summary, in the middle of the request.
 FIELDS = (
     *("model", "messages", "system", "max_tokens", "stream", "temperature", "top_p", "top_k"),
-    *("stop_sequences", "tools", "tool_choice", "thinking", "output_config", "context_management"),
+    *("stop_sequences", "tools", "tool_choice", "thinking", "output_config"),
 )
-#: Claude's models alone have a place for them on Bedrock.
-_CLAUDES = ("top_k", "context_management")
 #: Tools that Anthropic's servers run, by the beginning of their type; Bedrock has nobody to run them. What each is for
 #: stands in the refusal.
 SERVER_TOOLS = {
@@ -196,9 +194,8 @@ class _Rewriting:
         messages = self.messages(asked["messages"], system, with_tools=bool(tools))
         # By value, not by mention: Anthropic's own fields may be null.
         body: Json = {name: value for name, value in asked.items() if name in FIELDS and value is not None}
-        for name in _CLAUDES:
-            if not self.claude:
-                body.pop(name, None)
+        if not self.claude:
+            body.pop("top_k", None)
         for name in ("system", "tools", "tool_choice", "thinking", "output_config", "stop_sequences"):
             body.pop(name, None)
         body["messages"] = messages
