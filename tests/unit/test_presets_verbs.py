@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from ocd.config.presets import PRESETS, files, inference_prefix
 from ocd.ctl.__main__ import main
+from ocd.stack.presets import PRESETS, files, inference_prefix
 
 Capture = pytest.CaptureFixture[str]
 
