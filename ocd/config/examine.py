@@ -2,21 +2,22 @@
 
 ``python -m ocd.config.examine [--site FOLDER]`` prints one JSON object: ``findings`` of the check; per proxy in
 ``revisions`` a snapshot (``id``, ``config``, ``origin``) or the ``error`` why there is none; in ``inputs`` the files
-that each proxy depends on. The daemon runs it before each reload: YAML of any kind can neither slow it down nor fill
-its memory, and the parser's own memory is not the daemon's.
+that each proxy depends on; in ``retiring`` the models whose end is known. The daemon runs it before each reload: YAML
+of any kind can neither slow it down nor fill its memory, and the parser's own memory is not the daemon's.
 """
 
+import contextlib
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from ocd.config import snapshot
-from ocd.config.check import check_all, limit_resources
+from ocd.config.check import check_stack, limit_resources, own_site
 from ocd.config.findings import Finding
 from ocd.config.folders import Folders
 from ocd.config.inputs import inputs
+from ocd.config.rules.retire import retirements
 from ocd.config.settings import Settings, load
 from ocd.errors import OcdError
 
@@ -25,8 +26,12 @@ PROXIES = ("main", "bedrock")
 
 def examine(folders: Folders, settings: Settings, site: Path | None) -> dict[str, Any]:
     """Check, take snapshots, list the inputs. A mistake in a file is part of the answer, never an exception."""
+    retiring: list[dict[str, Any]] = []
     try:
-        findings = check_all(folders, os.environ, site)
+        findings, stack = check_stack(folders, settings, site or own_site(settings))
+        with contextlib.suppress(Exception):
+            # told by the check already, as "check-failed"
+            retiring = [one.as_dict() for one in retirements(stack)]
     except MemoryError:
         what = "the configuration needs too much memory to read"
         findings = [
@@ -49,7 +54,8 @@ def examine(folders: Folders, settings: Settings, site: Path | None) -> dict[str
         except (OcdError, MemoryError, RecursionError):
             # A broken file has no readable includes; the daemon watches the file itself anyway.
             files[proxy] = []
-    return {"findings": [finding.as_dict() for finding in findings], "revisions": revisions, "inputs": files}
+    return {"findings": [finding.as_dict() for finding in findings], "revisions": revisions, "inputs": files,
+            "retiring": retiring}  # fmt: skip
 
 
 def main(arguments: list[str]) -> int:

@@ -13,7 +13,7 @@ from ocd.supervisor import exchanges
 from ocd.supervisor.exchanges import KEPT, KEPT_SESSIONS, KEPT_TROUBLES, MEANINGS, Exchanges
 from ocd.wire.messages import ProxyStatus, Status
 
-SLOTS = {"opus": "claude-opus-4-6", "sonnet": "claude-sonnet-4-5", "haiku": "qwen-3-coder"}
+SLOTS = {"opus": "claude-opus-9-9", "sonnet": "claude-sonnet-9-9", "haiku": "qwen-3-coder"}
 
 
 class Recorded:
@@ -32,7 +32,7 @@ class Recorded:
             "ev": "request",
             "time": time.time(),
             "path": "/v1/messages",
-            "model": "claude-opus-4-6",
+            "model": "claude-opus-9-9",
             "status": 200,
             "seconds": 1.0,
             "upstream": "api.anthropic.com",
@@ -84,7 +84,7 @@ def test_listeners_get_messages_and_followers_lines(meter: Recorded) -> None:
     meter.exchanges.listeners.append(lambda exchange: heard.append(exchange.model))
     meter.exchanges.followers.append(lines.append)
     meter.say()
-    assert heard == ["claude-opus-4-6"] and json.loads(lines[0])["model"] == "claude-opus-4-6"
+    assert heard == ["claude-opus-9-9"] and json.loads(lines[0])["model"] == "claude-opus-9-9"
 
 
 def test_a_session_counts_a_request_once_though_two_proxies_answered_it(meter: Recorded) -> None:
@@ -109,7 +109,7 @@ def test_a_trouble_is_told_once_counted_and_passes_with_a_success_of_its_model(m
     meter.say(model="other-group", upstream="elsewhere")
     meter.say(status=400, trouble="bad-request")
     meter.say("bedrock")
-    assert meter.kinds() == [("plan-limit", "claude-opus-4-6")]
+    assert meter.kinds() == [("plan-limit", "claude-opus-9-9")]
     meter.say()
     assert meter.kinds() == []
     assert [kind for kind, *_ in meter.events] == ["upstream-trouble", "upstream-ok"]
@@ -118,7 +118,7 @@ def test_a_trouble_is_told_once_counted_and_passes_with_a_success_of_its_model(m
 def test_the_same_trouble_soon_again_is_shown_but_not_announced_again(meter: Recorded) -> None:
     for _ in range(5):
         meter.say(trouble="overloaded", status=529)
-        assert meter.kinds() == [("overloaded", "claude-opus-4-6")]
+        assert meter.kinds() == [("overloaded", "claude-opus-9-9")]
         meter.say()
     assert [kind for kind, *_ in meter.events] == ["upstream-trouble", "upstream-ok"]
 
@@ -126,17 +126,17 @@ def test_the_same_trouble_soon_again_is_shown_but_not_announced_again(meter: Rec
 def test_a_good_answer_of_the_same_host_ends_a_login_trouble_of_every_model(meter: Recorded) -> None:
     meter.say(trouble="login-expired", status=401)
     meter.say(trouble="access-denied", status=403)
-    meter.say(model="claude-sonnet-4-5")
-    assert meter.kinds() == [("access-denied", "claude-opus-4-6")]
+    meter.say(model="claude-sonnet-9-9")
+    assert meter.kinds() == [("access-denied", "claude-opus-9-9")]
 
 
 def test_that_a_made_up_login_is_refused_is_no_trouble(meter: Recorded) -> None:
     meter.say(trouble="login-expired", status=401, probe=True)
     assert meter.kinds() == [] and not meter.events
     meter.say(trouble="unreachable", status=500, probe=True)
-    assert meter.kinds() == [("unreachable", "claude-opus-4-6")]
+    assert meter.kinds() == [("unreachable", "claude-opus-9-9")]
     meter.say(trouble="login-expired", status=401)
-    assert ("login-expired", "claude-opus-4-6") in meter.kinds()
+    assert ("login-expired", "claude-opus-9-9") in meter.kinds()
 
 
 def test_every_lasting_word_has_its_meaning_and_others_do_not_last(meter: Recorded) -> None:
@@ -166,7 +166,7 @@ def test_figures_survive_a_hand_over_and_foreign_notes_do_not_matter(meter: Reco
     after = Recorded()
     after.exchanges.restore(notes)
     assert after.exchanges.sessions[7].requests == 1 and after.exchanges.sessions[7].fallback[1] == "a to b"
-    assert after.kinds() == [("aws-expired", "claude-opus-4-6")]
+    assert after.kinds() == [("aws-expired", "claude-opus-9-9")]
     after.say()
     assert [kind for kind, *_ in after.events] == ["upstream-ok"]
     for broken in (
@@ -188,7 +188,7 @@ def test_what_the_second_proxy_answers_the_first_is_shown_once(meter: Recorded) 
 def test_a_fallback_that_answered_is_no_sign_that_the_first_choice_is_well(meter: Recorded) -> None:
     meter.say(trouble="overloaded", status=529)
     meter.say(fallback="opus to opus-bedrock")
-    assert meter.kinds() == [("overloaded", "claude-opus-4-6")]
+    assert meter.kinds() == [("overloaded", "claude-opus-9-9")]
 
 
 def test_names_in_the_texts_are_put_in_and_not_interpreted(meter: Recorded) -> None:
