@@ -22,6 +22,9 @@ def of(text: str | bytes) -> Former | None:
 #: sha256 of the text → what it is: ``ocd/config/templates`` of 0.1.0 as ``occtl init`` wrote them, each preset's
 #: ``ocd.toml`` with that preset's keys included
 FORMER = {
+    "66a4b133f73727883644ecb8f8df29460cbc7b49de63606cf7b3461353955f4d": Former("ocd.toml", ("mixed",), ""),
+    "0fe45356264334ffccdbcb59372502202b070052d993ded2650a009f15e1f40a": Former("ocd.toml", ("fallback",), ""),
+    "d9fc527e17331337e7240f801b9cffa6b7ed74ebb8760e16674a33207c86fc83": Former("ocd.toml", ("bedrock",), ""),
     "8312308dab5498d999bcd14f2652ba76b2dbe8217db705e18de1c1376e072c2e": Former(
         "litellm.yaml", ("mixed",), ""
     ),

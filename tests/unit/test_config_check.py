@@ -197,9 +197,11 @@ def site(tmp_path: Path) -> Path:
     folder = tmp_path / "lib" / "python3.11" / "site-packages"
     (folder / "litellm").mkdir(parents=True)
     known = {
-        "anthropic": ("claude-opus-9-9", "claude-sonnet-9-9", "claude-sonnet-4-5-20250929",
+        # the made-up ones are this file's, the others those of the seeds' configurations
+        "anthropic": ("claude-opus-9-9", "claude-sonnet-9-9", "claude-opus-4-6", "claude-sonnet-4-5",
+                      "claude-sonnet-4-5-20250929",
                       "claude-opus-4-5-20251101"),
-        "bedrock_converse": ("qwen.qwen3-next-80b-a3b", "anthropic.claude-opus-9-9",
+        "bedrock_converse": ("qwen.qwen3-next-80b-a3b", "anthropic.claude-opus-4-7",
                              "anthropic.claude-opus-4-5-20251101-v1:0"),
     }  # fmt: skip
     table = {name: {"litellm_provider": provider} for provider, ids in known.items() for name in ids}

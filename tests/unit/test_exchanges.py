@@ -115,6 +115,42 @@ def test_a_trouble_is_told_once_counted_and_passes_with_a_success_of_its_model(m
     assert [kind for kind, *_ in meter.events] == ["upstream-trouble", "upstream-ok"]
 
 
+def test_a_model_that_is_gone_stays_until_it_answers_or_the_routes_change(
+    meter: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(model: str) -> None:
+        meter.say(trouble="model-gone", status=404, model=model)
+
+    gone("claude-opus-9-9")
+    gone("claude-sonnet-9-9-20310101")
+    pinned, free = sorted(meter.exchanges.troubles("main"), key=lambda one: one.slot)
+    assert (pinned.slot, free.slot) == ("opus", "sonnet")
+    assert "occtl model unpin opus" in pinned.next and "claude-opus-9-9" in pinned.what
+    assert "api.anthropic.com" in pinned.what and "Update Claude Code" in free.next
+    real = time.time
+    with monkeypatch.context() as later:
+        later.setattr(time, "time", lambda: real() + 30 * 86400)
+        assert len(meter.exchanges.troubles("main")) == 2, "no time mends it"
+    meter.say(model="claude-haiku-9-9")
+    assert len(meter.exchanges.troubles("main")) == 2, "another model of the same host"
+    meter.say(model="claude-opus-9-9")
+    assert meter.kinds() == [("model-gone", "claude-sonnet-9-9-20310101")]
+    meter.exchanges.routes_changed("bedrock")
+    assert len(meter.kinds()) == 1
+    meter.exchanges.routes_changed("main")
+    assert meter.kinds() == []
+
+
+def test_names_that_no_upstream_has_get_no_figures_of_their_own(meter: Recorded) -> None:
+    labels = []
+    meter.exchanges.listeners.append(lambda one: labels.append(meter.exchanges.label(one)))
+    for number in range(9):
+        meter.say(trouble="model-gone", status=404, model=f"claude-opus-8-{number}")
+    meter.say(trouble="model-gone", status=404, model="claude-opus-9-9")
+    meter.say(model="claude-opus-8-9")
+    assert labels == ["other"] * 9 + ["claude-opus-9-9", "claude-opus-8-9"]
+
+
 def test_the_same_trouble_soon_again_is_shown_but_not_announced_again(meter: Recorded) -> None:
     for _ in range(5):
         meter.say(trouble="overloaded", status=529)
@@ -140,7 +176,7 @@ def test_that_a_made_up_login_is_refused_is_no_trouble(meter: Recorded) -> None:
 
 
 def test_every_lasting_word_has_its_meaning_and_others_do_not_last(meter: Recorded) -> None:
-    for word in ("login-expired", "plan-limit", "overloaded", "access-denied"):
+    for word in ("login-expired", "plan-limit", "overloaded", "access-denied", "model-gone"):
         meter.say(trouble=word, status=500)
     for word in ("model-access", "aws-expired", "throttled", "unreachable"):
         meter.say("bedrock", trouble=word, status=500)
@@ -148,7 +184,7 @@ def test_every_lasting_word_has_its_meaning_and_others_do_not_last(meter: Record
     assert shown == set(MEANINGS)
     for word in ("refused", "bad-request", "upstream-error", "cut", "client-gone"):
         meter.say(trouble=word, status=500, model=word)
-    assert len(meter.exchanges.troubles("main")) == 4
+    assert len(meter.exchanges.troubles("main")) == 5
 
 
 def test_troubles_are_bounded_and_forgotten(meter: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -394,6 +394,30 @@ def test_awss_errors_by_header_and_by_body(status: int, kind: str, text: str, wo
     assert meters.classify(status, {}, typed, "127.0.0.1") == word
 
 
+@pytest.mark.parametrize(
+    ("status", "kind", "message", "word"),
+    [
+        (404, "not_found_error", "model: claude-opus-9-9", "model-gone"),
+        (404, "not_found_error", "Not found", "bad-request"),
+        (404, "invalid_request_error", "model: claude-opus-9-9", "bad-request"),
+        (400, "not_found_error", "model: claude-opus-9-9", "bad-request"),
+    ],
+)
+def test_a_model_that_anthropic_does_not_have(status: int, kind: str, message: str, word: str) -> None:
+    body = json.dumps({"type": "error", "error": {"type": kind, "message": message}}).encode()
+    assert meters.classify(status, {}, body, "api.anthropic.com") == word
+
+
+def test_a_model_that_bedrock_does_not_have_any_more() -> None:
+    for text, word in (
+        ("This model version has reached the end of its life.", "model-gone"),
+        ("Could not resolve the foundation model", "model-access"),
+    ):
+        body = json.dumps({"message": text}).encode()
+        headers = {"x-amzn-errortype": "ResourceNotFoundException:http://x/"}
+        assert meters.classify(404, headers, body, "127.0.0.1") == word
+
+
 def test_aws_without_a_type() -> None:
     host = "bedrock-runtime.eu-central-1.amazonaws.com"
     assert meters.classify(403, {}, b'{"message": "no"}', host) == "access-denied"
