@@ -68,18 +68,26 @@ def renew(folders: Folders) -> str:
         settings = load(folders, {})
         texts = plan(folders, settings)
         kept = backup.change(folders, "init", texts) if texts else None
-        said = ""
+        text = ""
         if kept is not None:
             names = ", ".join(path.name for path in kept.files)
-            said = (
+            text = (
                 f"{names} named Claude models that are retired, and were as ocd had written them: now Claude Code "
                 "chooses the models (`occtl init --undo` takes that back)"
             )
         private_folder(folders.state)
-        _mark(mark, said)
+        _mark(mark, text)
     except (OcdError, ConfigError, OSError, ValueError):
         return ""
-    return said
+    return text
+
+
+def said(folders: Folders) -> str:
+    """The sentence that ``renew`` gave when it changed something; empty otherwise."""
+    try:
+        return (folders.state / MARK).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _mark(mark: Path, said: str) -> None:

@@ -315,12 +315,12 @@ def test_what_answers_mean() -> None:
 def test_a_slot_that_nobody_asked_in_yet_is_asked_for_a_made_up_model() -> None:
     probe = online.Probe("opus", "claude-opus-9-9", "https://api.anthropic.com", True, 0.0, made_up=True)
     reached = Exchange(time=1, proxy="main", generation=1, path="/", status=404, seconds=1, upstream="api.x")
-    assert online.verdict(probe, 404, "model: claude-opus-9-9", reached).severity == "ok"
-    assert online.verdict(probe, 404, "model: claude-opus-9-9", None).severity == "error", "nobody was asked"
+    assert online.verdict(probe, 404, "model: claude-opus-9-9", reached).level == "ok"
+    assert online.verdict(probe, 404, "model: claude-opus-9-9", None).level == "error", "nobody was asked"
     from dataclasses import replace
 
     real = replace(probe, made_up=False)
-    assert online.verdict(real, 404, "model: claude-opus-9-9", reached).severity == "error"
+    assert online.verdict(real, 404, "model: claude-opus-9-9", reached).level == "error"
 
 
 def test_prices_are_those_of_the_installed_litellm() -> None:
