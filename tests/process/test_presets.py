@@ -144,11 +144,15 @@ def test_a_stream_that_breaks_half_way_is_not_begun_again_elsewhere(
 
 @pytest.fixture(scope="module")
 def all_bedrock(addresses: dict[str, str]) -> Iterator[Daemon]:
-    settings = '[slots]\nhaiku = ""\n'
+    # the haiku slot is pinned to a group of its own, so that a swap is one in place
+    settings = '[slots]\nhaiku = "own-haiku"\n'
     with Daemon(upstreams=addresses, settings=settings) as daemon:
         daemon.write("ocd.toml", 'auth = "none"\n' + daemon.read("ocd.toml"))
         for name, text in to_stand_ins("bedrock", addresses).items():
-            daemon.write(name, text)
+            entry = re.search(r"(?ms)^  - model_name: [^\n]*claude-haiku-.*?(?=\n\n|\Z)", text)
+            assert entry is not None
+            own = re.sub(r'"claude-haiku-\*"|claude-haiku-bedrock', "own-haiku", entry[0])
+            daemon.write(name, text.replace("model_list:\n", f"model_list:\n{own}\n", 1))
         daemon.start()
         yield daemon
 
@@ -217,10 +221,8 @@ def test_a_swapped_model_serves_at_once_and_back_again(all_bedrock: Daemon, upst
     def asked() -> str:
         upstreams.reset()
         upstreams.watch("canary", SECRET)
-        # as Claude Code does: what the slot is pinned to, else what it chooses itself
         env = json.loads(Path(launch(all_bedrock).json()["args"][1]).read_text())["env"]
-        name = env.get("ANTHROPIC_DEFAULT_HAIKU_MODEL") or "claude-haiku-9-9"
-        assert post(all_bedrock, name, False).status_code == 200
+        assert post(all_bedrock, env["ANTHROPIC_DEFAULT_HAIKU_MODEL"], False).status_code == 200
         return upstreams.seen()[-1].model
 
     before = asked()
