@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from ocd.adapters import usage_file
 from ocd.ctl import usage as verb
+from ocd.ctl.app import cli
 from ocd.supervisor import exchanges, exporter
 from ocd.supervisor.exchanges import Exchanges
 from ocd.supervisor.metrics import KEPT_SERIES, Counts
@@ -237,7 +238,9 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*args: str) -> click.testing.Result:
-    return click.testing.CliRunner().invoke(verb.usage, args, standalone_mode=False)
+    # The command keeps its help option as it is made first: as `occtl` has it.
+    settings = cli.context_settings
+    return click.testing.CliRunner().invoke(verb.usage, args, standalone_mode=False, **settings)
 
 
 def test_without_a_daemon_and_a_file_it_says_that_there_is_nothing(state: Path) -> None:
