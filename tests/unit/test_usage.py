@@ -73,6 +73,25 @@ def test_a_batch_that_comes_twice_counts_once(tmp_path: Path) -> None:
     assert usage_file.read(path)[0]["requests"] == 2
 
 
+def test_a_batch_is_known_again_also_when_the_clock_was_set_back(tmp_path: Path) -> None:
+    path = str(tmp_path / "usage.db")
+    for step in range(usage_file.KEPT_BATCHES):
+        usage_file.add(path, f"n{step}", [], NOW + step)
+    for _ in range(2):
+        usage_file.add(path, "late", [row()], NOW - 3600)
+    assert [one["requests"] for one in usage_file.read(path)] == [row()[3]]
+
+
+def test_two_batches_never_have_one_number(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    numbers = set()
+    monkeypatch.setattr(time, "time_ns", lambda: 1)
+    for _ in range(3):
+        usage = Usage(tmp_path / "usage.db", lambda _: "m", lambda _: None, lambda _: None)
+        usage.take(exchange())
+        numbers.add(usage.number)
+    assert len(numbers) == 3
+
+
 def test_old_days_go_and_the_batches_are_bounded(tmp_path: Path) -> None:
     path = str(tmp_path / "usage.db")
     old = usage_file.day_of(NOW - (usage_file.KEPT_DAYS + 2) * 86400)
