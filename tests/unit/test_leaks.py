@@ -216,7 +216,11 @@ def test_the_test_that_leaves_something_fails_and_not_the_next(tmp_path: Path) -
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-rA"]
     command += ["-c", str(ROOT / "pyproject.toml"), "-p", "tests.conftest", f"--basetemp={tmp_path}/t"]
     done = subprocess.run(
-        [*command, str(tmp_path / "test_it.py")], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [*command, "--color=no", str(tmp_path / "test_it.py")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 1, done.stdout + done.stderr
     assert "environment variable LEFT is new" in done.stdout

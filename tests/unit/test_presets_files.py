@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ocd.config import backup
@@ -41,6 +41,7 @@ VALUES = st.one_of(st.none(), st.booleans(), st.integers(-9, 9), st.text(max_siz
 
 
 @given(st.sampled_from(TEXTS), st.dictionaries(st.sampled_from(KEYS), VALUES))
+@example(TEXTS[3], {("auth",): "\x85", ("proxies", "main", "enabled"): None})
 def test_only_the_wanted_keys_change(text: str, wanted: dict[tuple[str, ...], Any]) -> None:
     def at(data: Any, path: tuple[str, ...]) -> Any:
         for part in path:
