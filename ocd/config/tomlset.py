@@ -79,7 +79,7 @@ def _with(data: dict[str, Any], path: KeyPath, value: Value | None) -> dict[str,
 
 
 def _lines(text: str) -> list[str]:
-    """The lines with their ends, as TOML has them: a string may hold what only Python takes for a line's end (U+0085)."""
+    """The lines with their ends, as TOML has them: a string may hold what only Python takes for an end (U+0085)."""
     return [line for line in re.split(r"(?<=\n)", text) if line]
 
 
