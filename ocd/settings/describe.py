@@ -234,5 +234,5 @@ if __name__ == "__main__":
     from pathlib import Path
 
     here = Path(__file__).parent
-    (here / "templates" / "ocd.toml").write_text(render_template(), encoding="utf-8")
+    (here.parent / "stack" / "templates" / "ocd.toml").write_text(render_template(), encoding="utf-8")
     (here.parents[1] / "docs" / "configuration.md").write_text(render_document(), encoding="utf-8")
