@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-from ocd.config import families
 from ocd.errors import EX_CONFIG, EX_USAGE, OcdError
+from ocd.stack import families
 from ocd.wire.messages import LaunchRequest
 
 #: "none": nothing is for Anthropic, the session's credential is the proxy's own key

@@ -13,7 +13,7 @@ from ocd.errors import EX_OK
 if TYPE_CHECKING:
     from ocd.claude.configure import Done
     from ocd.claude.overlay import Auth, Slots
-    from ocd.config.folders import Folders
+    from ocd.settings.folders import Folders
 
 #: of the environment, what the settings would otherwise replace
 _TAKEN_ALONG = ("HOME", "CLAUDE_CONFIG_DIR", "NO_PROXY", "no_proxy")
@@ -37,7 +37,7 @@ def configure(as_json: bool) -> int:
     from ocd.claude import configure as writing
     from ocd.claude import files
     from ocd.claude.overlay import build
-    from ocd.config.folders import Folders
+    from ocd.settings.folders import Folders
     from ocd.wire.messages import LaunchRequest
 
     folders = Folders.find().ensure()
@@ -75,7 +75,7 @@ def statusline(switch: str, as_json: bool) -> int:
     """
     from ocd.claude import configure as writing
     from ocd.claude import files
-    from ocd.config.folders import Folders
+    from ocd.settings.folders import Folders
 
     folders = Folders.find().ensure()
     if switch == "off":
@@ -113,7 +113,7 @@ def remove(as_json: bool) -> int:
     66 when there is nothing to take back.
     """
     from ocd.claude import configure as writing
-    from ocd.config.folders import Folders
+    from ocd.settings.folders import Folders
 
     done = writing.remove(Folders.find().state)
     how = "is as it was" if done.exact else "was changed since: only our own keys were taken out"
@@ -123,11 +123,11 @@ def remove(as_json: bool) -> int:
 def _target(folders: "Folders") -> "tuple[str, str, Auth, Slots, list[str]]":
     """Address, key, auth, slots and model groups of what Claude Code is to use."""
     from ocd.claude.overlay import Slots
-    from ocd.config import external_key, keys
-    from ocd.config.findings import ConfigError
-    from ocd.config.rules.stack import names
-    from ocd.config.settings import load
-    from ocd.config.swap import read_stack
+    from ocd.settings import external_key, keys
+    from ocd.settings.findings import ConfigError
+    from ocd.settings.load import load
+    from ocd.stack.stack import names
+    from ocd.stack.swap import read_stack
 
     settings = load(folders)
     slots = Slots(**settings.slots.model_dump())

@@ -11,7 +11,7 @@ from ocd.ctl.options import ModelName, examples, json_option
 from ocd.errors import EX_CONFIG, EX_OK, EX_USAGE, OcdError
 
 if TYPE_CHECKING:
-    from ocd.config.routes import Way
+    from ocd.stack.routes import Way
 
 
 @click.command(
@@ -30,8 +30,8 @@ def explain(model: str, as_json: bool) -> int:
     MODEL is a slot (opus, sonnet, haiku, fable), a model's name, litellm@NAME or ll@NAME, or NAME[1m]. Ends with 64
     when there is no such model, with 78 when its way leads nowhere.
     """
-    from ocd.config import routes
-    from ocd.config.rules.stack import names
+    from ocd.stack import routes
+    from ocd.stack.stack import names
 
     stack = load_stack()
     slot = routes.slot_of(routes.plain_name(model))

@@ -36,10 +36,11 @@ def set_(slot: str, wanted: str, name: str, dry_run: bool, as_json: bool) -> int
     Comments and order in the files stay. For a Bedrock model the two actions and the resources are named that the
     AWS identity must be allowed. Ends with 78, and changes nothing, when the check finds a new error.
     """
-    from ocd.config import backup, iam, swap
-    from ocd.config.folders import Folders
-    from ocd.config.settings import load
-    from ocd.config.trial import try_out
+    from ocd.settings import backup
+    from ocd.settings.folders import Folders
+    from ocd.settings.load import load
+    from ocd.stack import iam, swap
+    from ocd.stack.trial import try_out
 
     folders = Folders.find()
     settings = load(folders)
@@ -98,10 +99,11 @@ def unpin(slot: str, as_json: bool) -> int:
     Takes the slot's name out of ocd.toml; the LiteLLM files stay. Main needs a route that takes any name, as claude-*
     does. `occtl model undo` takes it back.
     """
-    from ocd.config import backup, swap
-    from ocd.config.folders import Folders
-    from ocd.config.settings import load
-    from ocd.config.trial import try_out
+    from ocd.settings import backup
+    from ocd.settings.folders import Folders
+    from ocd.settings.load import load
+    from ocd.stack import swap
+    from ocd.stack.trial import try_out
 
     folders = Folders.find()
     plan = swap.unpin(folders, load(folders), slot)
@@ -131,8 +133,8 @@ def unpin(slot: str, as_json: bool) -> int:
 @json_option
 def undo(force: bool, as_json: bool) -> int:
     """Put back what the last `occtl model set` or `unpin` changed, check, reload. Can be repeated."""
-    from ocd.config import backup
-    from ocd.config.folders import Folders
+    from ocd.settings import backup
+    from ocd.settings.folders import Folders
 
     folders = Folders.find()
     back = backup.restore(folders, backup.latest(folders, "model set"), force=force)

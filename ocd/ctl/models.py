@@ -9,8 +9,8 @@ from ocd.ctl.options import examples, json_option
 from ocd.errors import EX_CONFIG, EX_OK
 
 if TYPE_CHECKING:
-    from ocd.config.routes import Way
-    from ocd.config.rules.stack import Stack
+    from ocd.stack.routes import Way
+    from ocd.stack.stack import Stack
 
 _COLUMNS = ("slot", "name", "route", "upstream", "credential")
 
@@ -50,9 +50,9 @@ def models(as_json: bool) -> int:
 
 
 def _rows() -> "list[tuple[Way | None, dict[str, Any]]]":
-    from ocd.config import routes
-    from ocd.config.families import SLOTS
-    from ocd.config.rules.stack import names
+    from ocd.stack import routes
+    from ocd.stack.families import SLOTS
+    from ocd.stack.stack import names
 
     stack = load_stack()
     if stack.settings.external.enabled:
@@ -74,7 +74,7 @@ def _rows() -> "list[tuple[Way | None, dict[str, Any]]]":
 def last_seen() -> dict[str, str]:
     """The model that was last asked for in each slot, as far as anything is known of it."""
     from ocd.adapters import usage_file
-    from ocd.config.folders import Folders
+    from ocd.settings.folders import Folders
 
     return usage_file.last_seen(str(Folders.find().state / "usage.db"))
 
@@ -118,9 +118,9 @@ def _outside(stack: "Stack", slot: str) -> dict[str, Any]:
 
 def load_stack() -> "Stack":
     """The user's settings and files as they are now. Raises ConfigError (exit 78) when they cannot be read."""
-    from ocd.config.folders import Folders
-    from ocd.config.settings import load
-    from ocd.config.swap import read_stack
+    from ocd.settings.folders import Folders
+    from ocd.settings.load import load
+    from ocd.stack.swap import read_stack
 
     folders = Folders.find()
     return read_stack(folders, load(folders))

@@ -99,8 +99,8 @@ def upgrade(source: Path | None, as_json: bool) -> int:
 
 def _renewed() -> str:
     """What was said when files of a former version were brought to today's; empty: nothing (yet)."""
-    from ocd.config.folders import Folders
-    from ocd.config.renew import said
+    from ocd.settings.folders import Folders
+    from ocd.stack.renew import said
 
     return said(Folders.find())
 

@@ -19,20 +19,20 @@ from ocd.adapters.ports import holder
 from ocd.aws.ask import report
 from ocd.claude import files, overlay
 from ocd.client.__main__ import find_claude
-from ocd.config.findings import ConfigError
-from ocd.config.folders import Folders
-from ocd.config.inputs import config_path
-from ocd.config.migrate import find
-from ocd.config.presets import PRESETS
-from ocd.config.presets import files as files_of
-from ocd.config.settings import FILE, Settings, load
-from ocd.config.trial import litellm_site
 from ocd.ctl.daemon import Daemon, NotRunning
 from ocd.doctor import checks
 from ocd.doctor.report import Check, Row, of_error
 from ocd.errors import OcdError
 from ocd.service import launchd, systemd  # noqa: F401
 from ocd.service.manager import current, overlooked, template
+from ocd.settings.findings import ConfigError
+from ocd.settings.folders import Folders
+from ocd.settings.load import FILE, Settings, load
+from ocd.stack.inputs import config_path
+from ocd.stack.migrate import find
+from ocd.stack.presets import PRESETS
+from ocd.stack.presets import files as files_of
+from ocd.stack.trial import litellm_site
 from ocd.supervisor import litellm_env, spec  # noqa: F401
 from ocd.wire.messages import LaunchRequest, Status
 
@@ -151,7 +151,7 @@ def clock() -> list[Row]:
 
 def configuration(folders: Folders, settings: Settings) -> list[Row]:
     """The findings of the check, run in a process of its own: a hostile file costs this report nothing."""
-    command = [sys.executable, "-P", "-m", "ocd.config.check", "--json"]
+    command = [sys.executable, "-P", "-m", "ocd.stack.check", "--json"]
     site = litellm_site(folders, settings)
     if site is not None:
         command += ["--site", str(site)]

@@ -10,16 +10,16 @@ import httpx
 
 from ocd.adapters.mask import mask
 from ocd.adapters.usage_file import last_seen
-from ocd.config import routes
-from ocd.config.families import SLOTS, made_up
-from ocd.config.folders import Folders
-from ocd.config.models import site_packages
-from ocd.config.rules.stack import Stack
-from ocd.config.settings import Settings, load
-from ocd.config.swap import read_stack
 from ocd.ctl.daemon import Daemon
 from ocd.doctor.report import Row
 from ocd.errors import EX_CONFIG, OcdError
+from ocd.settings.folders import Folders
+from ocd.settings.load import Settings, load
+from ocd.stack import routes
+from ocd.stack.families import SLOTS, made_up
+from ocd.stack.models import site_packages
+from ocd.stack.stack import Stack
+from ocd.stack.swap import read_stack
 from ocd.wire.messages import Exchange, Status
 
 #: seconds for one answer
@@ -54,7 +54,7 @@ class Plan:
 
 def plan() -> Plan:
     """What would be sent. Raises OcdError: exit 69 when the daemon does not run, 78 for a broken configuration."""
-    from ocd.config.keys import load_or_create
+    from ocd.settings.keys import load_or_create
 
     folders = Folders.find()
     settings = load(folders)

@@ -11,16 +11,16 @@ from typing import Any
 import httpx
 import psutil
 
-from ocd.config.check import check
-from ocd.config.families import SLOTS, group_of, made_up
-from ocd.config.folders import Folders
-from ocd.config.models import site_packages
-from ocd.config.schema import Settings
 from ocd.errors import OcdError
 from ocd.selftest import answers, stack, streams
+from ocd.selftest.redirected import Turned, turn
 from ocd.selftest.stack import Stack
-from ocd.selftest.turned import Turned, turn
 from ocd.selftest.upstreams import NAMES, Behaviour, Seen, Upstreams
+from ocd.settings.folders import Folders
+from ocd.settings.schema import Settings
+from ocd.stack.check import check
+from ocd.stack.families import SLOTS, group_of, made_up
+from ocd.stack.models import site_packages
 
 _TITLES = {"anthropic": "Anthropic", "bedrock": "Bedrock"}
 #: slot, upstream's status, its name in the table

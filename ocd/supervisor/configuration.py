@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ocd.config.folders import Folders
-from ocd.config.retire import Retirement, from_dicts
-from ocd.config.schema import Settings
 from ocd.errors import OcdError
+from ocd.settings.folders import Folders
+from ocd.settings.schema import Settings
+from ocd.stack.retire import Retirement, from_dicts
 from ocd.supervisor import litellm_env, spec
 from ocd.supervisor.unit import Config
 
@@ -87,8 +87,8 @@ def config_path(folders: Folders, settings: Settings, proxy: str) -> Path:
 
 
 async def run_examination(folders: Folders, settings: Settings) -> dict[str, Any]:
-    """``ocd.config.examine`` in a process of its own; one that crashes or hangs refuses the configuration."""
-    command = [sys.executable, "-P", "-m", "ocd.config.examine"]
+    """``ocd.stack.examine`` in a process of its own; one that crashes or hangs refuses the configuration."""
+    command = [sys.executable, "-P", "-m", "ocd.stack.examine"]
     with contextlib.suppress(OcdError):
         site = litellm_env.site_packages(litellm_env.python(settings, folders))
         if site is not None:

@@ -18,15 +18,15 @@ from ocd.adapters.desktop import Desktop
 from ocd.adapters.logs import LogFile
 from ocd.adapters.mask import mask
 from ocd.claude.files import remove_overlay
-from ocd.config import keys as config_keys
-from ocd.config import renew as config_renew
-from ocd.config import settings as config_settings
-from ocd.config.findings import ConfigError
-from ocd.config.folders import Folders
-from ocd.config.retire import Retirement, due
-from ocd.config.schema import Settings
 from ocd.core import proxy as core
 from ocd.errors import EX_CONFIG, OcdError
+from ocd.settings import keys as config_keys
+from ocd.settings import load as config_settings
+from ocd.settings.findings import ConfigError
+from ocd.settings.folders import Folders
+from ocd.settings.schema import Settings
+from ocd.stack import renew as config_renew
+from ocd.stack.retire import Retirement, due
 from ocd.supervisor import configuration, journal, litellm_env, spec, takeover
 from ocd.supervisor.exchanges import Exchanges
 from ocd.supervisor.exporter import Exporter

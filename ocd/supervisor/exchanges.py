@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ocd.config import families
+from ocd.stack import families
 from ocd.wire.messages import Exchange, Trouble
 
 #: the latest requests that are kept

@@ -13,9 +13,9 @@ from ocd import API_VERSION
 from ocd.adapters import external
 from ocd.claude import launch, plan
 from ocd.claude.overlay import Slots
-from ocd.config import external_key
 from ocd.core import proxy as core
 from ocd.errors import EX_CONFIG, EX_NOPERM, EX_UNAVAILABLE, OcdError
+from ocd.settings import external_key
 from ocd.wire.messages import LaunchReply, LaunchRequest
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
-from ocd.config.presets import PRESETS, files
 from ocd.selftest import streams
 from ocd.selftest.upstreams import Behaviour, Upstreams
+from ocd.stack.presets import PRESETS, files
 from tests.helpers.daemon import SLOW, Daemon, eventually
 
 SECRET = "canary-51d0f7a2c4"

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ocd.config import rules
-from ocd.config.check import check, check_all
-from ocd.config.defaults import template, write_defaults
-from ocd.config.findings import Finding
-from ocd.config.fix import fix, fix_all
-from ocd.config.folders import Folders
-from ocd.config.settings import load
+from ocd.settings.findings import Finding
+from ocd.settings.folders import Folders
+from ocd.settings.load import load
+from ocd.stack import rules
+from ocd.stack.check import check, check_all
+from ocd.stack.defaults import template, write_defaults
+from ocd.stack.fix import fix, fix_all
 
 SEEDS = Path(__file__).parent / "seeds_configs"
 BEDROCK = template("litellm-bedrock.yaml")
@@ -467,7 +467,7 @@ def test_mutated_configurations_end_in_findings(folders: Folders, site: Path, te
 
 def run_check(folders: Folders) -> tuple[int, list[dict[str, object]]]:
     environ = {"OCD_PREFIX": str(folders.config.parent), "PATH": os.environ["PATH"]}
-    command = [sys.executable, "-m", "ocd.config.check", "--json"]
+    command = [sys.executable, "-m", "ocd.stack.check", "--json"]
     root = Path(__file__).parents[2]
     done = subprocess.run(command, env=environ, cwd=root, capture_output=True, timeout=120, check=False)
     assert done.stderr == b""

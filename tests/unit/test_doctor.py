@@ -12,8 +12,6 @@ from typing import Any
 import pytest
 
 from ocd import __version__
-from ocd.config.folders import Folders
-from ocd.config.settings import Settings
 from ocd.core.proxy import Holder
 from ocd.ctl import doctor as verb
 from ocd.ctl.__main__ import main
@@ -21,6 +19,8 @@ from ocd.doctor import checks, gather, online, report
 from ocd.doctor.checks import Entry, Service
 from ocd.doctor.report import Row
 from ocd.errors import OcdError
+from ocd.settings.folders import Folders
+from ocd.settings.load import Settings
 from ocd.wire.messages import Exchange, Problem, ProxyStatus, Session, Status, Trouble
 from ocd.wire.messages import Holder as Told
 

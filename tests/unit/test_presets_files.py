@@ -12,13 +12,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ocd.config import backup
-from ocd.config.folders import Folders
-from ocd.config.iam import arns
-from ocd.config.presets import toml_template
-from ocd.config.swap import name_for
-from ocd.config.tomlset import set_keys
 from ocd.errors import OcdError
+from ocd.settings import backup
+from ocd.settings.folders import Folders
+from ocd.settings.tomlset import set_keys
+from ocd.stack.iam import arns
+from ocd.stack.presets import toml_template
+from ocd.stack.swap import name_for
 
 # ---- tomlset
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from ocd.config.families import SLOTS
-from ocd.config.presets import PRESETS, files, inference_prefix
 from ocd.ctl.__main__ import main
+from ocd.stack.families import SLOTS
+from ocd.stack.presets import PRESETS, files, inference_prefix
 
 Capture = pytest.CaptureFixture[str]
 

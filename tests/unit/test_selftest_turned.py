@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from ocd.config.defaults import template
-from ocd.config.folders import Folders
-from ocd.config.schema import Settings
 from ocd.selftest import streams
-from ocd.selftest.turned import DUMMY, NOWHERE, Turned, turn
+from ocd.selftest.redirected import DUMMY, NOWHERE, Turned, turn
+from ocd.settings.folders import Folders
+from ocd.settings.schema import Settings
+from ocd.stack.defaults import template
 
 ANTHROPIC, BEDROCK = "http://127.0.0.1:5001", "http://127.0.0.1:5002"
 PRIVATE = {"main": 6000, "bedrock": 6001}

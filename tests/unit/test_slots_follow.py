@@ -14,17 +14,18 @@ import pytest
 
 from ocd.adapters import usage_file
 from ocd.claude.overlay import Overlay, Slots, build
-from ocd.config import backup, former, presets, renew
-from ocd.config.check import check
-from ocd.config.families import SLOTS, family, group_of, made_up, slot_of
-from ocd.config.folders import Folders
-from ocd.config.models import ModelIds, load_ids, site_packages
-from ocd.config.retire import Retirement, due, from_dicts
-from ocd.config.rules.retire import findings, retirements
-from ocd.config.settings import load
-from ocd.config.swap import read_stack, unpin
-from ocd.config.tomlset import set_keys
 from ocd.errors import OcdError
+from ocd.settings import backup
+from ocd.settings.folders import Folders
+from ocd.settings.load import load
+from ocd.settings.tomlset import set_keys
+from ocd.stack import former, presets, renew
+from ocd.stack.check import check
+from ocd.stack.families import SLOTS, family, group_of, made_up, slot_of
+from ocd.stack.models import ModelIds, load_ids, site_packages
+from ocd.stack.retire import Retirement, due, from_dicts
+from ocd.stack.rules.retire import findings, retirements
+from ocd.stack.swap import read_stack, unpin
 from ocd.wire.messages import LaunchRequest
 
 ROOT = Path(__file__).resolve().parents[2]
