@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from ocd.config.models import load_table, site_packages
 from ocd.selftest.streams import check_plain, check_stream
+from ocd.stack.models import load_table, site_packages
 from tests.helpers.converse import (
     HELLO,
     START,

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from ocd.config.abilities import FILE, bare_id, contract, family_of
-from ocd.config.defaults import write_defaults
-from ocd.config.examine import examine
-from ocd.config.folders import Folders
-from ocd.config.litellm_file import load_litellm
-from ocd.config.models import load_table
-from ocd.config.settings import load
 from ocd.guest.layers.requests import Facts
+from ocd.settings.folders import Folders
+from ocd.settings.load import load
+from ocd.stack.abilities import FILE, bare_id, contract, family_of
+from ocd.stack.defaults import write_defaults
+from ocd.stack.examine import examine
+from ocd.stack.litellm_file import load_litellm
+from ocd.stack.models import load_table
 from ocd.supervisor import spec
 
 TABLE: dict[str, Any] = {

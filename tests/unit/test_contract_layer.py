@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ocd.guest.layers import upstream
+from ocd.guest.layers import watching
 from ocd.guest.layers.answers import EARLY
 from ocd.guest.layers.contract import Contract
 from ocd.selftest import eventstream
@@ -89,7 +89,7 @@ def litellm(*steps: Any, status: int = 200, told: list[Any] | None = None, own: 
         message = await receive()
         if told is not None:
             told.append((scope, json.loads(message["body"])))
-        watcher = upstream.current.get()
+        watcher = watching.current.get()
         assert watcher is not None
         watcher.calling()
         if any(isinstance(step, bytes) for step in steps):
@@ -181,7 +181,7 @@ def test_litellms_stream_is_told_where_the_file_wants_to_see_it_and_ends_as_bedr
 def plain_litellm(value: Json, *, seen: bool = True) -> LiteLLM:
     async def app(_scope: Any, receive: Any, send: Any) -> None:
         await receive()
-        watcher = upstream.current.get()
+        watcher = watching.current.get()
         assert watcher is not None
         if seen:
             watcher.calling()
@@ -223,7 +223,7 @@ def test_a_call_that_is_not_streamed_answers_a_stream() -> None:
 def refusing(status: int, body: bytes, kind: str = "", *, seen: bool = True) -> LiteLLM:
     async def app(_scope: Any, receive: Any, send: Any) -> None:
         await receive()
-        watcher = upstream.current.get()
+        watcher = watching.current.get()
         assert watcher is not None
         if seen:
             watcher.calling()
@@ -374,7 +374,7 @@ def test_when_the_client_goes_what_runs_for_it_is_cancelled(moment: str) -> None
 
         async def app(_scope: Any, receive: Any, send: Any) -> None:
             assert (await receive())["type"] == "http.request"
-            watcher = upstream.current.get()
+            watcher = watching.current.get()
             try:
                 if moment == "in the stream":
                     assert watcher is not None
@@ -424,7 +424,7 @@ def test_a_second_call_after_an_answer_has_begun_is_not_told_as_well() -> None:
     first = said([START, event("contentBlockDelta", 0, delta={"text": "first"})])
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        watcher = upstream.current.get()
+        watcher = watching.current.get()
         assert watcher is not None
         watcher.calling()
         watcher.answering({})

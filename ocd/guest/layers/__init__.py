@@ -1,1 +1,1 @@
-"""ASGI layers of the guests. Loaded by path under LiteLLM's interpreter: standard library only, nothing of ocd."""
+"""ASGI layers in front of LiteLLM in a guest; loaded by path, nothing of ocd beside ocd.guest is imported."""

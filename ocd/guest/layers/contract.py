@@ -5,7 +5,7 @@ would: ``requests`` makes of a request what the model can take, ``converse`` and
 what the client is used to, ``refusals`` says errors in Anthropic's words. This file is what is left: bytes, time and
 the client's going away. Everything else passes untouched.
 
-The answer is taken from Bedrock's own bytes where they can be seen (``upstream``) and nothing in LiteLLM's file wants
+The answer is taken from Bedrock's own bytes where they can be seen (``watching``) and nothing in LiteLLM's file wants
 to change it (callbacks, guardrails, a cache); else from LiteLLM's stream, held to the same protocol.
 """
 
@@ -15,7 +15,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
-from . import answers, converse, refusals, requests, upstream
+from . import answers, converse, refusals, requests, watching
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -42,7 +42,7 @@ _EVENTS = [
 def wrap(app: App, facts: Json) -> App:
     """``app`` behind the contract. ``facts`` is the boot message's: ``groups`` (name → what its model can do), ``open``
     (other names may exist) and ``direct`` (nothing in LiteLLM's file wants to see or change answers)."""
-    upstream.install()
+    watching.install()
     return Contract(app, facts)
 
 
@@ -178,7 +178,7 @@ class Conversation:
         timer = Timer(self.contract.silence, self.ping) if self.stream else None
         try:
             async with _until_gone(receive, gone, lambda: self.done):
-                with upstream.watched(self):
+                with watching.watched(self):
                     await self.contract.app(scope, _replay(raw, gone), self.take)
                 await self.finish()
         except Exception as error:
@@ -257,7 +257,7 @@ class Conversation:
             return {**event, "delta": {**(event.get("delta") or {}), **self.told["delta"]}}
         return event
 
-    # ---- from Bedrock (upstream.Watcher)
+    # ---- from Bedrock (watching.Watcher)
 
     def calling(self) -> None:
         if self.seeing and self.answer.begun:

@@ -118,7 +118,7 @@ _LEAST_BUDGET = 1024
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a group's model can do. ``None`` and empty: not known, or not at all; see ``ocd.config.abilities``."""
+    """What a group's model can do. ``None`` and empty: not known, or not at all; see ``ocd.stack.abilities``."""
 
     model: str = ""
     family: str = ""
