@@ -242,6 +242,7 @@ def test_awss_refusal_comes_with_its_own_status(stream: bool) -> None:
     client = asks(app, {**ASKED, "stream": stream})
     assert client.status == 429 and client.json["error"]["type"] == "rate_limit_error"
     assert client.headers["retry-after"] and client.headers["request-id"] == "r-1"
+    assert client.headers["x-ocd-trouble"] == "throttled"
     named = refusing(403, b'{"__type":"com.amazon#ExpiredTokenException","message":"expired"}')
     assert asks(named).status == 424
     assert asks(refusing(500, b"", seen=False)).json["error"]["message"].startswith("Amazon Bedrock: nothing")

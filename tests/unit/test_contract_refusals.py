@@ -123,6 +123,55 @@ def test_litellms_wrapping_is_taken_off(wrapped: str, words: str) -> None:
     assert plain(wrapped) == words
 
 
+@pytest.mark.parametrize(
+    ("status", "kind", "words", "trouble"),
+    [
+        (403, "ExpiredTokenException", "expired", "aws-expired"),
+        (401, "", "Unable to locate credentials", "aws-expired"),
+        (
+            403,
+            "AccessDeniedException",
+            "You don't have access to the model with the specified ID.",
+            "model-access",
+        ),
+        (
+            403,
+            "AccessDeniedException",
+            "User is not authorized to perform: bedrock:InvokeModel",
+            "access-denied",
+        ),
+        (403, "UnrecognizedClientException", "The security token included is invalid.", "access-denied"),
+        (404, "ResourceNotFoundException", "Could not resolve the foundation model.", "model-access"),
+        (
+            404,
+            "ResourceNotFoundException",
+            "This model version has reached the end of its life.",
+            "model-gone",
+        ),
+        (429, "ThrottlingException", "Too many.", "throttled"),
+        (503, "ServiceUnavailableException", "Away.", "overloaded"),
+        (400, "ValidationException", "Input is too long for requested model.", "bad-request"),
+        (500, "InternalServerException", "Oops.", "upstream-error"),
+        (500, "", "litellm.InternalServerError: Connection error", "unreachable"),
+    ],
+)
+def test_our_word_for_the_meter(status: int, kind: str, words: str, trouble: str) -> None:
+    assert from_upstream(status, kind, words).trouble == trouble
+    assert Refusal(400, "ours").trouble == ""
+
+
+def test_a_hostile_text_takes_no_time_to_speak_of() -> None:
+    for text in (
+        " " * 10**6,
+        "exceed" * 10**5,
+        "litellm." * 10**5,
+        "{" * 10**6,
+        "1234 " * 10**5,
+        "Fallbacks=" * 10**5,
+    ):
+        assert from_upstream(500, "", text).message
+
+
 def test_nothing_of_any_length_gets_through() -> None:
     assert len(Refusal(400, "x" * 100_000).message) <= 2000
     assert len(from_upstream(500, "", "{" * 50_000).message) <= 2000

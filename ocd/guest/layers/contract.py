@@ -26,7 +26,7 @@ Json = dict[str, Any]
 
 MESSAGES, COUNT = "/v1/messages", "/v1/messages/count_tokens"
 #: seconds of silence after which a stream's client gets a ping; it shows a banner after 20 and gives up after 300
-SILENCE = 5.0
+SILENCE = 10.0
 #: bytes of a plain answer of LiteLLM's
 LARGEST = 64 * 1024 * 1024
 #: says that a count of tokens is an estimate of ours
@@ -143,7 +143,9 @@ class Conversation:
         self.send = send
         self.rewritten = rewritten
         self.stream = bool(asked.get("stream"))
-        about = requests.estimate(rewritten.body)
+        self.raw = json.dumps(rewritten.body).encode()
+        # Bedrock counts at the end; a closer look would take longer than everything else here.
+        about = len(self.raw) // answers.TOKEN
         self.answer = answers.Answer(str(asked["model"]), rewritten.restore, rewritten.stops, about)
         self.message = answers.Message()
         #: the head of the answer is sent
@@ -171,15 +173,15 @@ class Conversation:
         self.request_id = ""
 
     async def run(self, receive: Receive) -> None:
-        raw, gone = json.dumps(self.rewritten.body).encode(), asyncio.Event()
-        scope = {**self.scope, "path": MESSAGES, "headers": _headers(self.scope["headers"], len(raw))}
+        gone = asyncio.Event()
+        scope = {**self.scope, "headers": _headers(self.scope["headers"], len(self.raw))}
         loop = asyncio.get_running_loop()
         self.sent_at = loop.time()
         timer = Timer(self.contract.silence, self.ping) if self.stream else None
         try:
             async with _until_gone(receive, gone, lambda: self.done):
                 with watching.watched(self):
-                    await self.contract.app(scope, _replay(raw, gone), self.take)
+                    await self.contract.app(scope, _replay(self.raw, gone), self.take)
                 await self.finish()
         except Exception as error:
             if self.done or gone.is_set():
@@ -523,6 +525,9 @@ def _error_text(raw: bytes) -> str:
 
 async def _refuse(send: Send, refusal: refusals.Refusal, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
     more = [(name.encode(), value.encode("latin-1", "replace")) for name, value in refusal.headers.items()]
+    if refusal.trouble:
+        # For the meter, in whichever process: it ends there.
+        more.append((b"x-ocd-trouble", refusal.trouble.encode()))
     await _plain(send, refusal.status, refusal.value(), [*more, *headers])
 
 

@@ -17,6 +17,8 @@ DEPENDENCY = 424
 RETRY_AFTER = 5
 #: characters of somebody else's message that are passed on
 LONGEST = 2000
+#: characters of it that are looked at
+LOOKED_AT = 8192
 
 #: status → Anthropic's error type (API reference, Errors)
 TYPES = {
@@ -72,7 +74,7 @@ _ADVICE = {
 
 _TOO_LONG = re.compile(
     r"(?:input|prompt|request|context|messages?)[^.]{0,40}\btoo long\b|too many (?:input |total )?tokens"
-    r"|exceed\w*[^.]{0,60}(?:context (?:length|window)|input (?:length|token)|maximum (?:number of )?(?:input )?tokens)"
+    r"|exceed\w{0,6}[^.]{0,60}(?:context (?:length|window)|input (?:length|token)|maximum (?:number of )?(?:input )?tokens)"
     r"|(?:maximum context length|context length exceeded|context window (?:is |was )?exceeded|exceed_context)"
     r"|longer than the (?:maximum|max)|maximum (?:input|prompt) (?:length|tokens?)|input token count",
     re.IGNORECASE,
@@ -85,7 +87,7 @@ _WRAPPING = re.compile(
     re.IGNORECASE,
 )
 _TAIL = re.compile(
-    r"\s*(?:No fallback model group found|Received Model Group=|Available Model Group Fallbacks=|LiteLLM Retried:"
+    r"(?:No fallback model group found|Received Model Group=|Available Model Group Fallbacks=|LiteLLM Retried:"
     r"|LiteLLM Max Retries:|Pass in the messages|Check your (?:\S+ )?key|Traceback \(most recent).*$",
     re.DOTALL,
 )
@@ -102,6 +104,7 @@ _NO_MODEL = re.compile(
     r"|reached the end of its life|invalid model name|not supported in this region",
     re.IGNORECASE,
 )
+_END_OF_LIFE = re.compile(r"end of (?:its|the) life|end-of-life", re.IGNORECASE)
 _UNREACHABLE = re.compile(
     r"connection error|cannot connect|connect(?:ion)? (?:refused|reset|timeout)|name or service",
     re.IGNORECASE,
@@ -109,7 +112,7 @@ _UNREACHABLE = re.compile(
 
 
 class Refusal(Exception):
-    """An error as the client gets it."""
+    """An error as the client gets it; ``trouble`` is our word for what an upstream refused (docs/api.md), or empty."""
 
     def __init__(
         self, status: int, message: str, kind: str = "", headers: dict[str, str] | None = None
@@ -118,6 +121,7 @@ class Refusal(Exception):
         self.status = status
         self.message = message[:LONGEST]
         self.kind = kind or TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
+        self.trouble = ""
         self.headers = dict(headers or {})
         if status in (429, 529):
             self.headers.setdefault("retry-after", str(RETRY_AFTER))
@@ -145,9 +149,9 @@ def unknown_model(name: str, names: list[str]) -> Refusal:
 def too_long(original: str) -> Refusal:
     """A prompt beyond the model's window, in the words that start Claude Code's compaction."""
     told = ""
-    numbers = [int(one) for one in _TOKENS.search(original).groups()] if _TOKENS.search(original) else []  # type: ignore[union-attr]
-    if len(numbers) == 2 and numbers[0] != numbers[1]:
-        told = f": {max(numbers)} tokens > {min(numbers)} maximum"
+    if found := _TOKENS.search(original):
+        less, more = sorted(int(number) for number in found.groups())
+        told = f": {more} tokens > {less} maximum" if more > less else ""
     detail = f" Amazon Bedrock said: {original}" if original else ""
     return Refusal(400, f"prompt is too long{told} (capability_rejected: prompt_too_long).{detail}")
 
@@ -195,10 +199,16 @@ def from_upstream(status: int, kind: str, text: str, headers: dict[str, str] | N
 
     ``headers`` are those of the answer that may be kept (``retry-after``).
     """
-    name, words = named(kind), plain(text)
-    code = _STATUS.get(name) or _BARE.get(status, status)
+    name, words = named(kind), plain(text[:LOOKED_AT])
     if name == "UnrecognizedClientException" and "expired" in words:
         name = "ExpiredTokenException"
+    found = _found(status, name, words, headers)
+    found.trouble = _trouble(found, name, words)
+    return found
+
+
+def _found(status: int, name: str, words: str, headers: dict[str, str] | None) -> Refusal:
+    code = _STATUS.get(name) or _BARE.get(status, status)
     if status in (401, 403) and name not in _STATUS:
         code = DEPENDENCY
     if code in (400, 413, 422, 500) and _TOO_LONG.search(words) and not _MAX_TOKENS.search(words):
@@ -212,26 +222,36 @@ def from_upstream(status: int, kind: str, text: str, headers: dict[str, str] | N
     if code in (400, DEPENDENCY, 422) and (_NO_MODEL.search(words) or status == 404):
         return Refusal(DEPENDENCY, _said(words, _ADVICE["model"]))
     if code == DEPENDENCY or _NO_CREDENTIALS.search(words):
-        return Refusal(DEPENDENCY, _said(words, _advice(name, words)), headers=_kept(headers))
+        return Refusal(DEPENDENCY, _said(words, _ADVICE[_reason(name, words)]), headers=_kept(headers))
     if code == 422:
         code = 400
-    if code >= 500 and code not in TYPES:
-        code = 502
-    if code in (500, 529) and not name and _UNREACHABLE.search(words):
-        code = 502
-    if code < 400:
+    if code < 400 or (code >= 500 and code not in TYPES) or (not name and _UNREACHABLE.search(words)):
         code = 502
     return Refusal(code, _said(words, ""), headers=_kept(headers))
 
 
-def _advice(name: str, words: str) -> str:
+def _reason(name: str, words: str) -> str:
+    """Why AWS refuses us: a key of ``_ADVICE``."""
     if _NO_CREDENTIALS.search(words):
-        return _ADVICE["none"]
+        return "none"
     if name in ("ExpiredTokenException", "ExpiredToken", "RequestExpired") or _EXPIRED.search(words):
-        return _ADVICE["expired"]
-    if _ACCESS.search(words):
-        return _ADVICE["access"]
-    return _ADVICE["denied"]
+        return "expired"
+    return "access" if _ACCESS.search(words) or name == "OptInRequired" else "denied"
+
+
+def _trouble(found: Refusal, name: str, words: str) -> str:
+    if found.status == DEPENDENCY:
+        if _END_OF_LIFE.search(words):
+            return "model-gone"
+        if name == "ResourceNotFoundException" or _NO_MODEL.search(words):
+            return "model-access"
+        return {"expired": "aws-expired", "none": "aws-expired", "access": "model-access"}.get(
+            _reason(name, words), "access-denied"
+        )
+    if not name and _UNREACHABLE.search(words):
+        return "unreachable"
+    words_for = {429: "throttled", 529: "overloaded"}
+    return words_for.get(found.status, "bad-request" if found.status < 500 else "upstream-error")
 
 
 def _said(words: str, advice: str) -> str:
