@@ -285,8 +285,24 @@ def test_groups_that_are_not_there() -> None:
     assert told[0][1]["thinking"] == named["thinking"], (
         "of a name that a star lets in, its own words are what is known"
     )
-    for body in (b"", b"{", b"[]", b"[" * 100_000):
-        assert asks(litellm(), body).status == 400
+    call = {"type": "tool_use", "input": {"a": 7}}
+    history = [{"role": "assistant", "content": [call]}]
+    nested = json.dumps({**ASKED, "messages": history, "tools": [{"name": "t"}]}).replace(
+        "7", "[" * 900 + "]" * 900
+    )
+    for body in (b"", b"{", b"[]", b"[" * 100_000, nested.encode()):
+        client = asks(litellm(), body)
+        assert client.status == 400 and client.json["error"]["type"] == "invalid_request_error"
+
+
+def test_a_large_request_is_looked_at_beside_the_event_loop() -> None:
+    told: list[Any] = []
+    large = {**STREAM, "messages": [{"role": "user", "content": "x" * 600_000}]}
+    assert check_stream(asks(litellm(said(HELLO), told=told), large).text) == (["text"], [])
+    assert len(told[0][1]["messages"][0]["content"][0]["text"]) == 600_000
+    assert asks(litellm(), {**large, "model": "nope"}).status == 404
+    count = {"model": "qwen", "messages": large["messages"]}
+    assert asks(litellm(), count, "/v1/messages/count_tokens").json["input_tokens"] > 150_000
 
 
 def test_other_paths_pass_untouched() -> None:

@@ -27,6 +27,8 @@ Json = dict[str, Any]
 MESSAGES, COUNT = "/v1/messages", "/v1/messages/count_tokens"
 #: seconds of silence after which a stream's client gets a ping; it shows a banner after 20 and gives up after 300
 SILENCE = 10.0
+#: bytes of a request that is looked at beside the event loop
+LARGE = 512 * 1024
 #: bytes of a plain answer of LiteLLM's
 LARGEST = 64 * 1024 * 1024
 #: says that a count of tokens is an estimate of ours
@@ -64,17 +66,30 @@ class Contract:
         if body is None:
             return
         try:
-            asked = _parse(body)
-            facts = self.facts(str(asked.get("model") or ""))
-            if scope["path"] == COUNT:
-                await self.count(scope, receive, send, asked, facts)
-                return
-            rewritten = requests.rewrite(asked, facts)
+            if len(body) > LARGE:
+                # Nobody else waits while it is looked at.
+                asked, facts, rewritten = await asyncio.to_thread(self.read, body, scope["path"])
+            else:
+                asked, facts, rewritten = self.read(body, scope["path"])
         except refusals.Refusal as refusal:
             await _refuse(send, refusal)
             return
+        if scope["path"] == COUNT:
+            await self.count(scope, receive, send, rewritten, facts)
+            return
         conversation = Conversation(self, scope, send, rewritten, asked, facts)
         await conversation.run(receive)
+
+    def read(self, body: bytes, path: str) -> tuple[Json, requests.Facts, requests.Rewritten]:
+        """The request, the facts about its model, and what it becomes. Raises Refusal."""
+        try:
+            asked = _parse(body)
+            facts = self.facts(str(asked.get("model") or ""))
+            # What only counts has no limit of its own.
+            more = {"max_tokens": 1} if path == COUNT else {}
+            return asked, facts, requests.rewrite({**more, **asked}, facts)
+        except RecursionError:
+            raise refusals.invalid("The request is nested too deeply.") from None
 
     def facts(self, name: str) -> requests.Facts:
         found = self.groups.get(name)
@@ -88,12 +103,10 @@ class Contract:
         return found
 
     async def count(
-        self, scope: Scope, receive: Receive, send: Send, asked: Json, facts: requests.Facts
+        self, scope: Scope, receive: Receive, send: Send, rewritten: requests.Rewritten, facts: requests.Facts
     ) -> None:
         """Bedrock counts for Claude's models, through LiteLLM; for all others, and where that fails, we estimate."""
-        asked = {"max_tokens": 1, **asked}
-        rewritten = requests.rewrite(asked, facts)
-        about = requests.estimate(rewritten.body)
+        about = await asyncio.to_thread(requests.estimate, rewritten.body)
         if facts.family == "claude":
             counted = await self.counted(scope, receive, rewritten.body)
             # LiteLLM counts by itself where Bedrock does not, and then by far too little.
@@ -405,7 +418,13 @@ class Conversation:
         await _refuse(self.send, refusal, self.identity())
 
     def identity(self) -> list[tuple[bytes, bytes]]:
-        return [(b"request-id", self.request_id.encode("ascii", "replace"))] if self.request_id else []
+        """What the answer's head says of where it came from."""
+        known = [one for one in self.headers if one[0].lower().startswith(b"x-litellm-")]
+        return (
+            [*known, (b"request-id", self.request_id.encode("ascii", "replace"))]
+            if self.request_id
+            else known
+        )
 
 
 class Timer:

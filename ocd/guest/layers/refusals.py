@@ -74,7 +74,8 @@ _ADVICE = {
 
 _TOO_LONG = re.compile(
     r"(?:input|prompt|request|context|messages?)[^.]{0,40}\btoo long\b|too many (?:input |total )?tokens"
-    r"|exceed\w{0,6}[^.]{0,60}(?:context (?:length|window)|input (?:length|token)|maximum (?:number of )?(?:input )?tokens)"
+    r"|exceed\w{0,6}[^.]{0,60}(?:context (?:length|window)|input (?:length|token)"
+    r"|maximum (?:number of )?(?:input )?tokens)"
     r"|(?:maximum context length|context length exceeded|context window (?:is |was )?exceeded|exceed_context)"
     r"|longer than the (?:maximum|max)|maximum (?:input|prompt) (?:length|tokens?)|input token count",
     re.IGNORECASE,

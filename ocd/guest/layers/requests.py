@@ -199,6 +199,8 @@ class _Rewriting:
         for name in ("system", "tools", "tool_choice", "thinking", "output_config", "stop_sequences"):
             body.pop(name, None)
         body["messages"] = messages
+        if "stream" in body:
+            body["stream"] = bool(body["stream"])
         body["max_tokens"] = self.max_tokens()
         if system:
             body["system"] = system
@@ -604,6 +606,8 @@ def _dicts(value: Any) -> list[Json]:
 
 #: tokens of an image when nothing is known of it (Anthropic: Vision, an image of 1092 × 1092)
 _IMAGE = 1600
+#: a text beyond this many characters is a file: four to a token, and no closer look
+_LONG = 100_000
 _PIECE = re.compile(r"[A-Za-z]+|\d|[^\sA-Za-z\d]")
 
 
@@ -617,6 +621,9 @@ def estimate(body: Json) -> int:
     for text in _texts([body.get("system"), body.get("messages"), body.get("tools")]):
         if text is None:
             total += _IMAGE
+            continue
+        if len(text) > _LONG:
+            total += len(text) / 4
             continue
         for piece in _PIECE.findall(text):
             if piece[0].isascii():
