@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from collections.abc import Iterator
@@ -100,16 +101,19 @@ def bedrock() -> Iterator[Bedrock]:
 
 
 def configuration(url: str, more: str = "") -> str:
+    routes = {name: f"converse/{model}" for name, model in MODELS.items()} | {
+        "invoke": f"invoke/{MODELS['fast']}"
+    }
     rows = "".join(
         f"""  - model_name: {name}
     litellm_params:
-      model: bedrock/converse/{model}
+      model: bedrock/{model}
       aws_region_name: us-west-2
       aws_access_key_id: AKIAIOSFODNN7EXAMPLE
       aws_secret_access_key: wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY
       aws_bedrock_runtime_endpoint: "{url}"
 """
-        for name, model in MODELS.items()
+        for name, model in routes.items()
     )
     return (
         f"model_list:\n{rows}litellm_settings: {{drop_params: true{more}}}\n"
@@ -314,6 +318,38 @@ def test_an_answer_that_ends_early_is_an_error(daemon: Daemon, bedrock: Bedrock,
     answer = ask(daemon, stream=True, tools=[BASH])
     assert error(answer)["type"] == "api_error", answer.text
     assert "message_stop" not in answer.text and "end_turn" not in answer.text
+
+
+def chunks(*events: Json) -> list[Any]:
+    """InvokeModel's stream of a Claude: Messages events in base64."""
+    return [
+        ("event", "chunk", {"bytes": base64.b64encode(json.dumps(one).encode()).decode()}) for one in events
+    ]
+
+
+def test_a_claude_behind_invoke_is_held_to_the_same(daemon: Daemon, bedrock: Bedrock) -> None:
+    """LiteLLM passes Messages on there; what comes back is not Converse's, and is told from LiteLLM's stream."""
+    said = [
+        {"type": "message_start", "message": {"id": "m", "role": "assistant", "usage": {"input_tokens": 9}}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Ok."}},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 3}},
+        {"type": "message_stop"},
+    ]
+    bedrock.say(*chunks(*said))
+    answer = ask(daemon, "invoke", stream=True, **REAL)
+    assert check_stream(answer.text) == (["text"], []), answer.text
+    assert bedrock.calls[0].path.endswith("/invoke-with-response-stream")
+    bedrock.say(*chunks(*said[:4]))
+    early = ask(daemon, "invoke", stream=True)
+    assert error(early)["type"] == "api_error" and "message_stop" not in early.text, early.text
+    bedrock.say(
+        status=403,
+        kind="ExpiredTokenException",
+        message="The security token included in the request is expired",
+    )
+    assert ask(daemon, "invoke", stream=True).status_code == 424
 
 
 def test_server_tools_unknown_groups_safeguards_and_counts(daemon: Daemon, bedrock: Bedrock) -> None:

@@ -77,7 +77,7 @@ class Contract:
         if scope["path"] == COUNT:
             await self.count(scope, receive, send, rewritten, facts)
             return
-        conversation = Conversation(self, scope, send, rewritten, asked, facts)
+        conversation = Conversation(self, scope, send, rewritten, asked)
         await conversation.run(receive)
 
     def read(self, body: bytes, path: str) -> tuple[Json, requests.Facts, requests.Rewritten]:
@@ -149,7 +149,6 @@ class Conversation:
         send: Send,
         rewritten: requests.Rewritten,
         asked: Json,
-        facts: requests.Facts,
     ) -> None:
         self.contract = contract
         self.scope = scope
