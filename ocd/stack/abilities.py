@@ -33,8 +33,9 @@ _FAMILIES = {
 #: families whose models take stop sequences (Amazon Bedrock's user guide, inference parameters of each model): the
 #: others answer a request that has one with a ValidationException.
 _NO_STOPS = ("gpt-oss", "ai21-jurassic")
-#: Sections of a LiteLLM file whose presence means: something of the user's wants to see or change answers.
-_LOOKING = ("callbacks", "success_callback", "guardrails", "cache", "post_call_rules", "pre_call_rules")
+#: Sections of a LiteLLM file whose presence means: something of the user's may change answers on their way. What only
+#: logs them (``success_callback``) sees LiteLLM's own all the same.
+_LOOKING = ("callbacks", "guardrails", "cache", "post_call_rules", "pre_call_rules")
 
 
 def contract(file: LiteLLMFile, table: Mapping[str, Any]) -> dict[str, Any]:

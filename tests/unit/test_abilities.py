@@ -105,6 +105,7 @@ def test_names_and_who_wants_to_see_answers(tmp_path: Path) -> None:
     star = '{model_name: "b/*", litellm_params: {model: "bedrock/*"}}'
     assert facts(tmp_path, row, star)["open"] and set(facts(tmp_path, row, star)["groups"]) == {"g"}
     assert facts(tmp_path, row, more="general_settings: {store_model_in_db: true}\n")["open"]
+    assert facts(tmp_path, row, more="litellm_settings: {success_callback: [langfuse]}\n")["direct"]
     for more in (
         "litellm_settings: {callbacks: [x.y]}",
         "guardrails: [{guardrail_name: x}]",
