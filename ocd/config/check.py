@@ -19,7 +19,7 @@ from ocd.config.litellm_file import LiteLLMFile, load_litellm
 from ocd.config.models import load_ids, site_packages
 from ocd.config.rules import ALL
 from ocd.config.rules.stack import Stack
-from ocd.config.settings import FILE, Settings, load
+from ocd.config.settings import FILE, Settings, load, retired
 from ocd.errors import EX_CONFIG
 
 #: limits of the checking process: seconds, bytes
@@ -68,7 +68,7 @@ def check_all(folders: Folders, environ: Mapping[str, str], site: Path | None = 
         return worst_first(error.findings)
     if site is None and settings.litellm.python:
         site = site_packages(settings.litellm.python)
-    return check(folders, settings, site)
+    return worst_first([*check(folders, settings, site), *retired(folders, environ)])
 
 
 def limit_resources() -> None:

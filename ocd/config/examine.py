@@ -6,18 +6,21 @@ that each proxy depends on. The daemon runs it before each reload: YAML of any k
 its memory, and the parser's own memory is not the daemon's.
 """
 
+import contextlib
 import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from ocd.config import snapshot
+from ocd.config import pipe, snapshot
 from ocd.config.check import check_all, limit_resources
 from ocd.config.findings import Finding
 from ocd.config.folders import Folders
-from ocd.config.inputs import inputs
-from ocd.config.settings import Settings, load
+from ocd.config.inputs import config_path, inputs
+from ocd.config.litellm_file import LiteLLMFile, load_litellm
+from ocd.config.rules.stack import Stack
+from ocd.config.settings import FILE, Settings, load
 from ocd.errors import OcdError
 
 PROXIES = ("main", "bedrock")
@@ -34,11 +37,12 @@ def examine(folders: Folders, settings: Settings, site: Path | None) -> dict[str
         ]
     revisions: dict[str, dict[str, str]] = {}
     files: dict[str, list[str]] = {}
+    tables = routing(folders, settings)
     for proxy in PROXIES:
         if not getattr(settings.proxies, proxy).enabled:
             continue
         try:
-            taken = snapshot.take(folders, settings, proxy)
+            taken = snapshot.take(folders, settings, proxy, tables.get(proxy))
             revisions[proxy] = {"id": taken.id, "config": str(taken.config), "origin": str(taken.origin)}
         except (OcdError, MemoryError, RecursionError) as error:
             revisions[proxy] = {
@@ -50,6 +54,18 @@ def examine(folders: Folders, settings: Settings, site: Path | None) -> dict[str
             # A broken file has no readable includes; the daemon watches the file itself anyway.
             files[proxy] = []
     return {"findings": [finding.as_dict() for finding in findings], "revisions": revisions, "inputs": files}
+
+
+def routing(folders: Folders, settings: Settings) -> dict[str, dict[str, Any]]:
+    """Each proxy's table of routes. A file that cannot be read has none, and is not served."""
+    files: dict[str, LiteLLMFile | None] = {}
+    for proxy in PROXIES:
+        files[proxy] = None
+        if getattr(settings.proxies, proxy).enabled:
+            with contextlib.suppress(OcdError, MemoryError, RecursionError):
+                files[proxy] = load_litellm(config_path(folders, settings, proxy))
+    stack = Stack(settings, files["main"], files["bedrock"], folders.config / FILE, None, None)
+    return {proxy: pipe.table(stack, proxy) for proxy in PROXIES}
 
 
 def main(arguments: list[str]) -> int:

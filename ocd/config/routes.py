@@ -4,14 +4,14 @@ Reads the same two files as LiteLLM; nothing is asked of anybody, no credential 
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ocd.config.litellm_file import LiteLLMFile
 from ocd.config.rules.stack import AWS, ENVIRON, Route, Stack, names, port_of, routes, serves
 
 SLOTS = ("opus", "sonnet", "haiku")
-#: what must have happened before LiteLLM moves on; ``ocd.guest.fallbacks`` sees to it
+#: what must have happened before another group answers; ``ocd.guest.layers.pipe`` sees to it
 WHEN = {
     "fallbacks": "on overload (503, 529), rate limit (429), other 5xx, a time-out or a lost connection",
     "context_window_fallbacks": "when the request is too long for the model",
@@ -46,6 +46,9 @@ class Way:
     hops: tuple[Hop, ...]
     broken: str = ""
     fallbacks: tuple[Fallback, ...] = field(default=())
+    #: anthropic, hop or litellm, and why (``ocd.config.pipe``)
+    way: str = ""
+    why: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -66,7 +69,18 @@ def plain_name(text: str) -> str:
 
 def find(stack: Stack, name: str) -> list[Way]:
     """The ways of the main proxy's model group: one a deployment (LiteLLM takes turns); empty: no such group."""
-    return list(_ways(stack, name, ()))
+    from ocd.config import pipe
+
+    known = pipe.ways(stack)
+
+    def told(way: Way) -> Way:
+        decided = pipe.find(stack, way.name, known)
+        further = tuple(replace(one, ways=tuple(told(other) for other in one.ways)) for one in way.fallbacks)
+        return replace(
+            way, fallbacks=further, way=decided.way if decided else "", why=decided.why if decided else ""
+        )
+
+    return [told(way) for way in _ways(stack, name, ())]
 
 
 def _ways(stack: Stack, name: str, been: tuple[str, ...]) -> Iterator[Way]:

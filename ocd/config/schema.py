@@ -63,9 +63,10 @@ class LiteLLM(Section):
     args: list[str] = Field(
         default=[], description="Further options of the litellm command, for both proxies."
     )
-    fidelity: bool = Field(
-        default=True,
-        description="Put back what LiteLLM loses of requests to Anthropic and of its answers (docs/fidelity.md).",
+    pipe: Literal["auto", "off"] = Field(
+        default="auto",
+        description="auto: requests to Anthropic and to the bedrock proxy pass untouched beside LiteLLM where the "
+        "LiteLLM file allows it (occtl models says which and why); off: everything goes through LiteLLM.",
     )
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from ocd.config.inputs import aws_files, config_path, litellm_inputs
 from ocd.config.schema import Settings
 from ocd.errors import EX_CANTCREAT, EX_CONFIG, OcdError
 
+#: the table of routes, beside the YAML file in each snapshot (``ocd.config.pipe.table``)
+PIPE = "ocd-pipe.json"
 #: bytes of all files of a revision
 LARGEST = 32 << 20
 
@@ -29,8 +32,12 @@ class Revision:
     origin: Path
 
 
-def take(folders: Folders, settings: Settings, proxy: str) -> Revision:
+def take(
+    folders: Folders, settings: Settings, proxy: str, pipe: Mapping[str, object] | None = None
+) -> Revision:
     """Copy what ``proxy`` boots from and say which revision it is; the same content gives the same revision.
+
+    ``pipe``: the table of routes, which depends on both proxies' files and is kept with this one's.
 
     The id covers the files' bytes, AWS's two files for bedrock (which are not copied), and those settings
     that only a new process takes up. A file that is included by an absolute path is covered but stays where
@@ -39,6 +46,8 @@ def take(folders: Folders, settings: Settings, proxy: str) -> Revision:
     """
     origin = config_path(folders, settings, proxy)
     contents = _contents(origin)
+    name = os.path.join(os.path.dirname(_config_name(origin, contents)), PIPE)
+    contents[name] = json.dumps(pipe or {}, sort_keys=True).encode()
     identity = hashlib.sha256(json.dumps(_own_settings(settings, proxy), sort_keys=True).encode())
     for name in sorted(contents):
         _feed(identity, name.encode(), contents[name])

@@ -74,11 +74,21 @@ def explain(model: str, as_json: bool) -> int:
     return EX_CONFIG if broken else EX_OK
 
 
+#: how a request gets there, in words
+WAYS = {
+    "anthropic": "passes untouched",
+    "hop": "passes beside LiteLLM",
+    "litellm": "goes through LiteLLM",
+}
+
+
 def _show(way: "Way", indent: str) -> None:
     for number, hop in enumerate(way.hops, 1):
         screen.out(screen.plain(f"{indent}{number}. the {hop.proxy} proxy takes {hop.group} for {hop.model}"))
         screen.out(screen.plain(f"{indent}   goes to {hop.upstream}"))
         screen.out(screen.plain(f"{indent}   with {hop.credential}"))
+    if way.way:
+        screen.out(screen.plain(f"{indent}   {WAYS.get(way.way, way.way)}: {way.why}"))
     if way.broken:
         screen.out(screen.plain(f"{indent}   and there it ends: {way.broken}. See `occtl config check`."))
     for fallback in way.fallbacks:

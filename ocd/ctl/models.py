@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ocd.config.routes import Way
     from ocd.config.rules.stack import Stack
 
-_COLUMNS = ("slot", "name", "route", "upstream", "credential")
+_COLUMNS = ("slot", "name", "route", "way", "upstream", "credential")
 
 
 @click.command(
@@ -29,12 +29,12 @@ def models(as_json: bool) -> int:
     if as_json:
         screen.out_json({"ok": not broken, "models": rows})
         return EX_CONFIG if broken else EX_OK
-    table = [
-        [str(row[name]) or "-" for name in ("slot", "name", "route", "upstream", "credential")]
-        for row in rows
-    ]
-    styles = [["bold", "", "", "", "bold red" if row["broken"] else ""] for row in rows]
+    table = [[str(row[name]) or "-" for name in _COLUMNS] for row in rows]
+    styles = [["bold", "", "", "", "", "bold red" if row["broken"] else ""] for row in rows]
     screen.print_rich(screen.table(_COLUMNS, table, styles))
+    for why in dict.fromkeys(str(row["why"]) for row in rows if row["way"] == "litellm" and row["why"]):
+        named = [str(row["name"]) for row in rows if row["why"] == why]
+        screen.out(f"Through LiteLLM: {screen.plain(', '.join(named))} ({screen.plain(why)}).")
     for row in rows:
         if row["broken"]:
             screen.out(f"{row['name']}: {screen.plain(str(row['broken']))}. See `occtl config check`.")
@@ -70,6 +70,8 @@ def _row(way: "Way", slot: str) -> dict[str, Any]:
         "upstream": "" if way.broken or last is None else last.upstream,
         "credential": way.broken or (last.credential if last else ""),
         "broken": way.broken,
+        "way": way.way,
+        "why": way.why,
         "fallbacks": [
             {"when": one.when, "to": list(dict.fromkeys(other.name for other in one.ways))}
             for one in way.fallbacks
@@ -88,6 +90,8 @@ def _outside(stack: "Stack", slot: str) -> dict[str, Any]:
         "credential": "LITELLM_API_KEY"
         + ("" if stack.settings.auth == "none" else " and the session's login"),
         "broken": "",
+        "way": "external",
+        "why": "",
         "fallbacks": [],
     }
 

@@ -31,6 +31,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Report = Callable[[dict[str, Any]], None]
+Direct = Callable[[Scope, bytes], bool]
 
 #: bytes of a request body that are held in memory while it is looked at
 BODY_LIMIT = 64 * 1024 * 1024
@@ -44,6 +45,7 @@ OPEN = frozenset(
     {
         ("HEAD", "/"),
         ("HEAD", "/api/hello"),
+        ("GET", "/api/hello"),
         ("GET", "/health/liveliness"),
         ("HEAD", "/health/liveliness"),
         ("GET", "/health/liveness"),
@@ -183,8 +185,10 @@ class Refusal(Exception):
         self.where = where
 
 
-def wrap(app: App, policy: dict[str, Any], report: Report) -> App:
+def wrap(app: App, policy: dict[str, Any], report: Report, direct: Direct | None = None) -> App:
     """``app`` behind the boundary.
+
+    ``direct``: whether a request leaves this process as it came, so that its body gives LiteLLM no orders.
 
     ``policy``: ``role`` ("main" or "bedrock") and ``key`` (that proxy's own); optional ``pass_through`` and
     ``admin`` (true opens those routes), ``body_limit`` (bytes), ``hosts`` (names beside loopback that
@@ -194,11 +198,13 @@ def wrap(app: App, policy: dict[str, Any], report: Report) -> App:
 
     Raises ValueError when role or key are missing: better no proxy than an open one.
     """
-    return Boundary(app, policy, report)
+    return Boundary(app, policy, report, direct)
 
 
 class Boundary:
-    def __init__(self, app: App, policy: dict[str, Any], report: Report) -> None:
+    def __init__(
+        self, app: App, policy: dict[str, Any], report: Report, direct: Direct | None = None
+    ) -> None:
         role, key = policy.get("role"), policy.get("key")
         if role not in ("main", "bedrock"):
             raise ValueError("the boundary's policy needs a role: main or bedrock")
@@ -207,6 +213,7 @@ class Boundary:
         self.app = app
         self.role: str = role
         self.report = report
+        self.direct = direct if role == "main" else None
         self._key = key.encode()
         self._pass_through = bool(policy.get("pass_through"))
         self._admin = bool(policy.get("admin"))
@@ -228,7 +235,8 @@ class Boundary:
                 body = await self.read_body(scope, receive)
                 if body is None:
                     return
-                self.check_body(scope["headers"], body)
+                if self.direct is None or not self.direct(scope, body):
+                    self.check_body(scope["headers"], body)
                 receive = _replay(body, receive)
         except Refusal as refusal:
             self.tell(refusal)

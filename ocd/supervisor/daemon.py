@@ -395,14 +395,6 @@ class Daemon:
             unit.refused_credentials += 1
         elif kind == "fallback":
             unit.on_fallback(mask(str(message.get("where", ""))))
-        elif kind == "fallback-unfiltered":
-            self.problems[kind] = Problem(
-                code=kind,
-                what="LiteLLM falls back on every error, an expired login included",
-                why=f"this version lacks the place for ocd's filter ({message.get('where', '')})",
-                next="Remove fallbacks from the LiteLLM file, or run `occtl litellm use` with the pinned version",
-                exit=EX_CONFIG,
-            )
         text = str(message.get("where", ""))
         if kind == "request-refused":
             text = f"{message.get('why', '')}, {message.get('count', 1)} times"

@@ -1,5 +1,6 @@
 """What a guest is started with: its environment, built from nothing, and its boundary's policy."""
 
+import hashlib
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from ocd.config import snapshot
 from ocd.config.folders import Folders
 from ocd.config.keys import Keys
 from ocd.config.schema import Settings
@@ -14,6 +16,7 @@ from ocd.core.proxy import Limits
 
 PROXIES = ("main", "bedrock")
 HOSTS = ("127.0.0.1", "::1")
+LOOPBACK = "localhost,127.0.0.1,::1"
 
 
 def limits(settings: Settings, proxy: str) -> Limits:
@@ -63,6 +66,9 @@ def public_environment(settings: Settings, proxy: str, home: str, path: str) -> 
                 env["AWS_PROFILE"] = settings.aws_profile
     own = getattr(settings.proxies, proxy).env
     env.update({name: value.get_secret_value() for name, value in own.items()})
+    # What stays on this machine never goes through a proxy: neither a prompt nor the other proxy's key.
+    without = env.get("no_proxy") or env.get("NO_PROXY")
+    env["NO_PROXY"] = env["no_proxy"] = ",".join([*([without] if without else []), LOOPBACK])
     return env
 
 
@@ -102,7 +108,6 @@ def revision(snapshot: str, settings: Settings, proxy: str, home: str, path: str
         "host": host,
         "env": public_environment(settings, proxy, home, path),
         "args": settings.litellm.args,
-        "fidelity": settings.litellm.fidelity,
         "boundary": settings.boundary.model_dump(),
     }
     return f"{snapshot}-{zlib.crc32(json.dumps(shared, sort_keys=True).encode()):08x}"
@@ -127,8 +132,19 @@ def boot(
         "socket": socket_path(folders, proxy, generation),
         "policy": policy(settings, keys, proxy),
         "args": settings.litellm.args,
-        "fidelity": settings.litellm.fidelity,
+        "pipe": pipe_table(config),
+        # Logins are told apart by a hash that nobody else can compute, and that a restart does not change.
+        "salt": hashlib.sha256(b"login of " + keys.main.encode()).hexdigest(),
     }
+
+
+def pipe_table(config: Path) -> dict[str, Any]:
+    """The table of routes that was made with a revision; empty for one from before there were any."""
+    try:
+        found = json.loads((config.parent / snapshot.PIPE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def socket_path(folders: Folders, proxy: str, generation: int) -> str:

@@ -221,6 +221,9 @@ class Exchange(Message):
     status: int
     stream: bool = False
     first: float | None = Field(default=None, description="seconds to the first token (plain: first byte)")
+    first_byte: float | None = Field(
+        default=None, description="seconds to the first byte of the answer's body"
+    )
     seconds: float
     input_tokens: int = 0
     output_tokens: int = 0
@@ -228,6 +231,15 @@ class Exchange(Message):
     cache_write_tokens: int = 0
     cost: float | None = Field(default=None, description="US dollars at list price; None: not known")
     fallback: str = Field(default="", description="from, to, why; empty: none was taken")
+    session_id: str = Field(default="", description="Claude Code's id of the session")
+    agent_id: str = Field(default="", description="Claude Code's id of the subagent that asked")
+    parent_agent_id: str = Field(default="", description="the agent that started that one")
+    login: str = Field(
+        default="", description="a salted hash of the client's own login, always the same for it"
+    )
+    limits: dict[str, str] = Field(
+        default={}, description="what Anthropic says of the login's limits: anthropic-ratelimit-unified-NAME"
+    )
     trouble: str = ""
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from ocd.config.findings import Finding
-from ocd.config.rules import code, credentials, fallbacks, hop, routes, slots, structure, switches
+from ocd.config.rules import code, credentials, fallbacks, hop, routes, slots, structure, switches, ways
 from ocd.config.rules.stack import Stack
 
 Rule = Callable[[Stack], Iterator[Finding]]
@@ -17,4 +17,5 @@ ALL: tuple[Rule, ...] = (
     *fallbacks.RULES,
     *code.RULES,
     *slots.RULES,
+    *ways.RULES,
 )
