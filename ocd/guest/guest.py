@@ -275,6 +275,8 @@ def run_command(guest: Guest) -> int:
             )
         # An upstream's own Date and Server pass; a second one beside them would not be what was sent.
         options.update(server_header=False, date_header=False)
+        # A client of this machine is who it is, whatever X-Forwarded-For says. What was asked is told by the meter.
+        options.update(proxy_headers=False, access_log=False)
         config = uvicorn.Config(server.answer_liveness(meter.outside(app)), **options)
         server.GuestServer(config, guest).run(sockets=[private])
 

@@ -86,10 +86,10 @@ _USAGE = {
 _BEGUN = re.compile(rb'content_block_delta|"delta"\s*:\s*\{\s*"|response\.output_text\.delta')
 #: A text that speaks of events has its quotes and line ends escaped: neither pattern finds it.
 _DONE = re.compile(
-    rb'"type"\s*:\s*"message_stop"|\ndata: \[DONE\]|"type"\s*:\s*"response\.(?:completed|incomplete)"'
+    rb'"type"\s*:\s*"message_stop"|^data: \[DONE\]|"type"\s*:\s*"response\.(?:completed|incomplete)"',
+    re.MULTILINE,
 )
-_DONE_WORDS = re.compile(rb"message_stop|\[DONE\]|response\.")
-_ERROR_EVENT = re.compile(rb'\nevent: error|"type"\s*:\s*"error"|\ndata: \{"error"')
+_ERROR_EVENT = re.compile(rb'^event: error|"type"\s*:\s*"error"|^data: \{"error"', re.MULTILINE)
 _WORD = re.compile(r"^[a-z-]{1,30}$")
 
 #: AWS's error names → our word (Amazon Bedrock API reference, Common errors and InvokeModel)
@@ -161,6 +161,7 @@ class Exchange:
         "piped",
         "probe",
         "reached",
+        "send",
         "session",
         "session_id",
         "started",
@@ -189,6 +190,8 @@ class Exchange:
         #: our pipe answers: status and headers are the upstream's own
         self.piped = False
         self.aws = False
+        #: the server's own send, for a layer that calls ``look`` itself
+        self.send: Send | None = None
         self.upstream = ""
         self.upstream_model = ""
         #: LiteLLM's status, before it is made one that Claude Code understands
@@ -212,8 +215,8 @@ class Exchange:
         self.client_gone = False
         #: the start of an error's answer, until its first piece says what it is
         self.held: Message | None = None
-        #: the end of the piece before; the first line of an answer begins like any other
-        self.tail = b"\n"
+        #: the end of the piece before, where that was no event's end
+        self.tail = b""
         self.copy: list[bytes] = []
         self.copied = 0
         #: what decompresses a stream as it passes
@@ -247,7 +250,9 @@ class Exchange:
             piece = self.decoder.decompress(piece)
             if not piece:
                 return
-        data = self.tail + piece
+        data = self.tail + piece if self.tail else piece
+        # What ends with an event's end is looked at by itself; of anything else the end is kept for the next piece.
+        self.tail = b"" if data.endswith(b"\n\n") else data[-TAIL:]
         if self.first is None and _BEGUN.search(data):
             self.first = time.monotonic() - self.started
         if b"_tokens" in data:
@@ -257,11 +262,10 @@ class Exchange:
                     self.figures[name] = int(figure[1]) or self.figures.get(name, 0)
         if not self.answered_by and (named := _MODEL.search(data)):
             self.answered_by = named[1].decode("latin-1")
-        if not self.complete and _DONE_WORDS.search(data):
+        if not self.complete and (b"message_stop" in data or b"[DONE]" in data or b"response." in data):
             self.complete = _DONE.search(data) is not None
         if not self.error_event and b"error" in data:
             self.error_event = _ERROR_EVENT.search(data) is not None
-        self.tail = data[-TAIL:]
 
     def text(self, most: int = EXPANDED) -> bytes:
         """A plain answer's copy, decompressed as far as that can be done here."""
@@ -417,6 +421,7 @@ class Meter:
                 await app(scope, receive, send)
                 return
             scope[EXCHANGE] = exchange
+            exchange.send = send
             self.now += 1
             try:
                 await app(scope, self.reading(exchange, receive), self.writing(exchange, send))

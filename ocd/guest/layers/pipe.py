@@ -58,6 +58,8 @@ ROUTED = frozenset(
 )
 ANTHROPIC = "https://api.anthropic.com"
 ENVIRON = "os.environ/"
+#: where the decision about a request stands between the boundary's look at it and its answer
+_DECIDED = "ocd.decided"
 #: bytes of a failed answer that is kept in case nobody does better
 KEPT_ERROR = 1024 * 1024
 #: model groups that are tried for one request
@@ -309,8 +311,12 @@ class Pipe:
         route = self.table.find(asked) if asked else None
         if route is None or route.way == "litellm":
             return False
-        tries = _Request(self, scope, _nobody, _nobody, body, asked).tries(route)
-        return all(one.route.way != "litellm" for one in tries)
+        request = _Request(self, scope, _nobody, _nobody, body, asked)
+        request.decided = request.tries(route)
+        if any(one.route.way == "litellm" for one in request.decided):
+            return False
+        scope[_DECIDED] = request
+        return True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -325,6 +331,10 @@ class Pipe:
         body = await _body(receive)
         if body is None:
             return None
+        known: _Request | None = scope.pop(_DECIDED, None)
+        if known is not None and known.body is body:
+            known.receive, known.send = receive, send
+            return await known.run(known.decided)
         asked = model_field.first(body)
         route = self.table.find(asked)
         if route is None or (route.way == "litellm" and not self.table.fallbacks):
@@ -357,6 +367,8 @@ class _Request:
         self.done = False
         self.begun = False
         self.watcher: asyncio.Task[None] | None = None
+        #: what ``direct`` decided for this very request
+        self.decided: list[Try] = []
 
     def tries(self, route: Route, translated: bool = False) -> list[Try]:
         """Whom to ask, in order. ``translated``: it is no request of the Messages API, so only LiteLLM can be asked."""
@@ -593,12 +605,25 @@ class _Request:
         self.begun = True
         if piece is None:
             piece = await read()
-        while piece:
-            if response.ended:
-                await send({"type": "http.response.body", "body": piece, "more_body": False})
-                return
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-            piece = await read()
+        writer = _Writer(self.exchange, send, response.interrupt)
+        try:
+            while True:
+                stalled = writer.begun is not None
+                if stalled:
+                    await writer.rest()
+                if piece:
+                    if response.ended:
+                        await send({"type": "http.response.body", "body": piece, "more_body": False})
+                        return
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                elif not stalled:
+                    break
+                response.hand_over(writer.take)
+                piece = await read()
+                response.hand_over(None)
+        finally:
+            response.hand_over(None)
+            writer.close()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def cut(self, error: UpstreamError) -> None:
@@ -705,6 +730,79 @@ class _Request:
         return Kept(status, headers, text, classify(status, (), text, not theirs), "")
 
 
+class _Writer:
+    """Passes pieces on from inside the upstream's callback: a stream of small events then costs no task a turn.
+
+    ``send`` of an ASGI server suspends only while the client does not read. Then what it has begun is finished by the
+    request's own task (``rest``), and pieces wait until it is.
+    """
+
+    def __init__(self, exchange: Exchange, send: Send, interrupt: Callable[[], None]) -> None:
+        self.exchange = exchange
+        self.interrupt = interrupt
+        # The meter's own part is done here: one coroutine less for each piece.
+        self.send: Any = exchange.send or send
+        self.looks = exchange.send is not None
+        self.begun: Any = None
+        self.waits_for: Any = None
+        self.error: BaseException | None = None
+
+    def take(self, piece: bytes) -> bool:
+        if self.begun is not None:
+            return False
+        if self.looks:
+            try:
+                self.exchange.look(piece)
+            except Exception:
+                self.looks = False
+        step = self.send({"type": "http.response.body", "body": piece, "more_body": True})
+        try:
+            self.waits_for = step.send(None)
+        except StopIteration:
+            return True
+        except BaseException as error:
+            self.error = error
+        self.begun = step
+        self.interrupt()
+        return True
+
+    async def rest(self) -> None:
+        """Finish what was begun. Raises what ``send`` raised."""
+        if self.error is not None:
+            raise self.error
+        await _Begun(self.begun, self.waits_for)
+        self.begun = self.waits_for = None
+
+    def close(self) -> None:
+        if self.begun is not None and self.error is None:
+            self.begun.close()
+        self.begun = None
+
+
+class _Begun:
+    """The rest of a coroutine that was begun outside of a task; its first awaited future is known already."""
+
+    def __init__(self, step: Any, waits_for: Any) -> None:
+        self.step = step
+        self.waits_for = waits_for
+
+    def __await__(self) -> Any:
+        waits_for = self.waits_for
+        while True:
+            try:
+                result = yield waits_for
+            except BaseException as error:
+                try:
+                    waits_for = self.step.throw(error)
+                except StopIteration:
+                    return
+            else:
+                try:
+                    waits_for = self.step.send(result)
+                except StopIteration:
+                    return
+
+
 _STEPS = {
     "dns": "Check the network connection; Claude Code tries again by itself",
     "connect": "Check the network connection, then `occtl status`; Claude Code tries again by itself",
@@ -797,7 +895,7 @@ async def _body(receive: Receive) -> bytes | None:
             return None
         piece = message.get("body", b"")
         if not message.get("more_body", False):
-            return b"".join([*pieces, piece]) if pieces else bytes(piece)
+            return b"".join([*pieces, piece]) if pieces else piece
         pieces.append(piece)
 
 

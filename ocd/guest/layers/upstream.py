@@ -216,6 +216,9 @@ class Connection(asyncio.Protocol):
         self.paused = False
         self.failure: UpstreamError | None = None
         self.waiter: asyncio.Future[None] | None = None
+        #: takes a piece as it arrives (and says so); what it does not take waits to be read
+        self.on_piece: Callable[[bytes], bool] | None = None
+        self.interrupted = False
 
     # ------------------------------------------------------------------------------------------- transport
 
@@ -250,6 +253,11 @@ class Connection(asyncio.Protocol):
             if not waiter.done():
                 waiter.set_result(None)
 
+    def interrupt(self) -> None:
+        """Have ``read`` return with nothing."""
+        self.interrupted = True
+        self._wake()
+
     def abort(self) -> None:
         """End the connection now: who writes at the other side hears of it at once."""
         self.keep = False
@@ -270,29 +278,27 @@ class Connection(asyncio.Protocol):
             self.transport.write(head)
             self.transport.write(body)
 
-    async def wait(self) -> None:
-        """Until there is news: the head, a piece, the end or a failure."""
-        waiter = self.waiter = self.loop.create_future()
-        try:
-            await waiter
-        finally:
-            self.waiter = None
-
     async def head(self) -> None:
         """Wait for the answer's head: ``status`` and ``headers``. Raises UpstreamError."""
         while not self.status:
             if self.failure is not None:
                 raise self.failure
-            await self.wait()
+            self.waiter = self.loop.create_future()
+            await self.waiter
 
     async def read(self) -> bytes:
-        """The next piece of the body as it came; empty: the end. Raises UpstreamError when it broke off."""
+        """The next piece of the body as it came; empty: the end, or ``interrupt``. Raises UpstreamError."""
         while not self.pieces:
             if self.ended:
                 return b""
+            if self.interrupted:
+                self.interrupted = False
+                return b""
             if self.failure is not None:
                 raise self.failure
-            await self.wait()
+            self.waiter = self.loop.create_future()
+            await self.waiter
+        self.interrupted = False
         pieces = self.pieces
         self.pieces = []
         self.waiting_bytes = 0
@@ -391,6 +397,10 @@ class Connection(asyncio.Protocol):
         return None
 
     def _push(self, piece: bytes) -> None:
+        if self.on_piece is not None and self.on_piece(piece):
+            if self.ended:
+                self._wake()
+            return
         self.pieces.append(piece)
         self.waiting_bytes += len(piece)
         if self.waiting_bytes > HIGH_WATER and not self.paused:
@@ -427,6 +437,13 @@ class Connection(asyncio.Protocol):
             data = self.rest + data
             self.rest = b""
         place, size = 0, len(data)
+        if not self.left and not self.at_payloads_end:
+            # As it mostly is: one whole chunk, an event.
+            line = data.find(b"\r\n", 0, 18)
+            if line > 0 and (found := _SIZE.fullmatch(data, 0, line)):
+                begin = line + 2
+                if int(found[1], 16) == size - begin - 2 > 0 and data.endswith(b"\r\n"):
+                    return self._push(data[begin:-2])
         out: list[bytes] = []
         while True:
             if self.left:
@@ -517,6 +534,14 @@ class Response:
     def read(self) -> Any:
         """A coroutine: the next piece, empty at the end. Raises UpstreamError."""
         return self._connection.read()
+
+    def hand_over(self, take: Callable[[bytes], bool] | None) -> None:
+        """Have pieces taken the moment they arrive, without a turn of the loop in between; None: no more."""
+        self._connection.on_piece = take
+
+    def interrupt(self) -> None:
+        """Have ``read`` return with nothing."""
+        self._connection.interrupt()
 
     async def rest(self, most: int) -> bytes | None:
         """What is left of the body; None when it is more than ``most`` bytes. Raises UpstreamError."""
@@ -636,6 +661,7 @@ class Client:
             connection.abort()
             return
         connection.pieces = []
+        connection.on_piece = None
         if connection.paused:
             connection.paused = False
             with contextlib.suppress(RuntimeError):
