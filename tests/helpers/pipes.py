@@ -332,6 +332,11 @@ def run(scenario: Callable[..., Coroutine[Any, Any, Any]], *args: Any) -> Any:
 
     async def bounded() -> Any:
         async with asyncio.timeout(3 * PATIENCE):
-            return await scenario(*args)
+            try:
+                return await scenario(*args)
+            finally:
+                # What was closed is gone a few turns later.
+                for _ in range(4):
+                    await asyncio.sleep(0)
 
     return asyncio.run(bounded())

@@ -110,7 +110,7 @@ def essential(headers: Any) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_up_the_way(daemon: Daemon, upstreams: Upstreams, shape: str) -> None:
-    for more in ({"stream": True}, {}, {"model": "claude-other-9-9"}):
+    for more in ({"stream": True}, {}, {"model": "claude-sonnet-4-5"}):
         upstreams.reset()
         ours, direct = both(daemon, upstreams, {**SHAPES[shape], **more})
         assert ours.status_code == direct.status_code == 200, ours.text
@@ -138,6 +138,8 @@ def test_up_the_way_to_be_counted(daemon: Daemon, upstreams: Upstreams) -> None:
     ids=lambda how: str(how.status or how.drop or how.chunks),
 )
 def test_and_back(daemon: Daemon, upstreams: Upstreams, how: Behaviour, stream: bool) -> None:
+    if how.drop and not stream:
+        pytest.skip("an error event is for streams")
     upstreams.reset()
     upstreams.behave(how)
     ours, direct = both(daemon, upstreams, {"stream": stream})
@@ -157,6 +159,8 @@ def test_an_answer_that_breaks_off_is_a_connection_that_breaks_off(
     upstreams.behave(Behaviour(drop="during", chunks=20, delay=0.01))
     for base in (daemon.url(), upstreams.anthropic):
         headers = {**daemon.headers(), **HEADERS}
+        if base == upstreams.anthropic:
+            del headers["x-litellm-api-key"]
         with pytest.raises(httpx.TransportError):
             post(base, headers, {"stream": True})
 
