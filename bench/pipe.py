@@ -121,10 +121,11 @@ async def stand_in() -> None:
 def guest(upstream: str) -> None:
     import uvicorn
 
-    from ocd.guest import boundary, frames
+    from ocd.guest.layers import boundary
     from ocd.guest.layers import meter as meters
     from ocd.guest.layers import pipe as pipes
     from ocd.guest.layers import upstream as clients
+    from ocd.ipc import frames
 
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)

@@ -17,7 +17,6 @@ import contextlib
 import functools
 import gc
 import importlib
-import importlib.util
 import os
 import select
 import signal
@@ -25,43 +24,33 @@ import socket
 import sys
 import time
 import traceback
+import types
 from collections.abc import Callable
 from typing import Any
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+#: Where our interpreter's modules are. Importing LiteLLM adds the current folder and others to sys.path.
+STARTED_WITH = tuple(sys.path)
+
+
+def _own_package() -> None:
+    """Make ``ocd.guest`` and ``ocd.ipc`` importable without putting our folder on LiteLLM's import path."""
+    if "ocd" not in sys.modules:
+        package = types.ModuleType("ocd")
+        package.__path__ = [os.path.dirname(HERE)]
+        sys.modules["ocd"] = package
+
+
+_own_package()
+# Only now can these be found: this file is run by path.
+from ocd.guest import confine, preload  # noqa: E402
+from ocd.ipc import frames, parent_death, sockets  # noqa: E402
 
 
 def _sibling(name: str) -> Any:
-    """Load a module that lies beside this file, without putting our folder on LiteLLM's import path."""
-    full = f"_ocd_guest_{name}"
-    if full in sys.modules:
-        return sys.modules[full]
-    spec = importlib.util.spec_from_file_location(full, os.path.join(HERE, f"{name}.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[full] = module
-    spec.loader.exec_module(module)
-    return module
+    """A module of ``ocd.guest`` that is loaded when it is needed, after LiteLLM."""
+    return importlib.import_module(f"ocd.guest.{name}")
 
-
-def _layer(name: str) -> Any:
-    """Load a module of ``layers/``, which import each other: a package under a name of our own."""
-    package = "_ocd_guest_layers"
-    if package not in sys.modules:
-        folder = os.path.join(HERE, "layers")
-        spec = importlib.util.spec_from_file_location(
-            package, os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]
-        )
-        assert spec is not None and spec.loader is not None
-        sys.modules[package] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return importlib.import_module(f"{package}.{name}")
-
-
-frames = _sibling("frames")
-lifeline = _sibling("lifeline")
-preload = _sibling("preload")
-sockets = _sibling("sockets")
 
 #: The forkserver goes on importing when nobody has asked for a fork for so long (seconds).
 QUIET = 1.0
@@ -207,12 +196,16 @@ def serve(control: socket.socket) -> None:
     os.environ.update(spec["env"])
     time.tzset()
     with contextlib.suppress(OSError):
+        os.makedirs(os.environ["HOME"], mode=0o700, exist_ok=True)
+    with contextlib.suppress(OSError):
         os.chdir(spec["cwd"])
     for folder in reversed(spec.get("path", [])):
         if folder not in sys.path:
             sys.path.insert(0, folder)
     code = 1
     try:
+        if spec.get("confine"):
+            guest.tell("confined", text=confine.confine(own_folders(spec["confine"])))
         code = run_command(guest)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else (0 if end.code is None else 1)
@@ -226,6 +219,12 @@ def serve(control: socket.socket) -> None:
     os._exit(code)
 
 
+def own_folders(plan: dict[str, Any]) -> dict[str, Any]:
+    """The plan of what this process may reach, with the folders that its own code is in."""
+    code = [sys.prefix, sys.base_prefix, os.path.dirname(HERE), *STARTED_WITH]
+    return {**plan, "read": [*plan["read"], *(folder for folder in code if os.path.isabs(folder))]}
+
+
 def run_command(guest: Guest) -> int:
     """LiteLLM's official command with its last step, ``uvicorn.run``, replaced."""
     import uvicorn
@@ -233,7 +232,7 @@ def run_command(guest: Guest) -> int:
 
     _sibling("discovery").install()
     spec = guest.spec
-    pipes, meters, upstream = _layer("pipe"), _layer("meter"), _layer("upstream")
+    pipes, meters, upstream = (_sibling(f"layers.{name}") for name in ("pipe", "meter", "upstream"))
     table = pipes.Table(spec.get("pipe") or {}, os.environ)
     policy = spec.get("policy") or {}
     meter = guest.meter = meters.Meter(
@@ -270,7 +269,7 @@ def run_command(guest: Guest) -> int:
             app = pipe = guest.pipe = make_pipe(app)
         app = meter.inside(app)
         if policy:
-            app = _sibling("boundary").wrap(
+            app = _sibling("layers.boundary").wrap(
                 app, policy, lambda event: guest.tell("report", **event), pipe and pipe.direct
             )
         # An upstream's own Date and Server pass; a second one beside them would not be what was sent.
@@ -383,7 +382,7 @@ def become_guest(keeper: int, control: int, out: int, err: int) -> None:
     take_over_streams(out, err)
     os.close(out)
     os.close(err)
-    if not lifeline.die_with_parent(keeper):
+    if not parent_death.die_with_parent(keeper):
         os._exit(EX_UNAVAILABLE)
     import random
 
@@ -398,7 +397,7 @@ def become_guest(keeper: int, control: int, out: int, err: int) -> None:
 
 def main() -> None:
     role, keeper, fd = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    if not lifeline.die_with_parent(keeper, patience=0.5):
+    if not parent_death.die_with_parent(keeper, patience=0.5):
         os._exit(EX_UNAVAILABLE)
     os.set_inheritable(fd, False)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

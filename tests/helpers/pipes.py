@@ -13,10 +13,9 @@ from typing import Any
 
 import uvicorn
 
-from ocd.guest import boundary
+from ocd.guest.layers import boundary, upstream
 from ocd.guest.layers import meter as meters
 from ocd.guest.layers import pipe as pipes
-from ocd.guest.layers import upstream
 
 KEY = "sk-main-0123456789abcdef"
 HOP_KEY = "sk-bedrock-0123456789abcdef"
@@ -298,7 +297,7 @@ async def serving(
         meter.outside(layers),
         http=http,
         lifespan="off",
-        log_level="critical",
+        log_config=None,
         ws="none",
         server_header=False,
         date_header=False,

@@ -19,12 +19,12 @@ from ocd.wire.messages import Exchange
 App = Callable[[Any, Any, Any], Awaitable[None]]
 #: what the table of routes says of groups
 NAMES = {
-    "claude-opus-4-6": {"provider": "anthropic", "host": "api.anthropic.com", "model": "claude-opus-4-6"},
+    "claude-opus-9-9": {"provider": "anthropic", "host": "api.anthropic.com", "model": "claude-opus-9-9"},
     "qwen-3-coder": {"provider": "bedrock", "host": "bedrock.example", "model": "qwen.qwen3"},
 }
-BODY = b'{"model": "claude-opus-4-6", "stream": true, "messages": [{"content": "the secret of the prompt"}]}'
+BODY = b'{"model": "claude-opus-9-9", "stream": true, "messages": [{"content": "the secret of the prompt"}]}'
 STREAM = (
-    b'event: message_start\ndata: {"type":"message_start","message":{"model":"claude-opus-4-6-20260101",'
+    b'event: message_start\ndata: {"type":"message_start","message":{"model":"claude-opus-9-9-20260101",'
     b'"usage":{"input_tokens":4242,"cache_creation_input_tokens":17,"cache_read_input_tokens":900,'
     b'"output_tokens":1}}}\n\n'
     b'event: content_block_delta\ndata: {"type":"content_block_delta","delta":{"text":"Hello"}}\n\n'
@@ -32,7 +32,7 @@ STREAM = (
     b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 )
 PLAIN = json.dumps(
-    {"model": "claude-opus-4-6", "usage": {"input_tokens": 12, "output_tokens": 34}, "content": []}
+    {"model": "claude-opus-9-9", "usage": {"input_tokens": 12, "output_tokens": 34}, "content": []}
 ).encode()
 SSE = [(b"content-type", b"text/event-stream; charset=utf-8")]
 JSON = [(b"content-type", b"application/json")]
@@ -48,9 +48,9 @@ class Measured:
             report or self.told.append, lambda group: self.names.get(group, {}), "sk-main-key", "salt"
         )
         # Prices come from LiteLLM's own table, which is not here.
-        unpriced = ("claude-opus-4-6-20260101", "qwen.qwen3", "qwen-3-coder", "m1")
+        unpriced = ("claude-opus-9-9-20260101", "qwen.qwen3", "qwen-3-coder", "m1")
         self.meter.prices = dict.fromkeys((name, kind) for name in unpriced for kind in ("", "bedrock"))
-        self.meter.prices |= {("claude-opus-4-6", kind): (1e-6, 2e-6, 0.0, 0.0) for kind in ("", "bedrock")}
+        self.meter.prices |= {("claude-opus-9-9", kind): (1e-6, 2e-6, 0.0, 0.0) for kind in ("", "bedrock")}
         self.received: Any = None
 
     def run(
@@ -128,13 +128,13 @@ def test_a_stream_is_counted_and_passes_unchanged(measured: Measured, path: str)
     said = measured.last
     assert (said["path"], said["model"], said["status"], said["stream"]) == (
         path,
-        "claude-opus-4-6",
+        "claude-opus-9-9",
         200,
         True,
     )
     assert (said["input_tokens"], said["output_tokens"]) == (4242, 345)
     assert (said["cache_read_tokens"], said["cache_write_tokens"]) == (900, 17)
-    assert said["answered_by"] == "claude-opus-4-6-20260101"
+    assert said["answered_by"] == "claude-opus-9-9-20260101"
     assert 0 <= said["first"] <= said["seconds"] and said["trouble"] == ""
     assert said["cost"] == 0.004932, "a price is known for what was asked for"
 
@@ -357,6 +357,30 @@ def test_awss_errors_by_header_and_by_body(status: int, kind: str, text: str, wo
     assert meters.classify(status, (), typed, True) == word
 
 
+@pytest.mark.parametrize(
+    ("status", "kind", "message", "word"),
+    [
+        (404, "not_found_error", "model: claude-opus-9-9", "model-gone"),
+        (404, "not_found_error", "Not found", "bad-request"),
+        (404, "invalid_request_error", "model: claude-opus-9-9", "bad-request"),
+        (400, "not_found_error", "model: claude-opus-9-9", "bad-request"),
+    ],
+)
+def test_a_model_that_anthropic_does_not_have(status: int, kind: str, message: str, word: str) -> None:
+    body = json.dumps({"type": "error", "error": {"type": kind, "message": message}}).encode()
+    assert meters.classify(status, (), body, False) == word
+
+
+def test_a_model_that_bedrock_does_not_have_any_more() -> None:
+    for text, word in (
+        ("This model version has reached the end of its life.", "model-gone"),
+        ("Could not resolve the foundation model", "model-access"),
+    ):
+        body = json.dumps({"message": text}).encode()
+        headers = [(b"x-amzn-errortype", b"ResourceNotFoundException:http://x/")]
+        assert meters.classify(404, headers, body, True) == word
+
+
 def test_aws_without_a_type() -> None:
     assert meters.classify(403, (), b'{"message": "no"}', True) == "access-denied"
     assert meters.classify(429, (), b"{}", True) == "throttled"
@@ -396,7 +420,7 @@ def test_a_status_about_a_login_is_for_the_clients_own_alone(measured: Measured,
     """2.1.332 renews the plan's login at a 401, and says "Please run /login" at a 403: AWS's are neither."""
     refusing = answering(b"{}", status=status, headers=JSON)
     assert measured.run(refusing)[0]["status"] == status == measured.last["status"]
-    measured.names["claude-opus-4-6"] = NAMES["qwen-3-coder"]
+    measured.names["claude-opus-9-9"] = NAMES["qwen-3-coder"]
     assert measured.run(refusing)[0]["status"] == 424 == measured.last["status"]
     assert measured.last["trouble"] == "access-denied"
     measured.names = {}
@@ -404,13 +428,13 @@ def test_a_status_about_a_login_is_for_the_clients_own_alone(measured: Measured,
 
 
 def test_the_upstream_of_a_group_that_litellm_routes_is_named(measured: Measured) -> None:
-    measured.names["claude-opus-4-6"] = NAMES["qwen-3-coder"]
+    measured.names["claude-opus-9-9"] = NAMES["qwen-3-coder"]
     measured.run(answering(PLAIN, headers=JSON))
     assert (measured.last["upstream"], measured.last["answered_by"]) == ("bedrock.example", "qwen.qwen3")
 
 
 def test_the_asked_proxy_tells_the_asking_one(measured: Measured) -> None:
-    measured.names["claude-opus-4-6"] = NAMES["qwen-3-coder"]
+    measured.names["claude-opus-9-9"] = NAMES["qwen-3-coder"]
     hop = ((b"x-ocd-hop", b"1"),)
     sent = measured.run(answering(b'{"message": "ExpiredToken"}', status=403, headers=JSON), headers=hop)
     answer = dict(sent[0]["headers"])
@@ -488,12 +512,12 @@ def test_what_cannot_be_decompressed_passes_uncounted(measured: Measured, encodi
 def test_a_model_inside_a_tool_call_is_not_who_answered(measured: Measured) -> None:
     plain = {
         "content": [{"type": "tool_use", "input": {"model": "gpt-4", "usage": {"output_tokens": 9}}}],
-        "model": "claude-opus-4-6",
+        "model": "claude-opus-9-9",
         "usage": {"input_tokens": 1, "output_tokens": 2},
     }
     measured.run(answering(json.dumps(plain).encode(), headers=JSON))
     said = measured.last
-    assert (said["answered_by"], said["input_tokens"], said["output_tokens"]) == ("claude-opus-4-6", 1, 2)
+    assert (said["answered_by"], said["input_tokens"], said["output_tokens"]) == ("claude-opus-9-9", 1, 2)
 
 
 def test_a_large_plain_answer_is_counted_by_its_end(measured: Measured) -> None:

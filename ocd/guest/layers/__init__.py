@@ -1,4 +1,1 @@
-"""ASGI layers in front of LiteLLM, independent of its version.
-
-Runs under LiteLLM's interpreter, loaded by path: the standard library and what uvicorn brings, nothing of ocd.
-"""
+"""ASGI layers in front of LiteLLM in a guest; loaded by path, nothing of ocd is imported."""

@@ -107,6 +107,10 @@ _AWS = {
     "ModelNotReadyException": "overloaded",
     "ServiceUnavailableException": "overloaded",
 }
+#: Anthropic's answer for a model that it does not have: {"error": {"type": "not_found_error", "message": "model: …"}}
+_NO_MODEL = re.compile(rb'"message"\s*:\s*"model\b', re.IGNORECASE)
+#: Bedrock's, in a ResourceNotFoundException: "This model version has reached the end of its life"
+_END_OF_LIFE = re.compile(rb"end of (?:its )?life", re.IGNORECASE)
 _NO_ACCESS = re.compile(
     rb"access to the model|model access|is not authorized to invoke this model", re.IGNORECASE
 )
@@ -281,6 +285,9 @@ class Exchange:
         self.first = self.first_byte
         text = self.text()
         self.copy = []
+        if self.piped and self.status >= 400:
+            self.failure = self.failure or classify(self.status, (), text[:ERROR], self.aws)
+            return
         try:
             answer = json.loads(text) if self.copied <= COPY else None
         except (ValueError, RecursionError):
@@ -627,6 +634,8 @@ def classify(status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes, a
         name = name.partition(":")[0]
         if not name and (found := re.search(rb'"__type"\s*:\s*"(?:[^"#]*#)?(\w+)"', body)):
             name = found[1].decode()
+        if _END_OF_LIFE.search(body) and (name == "ResourceNotFoundException" or status == 404):
+            return "model-gone"
         if name == "ResourceNotFoundException" or _NO_ACCESS.search(body):
             return "model-access"
         if name in _AWS:
@@ -641,6 +650,8 @@ def classify(status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes, a
         return "login-expired"
     elif status == 429:
         return "plan-limit"
+    elif status == 404 and b"not_found_error" in body and _NO_MODEL.search(body):
+        return "model-gone"
     if status in (503, 529):
         return "overloaded"
     return "bad-request" if status < 500 else "upstream-error"

@@ -223,14 +223,30 @@ class Table:
         seen = {group, asked}
 
         def follow(name: str) -> None:
-            for target in self.fallbacks.get(name) or self.fallbacks.get("*") or []:
+            for target in self.targets(name):
                 if target not in seen and len(found) < MOST_TRIES:
                     seen.add(target)
                     found.append(target)
                     follow(target)
 
-        follow(group if group in self.fallbacks else asked)
+        follow(asked if asked in self.fallbacks else group)
         return found
+
+    def targets(self, name: str) -> list[str]:
+        """A group's own list, else that of the longest pattern that matches it, else that of all others. A pattern that
+        matches a target of its own list does not move that target."""
+        if name in self.fallbacks:
+            return self.fallbacks[name]
+        best = ""
+        for pattern, listed in self.fallbacks.items():
+            if (
+                len(best) < len(pattern) > 1
+                and "*" in pattern
+                and name not in listed
+                and _matches(pattern, name)
+            ):
+                best = pattern
+        return self.fallbacks.get(best or "*", [])
 
     def names(self, asked: str) -> dict[str, str]:
         """What the configuration says of the upstream of a group that LiteLLM routes; for the meter."""
@@ -242,6 +258,10 @@ class Table:
             "host": str(entry.get("host") or ""),
             "model": model,
         }
+
+
+def _matches(pattern: str, name: str) -> bool:
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name) is not None
 
 
 class Spill:
@@ -269,7 +289,7 @@ class Spill:
             if name in self.groups:
                 return self.groups[name]
         for name, target in self.groups.items():
-            if "*" in name and re.fullmatch(".*".join(map(re.escape, name.split("*"))), asked):
+            if "*" in name and _matches(name, asked):
                 return target
         return ""
 
@@ -572,8 +592,6 @@ class _Request:
         headers = _end_to_end(response.headers)
         if route.way == "anthropic":
             exchange.take_limits(headers)
-            if response.status >= 400:
-                exchange.failure = classify(response.status, (), b"", False)
             return headers
         kept: Headers = []
         word = b""
@@ -588,7 +606,7 @@ class _Request:
                 kept.append((name, value))
         if response.status >= 400:
             known = re.fullmatch(rb"[a-z-]{1,30}", word)
-            exchange.failure = word.decode() if known else classify(response.status, (), b"", True)
+            exchange.failure = word.decode() if known else ""
         return kept
 
     def status(self, status: int, route: Route) -> int:
@@ -644,7 +662,8 @@ class _Request:
         headers = [(n, v) for n, v in headers if n.lower() != b"content-length"]
         headers.append((b"content-length", str(len(body)).encode()))
         status = self.status(response.status, route)
-        return Kept(status, headers, body, exchange.failure, exchange.upstream)
+        word = exchange.failure or classify(response.status, (), body, exchange.aws)
+        return Kept(status, headers, body, word, exchange.upstream)
 
     async def give(self, kept: Kept) -> None:
         exchange = self.exchange
