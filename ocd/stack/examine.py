@@ -45,7 +45,8 @@ def examine(folders: Folders, settings: Settings, site: Path | None) -> dict[str
         if not getattr(settings.proxies, proxy).enabled:
             continue
         try:
-            taken = snapshot.take(folders, settings, proxy, tables.get(proxy))
+            beside = {pipe.FILE: json.dumps(tables.get(proxy, {}), sort_keys=True).encode()}
+            taken = snapshot.take(folders, settings, proxy, beside)
             revisions[proxy] = {"id": taken.id, "config": str(taken.config), "origin": str(taken.origin)}
         except (OcdError, MemoryError, RecursionError) as error:
             revisions[proxy] = {

@@ -17,6 +17,8 @@ from ocd.stack import routes as ways_of
 from ocd.stack.litellm_file import LiteLLMFile, Where
 from ocd.stack.stack import AWS, ENVIRON, LOOPBACK, Route, Stack, port_of, routes, serves, url_of
 
+#: the table's name beside the LiteLLM file of each revision
+FILE = "ocd-pipe.json"
 ANTHROPIC, HOP, LITELLM = "anthropic", "hop", "litellm"
 DEFAULT_BASE = "https://api.anthropic.com"
 FALLBACKS = "fallbacks"

@@ -15,8 +15,6 @@ from ocd.settings.folders import Folders, private_folder
 from ocd.settings.schema import Settings
 from ocd.stack.inputs import aws_files, config_path, litellm_inputs
 
-#: the table of routes, beside the YAML file in each snapshot (``ocd.stack.pipe.table``)
-PIPE = "ocd-pipe.json"
 #: bytes of all files of a revision
 LARGEST = 32 << 20
 
@@ -33,11 +31,11 @@ class Revision:
 
 
 def take(
-    folders: Folders, settings: Settings, proxy: str, pipe: Mapping[str, object] | None = None
+    folders: Folders, settings: Settings, proxy: str, beside: Mapping[str, bytes] | None = None
 ) -> Revision:
     """Copy what ``proxy`` boots from and say which revision it is; the same content gives the same revision.
 
-    ``pipe``: the table of routes, which depends on both proxies' files and is kept with this one's.
+    ``beside`` are files of ours (name → bytes) that the configuration's folder gets as well.
 
     The id covers the files' bytes, AWS's two files for bedrock (which are not copied), and those settings
     that only a new process takes up. A file that is included by an absolute path is covered but stays where
@@ -46,8 +44,9 @@ def take(
     """
     origin = config_path(folders, settings, proxy)
     contents = _contents(origin)
-    name = os.path.join(os.path.dirname(_config_name(origin, contents)), PIPE)
-    contents[name] = json.dumps(pipe or {}, sort_keys=True).encode()
+    config = _config_name(origin, contents)
+    for name, raw in (beside or {}).items():
+        contents[os.path.join(os.path.dirname(config), name)] = raw
     identity = hashlib.sha256(json.dumps(_own_settings(settings, proxy), sort_keys=True).encode())
     for name in sorted(contents):
         _feed(identity, name.encode(), contents[name])
@@ -59,7 +58,7 @@ def take(
     parent = folders.state / "revisions" / proxy
     folder = parent / revision
     inside = {name: raw for name, raw in contents.items() if not os.path.isabs(name)}
-    result = Revision(revision, folder, folder / _config_name(origin, contents), origin)
+    result = Revision(revision, folder, folder / config, origin)
     if not _whole(folder, inside):
         _write(parent, folder, inside)
     return result

@@ -12,7 +12,7 @@ from ocd.core.proxy import Limits
 from ocd.settings.folders import Folders
 from ocd.settings.keys import Keys
 from ocd.settings.schema import Settings
-from ocd.stack import snapshot
+from ocd.stack import pipe
 from ocd.supervisor import confinement
 
 PROXIES = ("main", "bedrock")
@@ -176,7 +176,7 @@ def boot(
 def pipe_table(config: Path) -> dict[str, Any]:
     """The table of routes that was made with a revision; empty for one from before there were any."""
     try:
-        found = json.loads((config.parent / snapshot.PIPE).read_bytes())
+        found = json.loads((config.parent / pipe.FILE).read_bytes())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

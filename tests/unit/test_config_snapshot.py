@@ -116,7 +116,7 @@ def test_includes_and_modules_come_along_upwards_too(folders: Folders, tmp_path:
     )
     revision = revise(folders)
     inside = sorted(str(p.relative_to(revision.config.parent)) for p in revision.config.parent.rglob("*.*"))
-    assert inside == ["hook.py", "litellm.yaml", "ocd-pipe.json", "sub/more.yaml"]
+    assert inside == ["hook.py", "litellm.yaml", "sub/more.yaml"]
     assert (revision.config.parent / "../shared.yaml").resolve().is_relative_to(revision.folder)
 
 
