@@ -29,16 +29,18 @@ given time (seconds since 1970; 0 or missing: until the next message). Without `
 
 import asyncio
 import contextlib
-import hmac
 import json
 import re
-import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any, NamedTuple
 
 from . import model_field
+from .headers import CREDENTIALS, end_to_end, is_key, to_hop
+from .headers import up as headers_up
 from .meter import EXCHANGE, TROUBLE, UPSTREAM, Exchange, classify
-from .upstream import Client, Origin, Response, UpstreamError
+from .passing import Writer
+from .upstream import Client, Response, UpstreamError
+from .ways import Route, Spill, Table
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -56,42 +58,10 @@ ROUTED = frozenset(
     for prefix in ("", "/v1")
     for path in ("/chat/completions", "/completions", "/responses", "/embeddings")
 )
-ANTHROPIC = "https://api.anthropic.com"
-ENVIRON = "os.environ/"
 #: where the decision about a request stands between the boundary's look at it and its answer
 _DECIDED = "ocd.decided"
 #: bytes of a failed answer that is kept in case nobody does better
 KEPT_ERROR = 1024 * 1024
-#: model groups that are tried for one request
-MOST_TRIES = 6
-
-#: what belongs to one connection (RFC 9110, section 7.6.1; RFC 9112), or is written anew for the next one
-_HOP_BY_HOP = frozenset(
-    {
-        b"connection",
-        b"keep-alive",
-        b"proxy-connection",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"proxy-authentication-info",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-    }
-)
-_NOT_UP = _HOP_BY_HOP | {b"host", b"content-length", b"expect", b"http2-settings"}
-_OURS = (b"x-litellm-", b"x-ocd-")
-_CREDENTIALS = frozenset({b"authorization", b"x-api-key", b"api-key"})
-#: what the bedrock proxy is told of a request: all of it describes the request, nothing of it the user
-_TO_HOP = frozenset(
-    {
-        *(b"accept", b"accept-language", b"anthropic-version", b"content-type", b"user-agent", b"x-app"),
-        *(b"idempotency-key", b"traceparent", b"tracestate"),
-    }
-)
-_TO_HOP_STARTS = (b"x-claude-code-", b"x-stainless-")
-_SECRET = b"sk-ant-"
 #: LiteLLM's own sign of an answer that another group gave
 _MOVED = (b"x-litellm-attempted-fallbacks", b"1")
 
@@ -109,25 +79,11 @@ _ERRORS = {
 }
 
 
-class Route(NamedTuple):
-    """``way``: anthropic, hop or litellm; ``model``: what to ask for there; ``group``: LiteLLM's name for it."""
-
-    group: str
-    way: str
-    origin: Origin | None
-    model: str
-    timeout: float | None
-
-
 class Try(NamedTuple):
     """One group to ask, and why it is asked instead of the one that was wanted (empty: it is that one)."""
 
     route: Route
     why: str = ""
-
-
-class Gone(Exception):
-    """The client went away."""
 
 
 class Kept(NamedTuple):
@@ -143,155 +99,6 @@ class Kept(NamedTuple):
 def due(status: int) -> bool:
     """Whether another group may answer instead of one that answered so: overload, a limit, the server's own fault."""
     return status >= 500 or status in (408, 429)
-
-
-class Table:
-    """The routes of ``spec["pipe"]``. An address that cannot be used makes its route LiteLLM's; never raises."""
-
-    def __init__(self, table: Mapping[str, Any], environ: Mapping[str, str]) -> None:
-        self.environ = environ
-        self.aliases: dict[str, str] = dict(table.get("aliases") or {})
-        self.entries: dict[str, Mapping[str, Any]] = dict(table.get("groups") or {})
-        self.patterns = [
-            (re.compile("(.*)".join(map(re.escape, name.split("*")))), name)
-            for name in self.entries
-            if "*" in name
-        ]
-        # LiteLLM asks the most specific pattern first.
-        self.patterns.sort(key=lambda one: -len(one[1]))
-        self.fallbacks: dict[str, list[str]] = dict(table.get("fallbacks") or {})
-        self.routes: dict[str, Route] = {}
-        self.origins: dict[str, Origin | None] = {}
-
-    def entry(self, name: str) -> tuple[str, str]:
-        """The group that serves a name, and what its wildcard stands for; an empty group: none does."""
-        name = self.aliases.get(name, name)
-        if name in self.entries and "*" not in name:
-            return name, ""
-        for pattern, group in self.patterns:
-            if found := pattern.fullmatch(name):
-                return group, found[1]
-        return "", ""
-
-    def find(self, name: str) -> Route | None:
-        """The route for a name that a client asked for; None: LiteLLM knows better."""
-        route = self.routes.get(name)
-        if route is None:
-            group, filling = self.entry(name)
-            if not group:
-                return None
-            entry = self.entries[group]
-            model = str(entry.get("model") or "").replace("*", filling, 1)
-            way = str(entry.get("way"))
-            origin = None
-            if way == "hop":
-                origin = self.origin(self.hop())
-            elif way == "anthropic":
-                origin = self.origin(str(entry.get("base") or ANTHROPIC))
-            way = way if origin is not None else "litellm"
-            timeout = entry.get("timeout")
-            route = Route(
-                self.aliases.get(name, name) if "*" in group else group,
-                way,
-                origin,
-                model or name,
-                float(timeout) if timeout else None,
-            )
-            if len(self.routes) < 1000:
-                self.routes[name] = route
-        return route
-
-    def hop(self) -> str:
-        """The bedrock proxy's address: its private socket where we are told of one, else its port."""
-        path = self.environ.get("OCD_BEDROCK_SOCKET", "")
-        return f"unix:{path}" if path else self.environ.get("OCD_BEDROCK_URL", "").removesuffix("/v1")
-
-    def origin(self, base: str) -> Origin | None:
-        if base.startswith(ENVIRON):
-            base = self.environ.get(base.removeprefix(ENVIRON), "")
-        if base not in self.origins:
-            try:
-                plain = base.rstrip("/").removesuffix(MESSAGES) if "://" in base else base
-                self.origins[base] = Origin.parse(plain)
-            except ValueError:
-                self.origins[base] = None
-        return self.origins[base]
-
-    def chain(self, group: str, asked: str) -> list[str]:
-        """The groups that may answer instead, in LiteLLM's order: a target's own come right behind it."""
-        found: list[str] = []
-        seen = {group, asked}
-
-        def follow(name: str) -> None:
-            for target in self.targets(name):
-                if target not in seen and len(found) < MOST_TRIES:
-                    seen.add(target)
-                    found.append(target)
-                    follow(target)
-
-        follow(asked if asked in self.fallbacks else group)
-        return found
-
-    def targets(self, name: str) -> list[str]:
-        """A group's own list, else that of the longest pattern that matches it, else that of all others. A pattern that
-        matches a target of its own list does not move that target."""
-        if name in self.fallbacks:
-            return self.fallbacks[name]
-        best = ""
-        for pattern, listed in self.fallbacks.items():
-            if (
-                len(best) < len(pattern) > 1
-                and "*" in pattern
-                and name not in listed
-                and _matches(pattern, name)
-            ):
-                best = pattern
-        return self.fallbacks.get(best or "*", [])
-
-    def names(self, asked: str) -> dict[str, str]:
-        """What the configuration says of the upstream of a group that LiteLLM routes; for the meter."""
-        group, filling = self.entry(asked)
-        entry = self.entries.get(group, {})
-        model = str(entry.get("asks") or "").replace("*", filling, 1)
-        return {
-            "provider": str(entry.get("provider") or ""),
-            "host": str(entry.get("host") or ""),
-            "model": model,
-        }
-
-
-def _matches(pattern: str, name: str) -> bool:
-    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name) is not None
-
-
-class Spill:
-    """Which groups go elsewhere first, and until when."""
-
-    def __init__(self) -> None:
-        self.groups: dict[str, str] = {}
-        self.until = 0.0
-        self.why = ""
-
-    def take(self, message: Mapping[str, Any]) -> None:
-        groups = message.get("groups")
-        self.groups = {str(k): str(v) for k, v in groups.items()} if isinstance(groups, dict) else {}
-        until = message.get("until")
-        self.until = float(until) if isinstance(until, int | float) else 0.0
-        self.why = str(message.get("why") or "the plan's limit")[:200]
-
-    def target(self, asked: str, group: str) -> str:
-        if not self.groups:
-            return ""
-        if self.until and time.time() > self.until:
-            self.groups = {}
-            return ""
-        for name in (asked, group):
-            if name in self.groups:
-                return self.groups[name]
-        for name, target in self.groups.items():
-            if "*" in name and _matches(name, asked):
-                return target
-        return ""
 
 
 class Pipe:
@@ -413,7 +220,7 @@ class _Request:
 
     def has_login(self) -> bool:
         return any(
-            name in _CREDENTIALS and value and not _is_key(value, self.pipe.key)
+            name in CREDENTIALS and value and not is_key(value, self.pipe.key)
             for name, value in self.scope["headers"]
         )
 
@@ -579,17 +386,17 @@ class _Request:
             target += b"?" + query
         if route.way == "anthropic":
             exchange.aws = False
-            lines = _headers_up(scope["headers"], len(body), self.pipe.key)
+            lines = headers_up(scope["headers"], len(body), self.pipe.key)
         else:
             exchange.aws = True
             exchange.upstream = "bedrock"
-            lines = _headers_to_hop(scope["headers"], len(body), self.pipe.hop_key, exchange.probe)
+            lines = to_hop(scope["headers"], len(body), self.pipe.hop_key, exchange.probe)
         return await self.pipe.client.ask(route.origin, b"POST", target, lines, body, route.timeout)
 
     def back(self, response: Response, route: Route) -> Headers:
         """The headers of an answer as the client gets them; notes what they say of the upstream."""
         exchange = self.exchange
-        headers = _end_to_end(response.headers)
+        headers = end_to_end(response.headers)
         if route.way == "anthropic":
             exchange.take_limits(headers)
             return headers
@@ -623,7 +430,7 @@ class _Request:
         self.begun = True
         if piece is None:
             piece = await read()
-        writer = _Writer(self.exchange, send, response.interrupt)
+        writer = Writer(self.exchange, send, response.interrupt)
         try:
             while True:
                 stalled = writer.begun is not None
@@ -749,79 +556,6 @@ class _Request:
         return Kept(status, headers, text, classify(status, (), text, not theirs), "")
 
 
-class _Writer:
-    """Passes pieces on from inside the upstream's callback: a stream of small events then costs no task a turn.
-
-    ``send`` of an ASGI server suspends only while the client does not read. Then what it has begun is finished by the
-    request's own task (``rest``), and pieces wait until it is.
-    """
-
-    def __init__(self, exchange: Exchange, send: Send, interrupt: Callable[[], None]) -> None:
-        self.exchange = exchange
-        self.interrupt = interrupt
-        # The meter's own part is done here: one coroutine less for each piece.
-        self.send: Any = exchange.send or send
-        self.looks = exchange.send is not None
-        self.begun: Any = None
-        self.waits_for: Any = None
-        self.error: BaseException | None = None
-
-    def take(self, piece: bytes) -> bool:
-        if self.begun is not None:
-            return False
-        if self.looks:
-            try:
-                self.exchange.look(piece)
-            except Exception:
-                self.looks = False
-        step = self.send({"type": "http.response.body", "body": piece, "more_body": True})
-        try:
-            self.waits_for = step.send(None)
-        except StopIteration:
-            return True
-        except BaseException as error:
-            self.error = error
-        self.begun = step
-        self.interrupt()
-        return True
-
-    async def rest(self) -> None:
-        """Finish what was begun. Raises what ``send`` raised."""
-        if self.error is not None:
-            raise self.error
-        await _Begun(self.begun, self.waits_for)
-        self.begun = self.waits_for = None
-
-    def close(self) -> None:
-        if self.begun is not None and self.error is None:
-            self.begun.close()
-        self.begun = None
-
-
-class _Begun:
-    """The rest of a coroutine that was begun outside of a task; its first awaited future is known already."""
-
-    def __init__(self, step: Any, waits_for: Any) -> None:
-        self.step = step
-        self.waits_for = waits_for
-
-    def __await__(self) -> Any:
-        waits_for = self.waits_for
-        while True:
-            try:
-                result = yield waits_for
-            except BaseException as error:
-                try:
-                    waits_for = self.step.throw(error)
-                except StopIteration:
-                    return
-            else:
-                try:
-                    waits_for = self.step.send(result)
-                except StopIteration:
-                    return
-
-
 _STEPS = {
     "dns": "Check the network connection; Claude Code tries again by itself",
     "connect": "Check the network connection, then `occtl status`; Claude Code tries again by itself",
@@ -832,74 +566,6 @@ _STEPS = {
     "tls": "Check HTTPS_PROXY and NODE_EXTRA_CA_CERTS under [proxies.main.env] in ocd.toml",
     "busy": "Try again in a moment",
 }
-
-
-# ------------------------------------------------------------------------------------------------- headers
-
-
-def _is_key(value: bytes, key: bytes) -> bool:
-    value = value.strip()
-    bare = value[7:].strip() if value[:7].lower() == b"bearer " else value
-    return bool(key) and hmac.compare_digest(bare, key)
-
-
-def _headers_up(headers: Headers, length: int, key: bytes) -> bytes:
-    """The client's headers for Anthropic, in its order: all but what is of one connection, ours, or our key."""
-    out: list[bytes] = []
-    named: frozenset[bytes] = frozenset()
-    told = False
-    for name, value in headers:
-        if name == b"connection" and value not in (b"keep-alive", b"close"):
-            named = frozenset(one.strip().lower() for one in value.split(b","))
-    for name, value in headers:
-        if name in _NOT_UP:
-            if name == b"content-length" and not told:
-                told = True
-                out.append(b"content-length: %d\r\n" % length)
-            continue
-        if name.startswith(_OURS) or name in named or (name in _CREDENTIALS and _is_key(value, key)):
-            continue
-        out.append(b"%b: %b\r\n" % (name, value))
-    if not told:
-        out.append(b"content-length: %d\r\n" % length)
-    return b"".join(out)
-
-
-def _headers_to_hop(headers: Headers, length: int, key: bytes, probe: bool) -> bytes:
-    """What the bedrock proxy is told: by a list of what goes, and never anything that looks like a credential."""
-    out = [b"authorization: Bearer %b\r\nx-ocd-hop: 1\r\ncontent-length: %d\r\n" % (key, length)]
-    if probe:
-        out.append(b"x-ocd-probe: 1\r\n")
-    for name, value in headers:
-        if _SECRET in value.lower():
-            continue
-        if name in _TO_HOP or name.startswith(_TO_HOP_STARTS):
-            out.append(b"%b: %b\r\n" % (name, value))
-        elif name == b"anthropic-beta":
-            betas = [one.strip() for one in value.split(b",")]
-            kept = b",".join(one for one in betas if one and not one.startswith(b"oauth-"))
-            if kept:
-                out.append(b"anthropic-beta: %b\r\n" % kept)
-    return b"".join(out)
-
-
-def _end_to_end(headers: Headers) -> Headers:
-    """An answer's headers but for those of one connection (and those that ``Connection`` names)."""
-    named: frozenset[bytes] = frozenset()
-    for name, value in headers:
-        if len(name) == 10 and name.lower() == b"connection":
-            named |= {one.strip().lower() for one in value.split(b",")}
-    kept = [
-        (name, value)
-        for name, value in headers
-        if (lower := name.lower()) not in _HOP_BY_HOP and lower not in named
-    ]
-    # Two lengths that are the same are one.
-    lengths = [one for one in kept if one[0].lower() == b"content-length"]
-    if len(lengths) > 1 or (lengths and any(n.lower() == b"transfer-encoding" for n, _v in headers)):
-        chunked = any(n.lower() == b"transfer-encoding" for n, _v in headers)
-        kept = [one for one in kept if one not in lengths] + ([] if chunked else lengths[:1])
-    return kept
 
 
 # -------------------------------------------------------------------------------------------------- bodies
