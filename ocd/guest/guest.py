@@ -268,6 +268,8 @@ def run_command(guest: Guest) -> int:
         if os.environ.get("OCD_PROXY") == "main":
             app = pipe = guest.pipe = make_pipe(app)
         app = meter.inside(app)
+        if "contract" in guest.spec:
+            app = _sibling("layers.contract").wrap(app, guest.spec["contract"])
         if policy:
             app = _sibling("layers.boundary").wrap(
                 app, policy, lambda event: guest.tell("report", **event), pipe and pipe.direct

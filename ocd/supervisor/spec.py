@@ -13,6 +13,7 @@ from ocd.settings.folders import Folders
 from ocd.settings.keys import Keys
 from ocd.settings.schema import Settings
 from ocd.stack import pipe
+from ocd.stack.abilities import FILE as CONTRACT
 from ocd.supervisor import confinement
 
 PROXIES = ("main", "bedrock")
@@ -158,6 +159,7 @@ def boot(
         "pipe": pipe_table(config),
         # Logins are told apart by a hash that nobody else can compute, and that a restart does not change.
         "salt": hashlib.sha256(b"login of " + keys.main.encode()).hexdigest(),
+        **({"contract": contract(config)} if proxy == "bedrock" else {}),
         "confine": confinement.plan(
             proxy,
             home=home,
@@ -180,6 +182,16 @@ def pipe_table(config: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def contract(config: Path) -> dict[str, Any]:
+    """What bedrock's models can do, as the revision has it (``ocd.stack.abilities``). Without it every name passes,
+    and LiteLLM's own stream is what is held to the contract."""
+    try:
+        found = json.loads((config.parent / CONTRACT).read_bytes())
+    except (OSError, ValueError):
+        found = None
+    return found if isinstance(found, dict) else {"groups": {}, "open": True, "direct": False}
 
 
 def socket_path(folders: Folders, proxy: str, generation: int) -> str:
