@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from ocd.stack import families
 from ocd.stack import routes as ways_of
 from ocd.stack.litellm_file import LiteLLMFile, Where
 from ocd.stack.stack import AWS, ENVIRON, LOOPBACK, Route, Stack, port_of, routes, serves, url_of
@@ -379,3 +380,26 @@ def explained(stack: Stack, found: Iterable[ways_of.Way]) -> list[ways_of.Way]:
         return replace(way, fallbacks=further, way=named[0], why=named[1])
 
     return [told(way) for way in found]
+
+
+def spill_targets(made: Mapping[str, Any], own: Mapping[str, str]) -> dict[str, str]:
+    """Group of main (or pattern of names) -> group that goes to AWS instead.
+
+    ``own`` are the settings' own (slots stand for their family); without any, each group's first fallback that is
+    paid on AWS. ``made`` is what ``table`` returns.
+    """
+    groups: Mapping[str, Mapping[str, Any]] = made.get("groups") or {}
+    if own:
+        return {
+            f"claude-{name}-*" if name in families.SLOTS else name: target for name, target in own.items()
+        }
+    found = {}
+    for name, ways in (made.get("fallbacks") or {}).items():
+        if str((groups.get(name) or {}).get("way")) != "anthropic":
+            continue
+        for target in ways:
+            entry = groups.get(target) or {}
+            if entry.get("way") == "hop" or str(entry.get("provider", "")).startswith("bedrock"):
+                found[name] = target
+                break
+    return found

@@ -132,6 +132,25 @@ class Session(Message):
     last_request: float | None = None
 
 
+class PlanWindow(Message):
+    """One of a plan's limits, as Anthropic states it with each answer."""
+
+    name: str = Field(description="5h, 7d, …: Anthropic's own names")
+    used: float = Field(description="share of the limit, 1.0: all of it")
+    reset: float | None = Field(default=None, description="when it begins again, seconds since 1970")
+    status: str = ""
+
+
+class PlanLimit(Message):
+    """What is known of one login's limits. ``login`` is a salted hash of it, always the same here."""
+
+    login: str
+    windows: list[PlanWindow]
+    binding: str = Field(default="", description="the window that counts now")
+    seen: float = Field(description="when Anthropic said so last")
+    spilling: bool = Field(default=False, description="its requests go to AWS until the reset")
+
+
 class Status(Message):
     api: int = API_VERSION
     version: str
@@ -143,6 +162,7 @@ class Status(Message):
     proxies: dict[str, ProxyStatus]
     sessions: list[Session] = []
     problems: list[Problem] = []
+    limits: list[PlanLimit] = []
     external: str = Field(
         default="", description="the LiteLLM elsewhere that sessions use, empty: our own proxies"
     )

@@ -21,10 +21,11 @@ connection without the end that the framing promises, as if the client had been 
 
 Messages of the supervisor over the guest's control socket, and the ``spill`` of the boot message::
 
-    {"op": "spill", "groups": {NAME: TARGET}, "until": SECONDS, "why": TEXT}
+    {"op": "spill", "groups": {NAME: TARGET}, "logins": [HASH], "until": SECONDS, "why": TEXT}
 
 Requests whose model (as asked for; wildcards may stand in NAME) is NAME go to the model group TARGET first, until the
-given time (seconds since 1970; 0 or missing: until the next message). Without ``groups``, or with none, nothing spills.
+given time (seconds since 1970; 0 or missing: until the next message), for the logins whose hashes are named (none: for
+all). Without ``groups``, or with none, nothing spills.
 """
 
 import asyncio
@@ -201,7 +202,12 @@ class _Request:
         """Whom to ask, in order. ``translated``: it is no request of the Messages API, so only LiteLLM can be asked."""
         pipe = self.pipe
         found = [Try(route)]
-        if not translated and pipe.spill.groups and (target := pipe.spill.target(self.asked, route.group)):
+        spill = pipe.spill
+        if (
+            not translated
+            and spill.groups
+            and (target := spill.target(self.asked, route.group, self.exchange.login))
+        ):
             other = pipe.table.find(target)
             if other is not None and other.group != route.group:
                 found.insert(0, Try(other, f"spill: {pipe.spill.why}"))

@@ -153,18 +153,22 @@ class Spill:
 
     def __init__(self) -> None:
         self.groups: dict[str, str] = {}
+        self.logins: frozenset[str] = frozenset()
         self.until = 0.0
         self.why = ""
 
     def take(self, message: Mapping[str, Any]) -> None:
         groups = message.get("groups")
         self.groups = {str(k): str(v) for k, v in groups.items()} if isinstance(groups, dict) else {}
+        logins = message.get("logins")
+        self.logins = frozenset(map(str, logins)) if isinstance(logins, list) else frozenset()
         until = message.get("until")
         self.until = float(until) if isinstance(until, int | float) else 0.0
         self.why = str(message.get("why") or "the plan's limit")[:200]
 
-    def target(self, asked: str, group: str) -> str:
-        if not self.groups:
+    def target(self, asked: str, group: str, login: str = "") -> str:
+        """The group that a request of ``login`` goes to first; empty: where it always goes."""
+        if not self.groups or (self.logins and login not in self.logins):
             return ""
         if self.until and time.time() > self.until:
             self.groups = {}
