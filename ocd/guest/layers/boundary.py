@@ -2,10 +2,10 @@
 
 Runs under LiteLLM's interpreter, loaded by path: standard library only, imports nothing of ocd.
 
-*main* lets a request through that carries our key (``x-litellm-api-key``, or ``Authorization`` for plain
-clients). Everything else is answered with 403, never 401: a 401 makes Claude Code refresh the user's plan
-token. Requests with a browser's ``Origin`` or a ``Host`` that is not this machine's loopback are refused (DNS
-rebinding).
+*main* lets a request through that carries our key (``x-litellm-api-key``, or ``Authorization`` for plain clients).
+Everything else is answered with 403, a key that is not ours with 424 where Claude Code asks for a model: a 401
+makes it refresh the user's plan token, a 403 ask for a login (2.1.332), 424 it shows as it is. Requests with a
+browser's ``Origin`` or a ``Host`` that is not this machine's loopback are refused (DNS rebinding).
 
 *bedrock* needs its own key and refuses every request that carries an Anthropic credential (``sk-ant-`` in the
 path, the query, any header, or a string of the body's first level). What was found is never logged or
@@ -102,6 +102,10 @@ ROUTES = (
     "/metrics",
     "/metrics/",
 )
+
+#: what a session of another time or installation is refused for, and where Claude Code asks for a model
+_KEYS = ("no-key", "wrong-key")
+_CLAUDE_CODES = frozenset({"/v1/messages", "/v1/messages/count_tokens"})
 
 #: First parts of LiteLLM's pass-through routes (1.106.2, LiteLLMRoutes.mapped_pass_through_routes in
 #: litellm/proxy/_types.py). They name the refusal and what ``pass_through`` opens; one that is missing here
@@ -240,6 +244,8 @@ class Boundary:
                 receive = _replay(body, receive)
         except Refusal as refusal:
             self.tell(refusal)
+            if self.role == "main" and refusal.why in _KEYS and scope["path"] in _CLAUDE_CODES:
+                refusal.status = 424
             # The server's access log reads path and query from here when the answer starts.
             scope["query_string"] = b""
             if refusal.where == "path":
