@@ -56,7 +56,7 @@ NOT_CAPABLE = (
     "-tool_loaded_text"
 )
 KEY_HEADER = "x-litellm-api-key"
-#: taken off by the proxy (ocd/guest/meter.py); says which session asks
+#: taken off by the proxy (ocd/guest/layers/meter.py); says which session asks
 SESSION_HEADER = "x-ocd-session"
 #: A header of the user's with one of these names would travel instead of the plan's token.
 _CREDENTIAL_HEADERS = ("authorization", "x-api-key")

@@ -64,6 +64,8 @@ class GuestServer(uvicorn.Server):
 
     async def arm(self) -> None:
         """Say that the private socket answers; then make the lazy imports of a first request happen now."""
+        if self.guest.pipe is not None:
+            self.guest.pipe.prepare()
         warm = self.guest.spec.get("warm")
         if warm:
             started = time.monotonic()
@@ -88,6 +90,8 @@ class GuestServer(uvicorn.Server):
                 self.start(self.drain(float(message.get("limit", 600))))
             elif op == "release":
                 self.release(int(message["port"]))
+            elif op == "spill" and self.guest.pipe is not None:
+                self.guest.pipe.spill.take(message)
             elif op == "rebind":
                 self.start(self.rebind())
             elif op == "status":

@@ -130,6 +130,7 @@ def write_settings(stack: Stack, settings: Settings, litellm_python: str) -> Non
         "[litellm]",
         f"python = {json.dumps(litellm_python)}",
         f"mode = {json.dumps(settings.litellm.mode)}",
+        f"pipe = {json.dumps(settings.litellm.pipe)}",
         "[boundary]",
         f"pass_through = {json.dumps(settings.boundary.pass_through)}",
         f"admin = {json.dumps(settings.boundary.admin)}",

@@ -32,6 +32,11 @@ __all__ = ["FILE", "BedrockProxy", "ConfigError", "MainProxy", "Proxy", "Setting
 
 KeyPath = tuple[str, ...]
 
+#: settings that there once were: accepted, without effect → what took their place
+RETIRED: dict[KeyPath, str] = {
+    ("litellm", "fidelity"): "requests to Anthropic pass untouched now, see [litellm] pipe",
+}
+
 
 def load(folders: Folders, environ: Mapping[str, str] | None = None) -> Settings:
     """The settings in force; a missing ``ocd.toml`` means the defaults.
@@ -44,6 +49,8 @@ def load(folders: Folders, environ: Mapping[str, str] | None = None) -> Settings
     from_file = _parse(path, text)
     from_environ = _environment(environ)
     merged = _merge(from_file, from_environ)
+    for key in RETIRED:
+        _forget(merged, key)
     try:
         return Settings(**merged)
     except ValidationError as error:
@@ -51,6 +58,36 @@ def load(folders: Folders, environ: Mapping[str, str] | None = None) -> Settings
         details = error.errors(include_url=False, include_context=False)
         found = [_finding(path, lines, from_environ, environ, detail) for detail in details]
         raise ConfigError(worst_first(found)) from None
+
+
+def retired(folders: Folders, environ: Mapping[str, str]) -> list[Finding]:
+    """A note for each setting that has no effect any more. Never raises."""
+    path = folders.config / FILE
+    try:
+        text = read_text(path)
+        from_file = _parse(path, text)
+    except ConfigError:
+        return []
+    lines = lines_of_keys(text)
+    found = []
+    for key, instead in RETIRED.items():
+        variable = "OCD_" + "__".join(key).upper()
+        inside = from_file.get(key[0])
+        name = ".".join(key)
+        what = f"{name} has no effect any more: {instead}"
+        if isinstance(inside, dict) and key[1] in inside:
+            found.append(
+                Finding("note", "setting-retired", str(path), line_of(lines, key), name, what, "Remove it")
+            )
+        if environ.get(variable):
+            found.append(Finding("note", "setting-retired", variable, None, name, what, "Unset the variable"))
+    return found
+
+
+def _forget(values: dict[str, Any], key: KeyPath) -> None:
+    above = values.get(key[0])
+    if isinstance(above, dict) and key[1] in above:
+        values[key[0]] = {name: value for name, value in above.items() if name != key[1]}
 
 
 def read_text(path: Path, largest: int = LARGEST) -> str:

@@ -70,9 +70,10 @@ class LiteLLM(Section):
     args: list[str] = Field(
         default=[], description="Further options of the litellm command, for both proxies."
     )
-    fidelity: bool = Field(
-        default=True,
-        description="Put back what LiteLLM loses of requests to Anthropic and of its answers (docs/fidelity.md).",
+    pipe: Literal["auto", "off"] = Field(
+        default="auto",
+        description="auto: requests to Anthropic and to the bedrock proxy pass untouched beside LiteLLM where the "
+        "LiteLLM file allows it (occtl models says which and why); off: everything goes through LiteLLM.",
     )
 
 
@@ -290,8 +291,43 @@ class Notifications(Section):
             "upstream-trouble",
             "fallback",
             "log-degraded",
+            "plan-limit-near",
+            "spill-started",
+            "spill-ended",
         ],
         description="The kinds of events that are shown (docs/api.md lists all); each at most once a minute.",
+    )
+
+
+class Plan(Section):
+    """The Claude plan's limits, as Anthropic states them with each answer."""
+
+    warn_at: list[int] = Field(
+        default=[75, 90],
+        description="Per cents of a window (5 hours, 7 days) at which an event says so; an empty list: never.",
+    )
+
+    @field_validator("warn_at")
+    @classmethod
+    def _are_per_cents(cls, value: list[int]) -> list[int]:
+        if any(not 1 <= one <= 100 for one in value):
+            raise ValueError("whole per cents from 1 to 100 are expected")
+        return sorted(set(value))
+
+
+class Spill(Section):
+    """Requests that go to AWS while the plan's limit is nearly reached (`occtl spill on`)."""
+
+    at: int = Field(
+        default=0,
+        ge=0,
+        le=100,
+        description="From so many per cent of the plan's binding window on, until its reset; 0: never.",
+    )
+    routes: dict[str, str] = Field(
+        default={},
+        description="Slot or model group of main -> model group of main with a route on AWS, "
+        '{ opus = "claude-opus-bedrock" } for instance; empty: the groups\' own fallbacks on AWS.',
     )
 
 
@@ -358,6 +394,8 @@ class Settings(BaseSettings):
     logs: Logs = Field(default=Logs(), description="Log files.")
     metrics: Metrics = Field(default=Metrics(), description="Figures for Prometheus.")
     notifications: Notifications = Field(default=Notifications(), description="What is told on the desktop.")
+    plan: Plan = Field(default=Plan(), description="The Claude plan's limits.")
+    spill: Spill = Field(default=Spill(), description="What goes to AWS near the plan's limit.")
     boundary: Boundary = Field(default=Boundary(), description="What of LiteLLM is reachable.")
     external: External = Field(default=External(), description="A LiteLLM that somebody else runs.")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from ocd.errors import EX_CONFIG
 from ocd.settings.findings import ConfigError, Finding, worst_first
 from ocd.settings.folders import Folders
-from ocd.settings.load import FILE, Settings, load
+from ocd.settings.load import FILE, Settings, load, retired
 from ocd.stack.inputs import config_path
 from ocd.stack.litellm_file import LiteLLMFile, load_litellm
 from ocd.stack.models import load_ids, site_packages
@@ -73,7 +73,7 @@ def check_all(folders: Folders, environ: Mapping[str, str], site: Path | None = 
         settings = load(folders, environ)
     except ConfigError as error:
         return worst_first(error.findings)
-    return check(folders, settings, site or own_site(settings))
+    return worst_first([*check(folders, settings, site or own_site(settings)), *retired(folders, environ)])
 
 
 def own_site(settings: Settings) -> Path | None:

@@ -16,7 +16,7 @@ from ocd.errors import OcdError
 from ocd.settings.findings import ConfigError, Finding
 from ocd.settings.folders import Folders
 from ocd.settings.load import Settings, load
-from ocd.stack import snapshot
+from ocd.stack import pipe, snapshot
 from ocd.stack.abilities import FILE as CONTRACT
 from ocd.stack.abilities import contract
 from ocd.stack.check import check_stack, limit_resources, own_site
@@ -31,8 +31,10 @@ PROXIES = ("main", "bedrock")
 def examine(folders: Folders, settings: Settings, site: Path | None) -> dict[str, Any]:
     """Check, take snapshots, list the inputs. A mistake in a file is part of the answer, never an exception."""
     retiring: list[dict[str, Any]] = []
+    tables: dict[str, dict[str, Any]] = {}
     try:
         findings, stack = check_stack(folders, settings, site or own_site(settings))
+        tables = {proxy: pipe.table(stack, proxy) for proxy in PROXIES}
         with contextlib.suppress(Exception):
             # told by the check already, as "check-failed"
             retiring = [one.as_dict() for one in retirements(stack)]
@@ -47,9 +49,9 @@ def examine(folders: Folders, settings: Settings, site: Path | None) -> dict[str
         if not getattr(settings.proxies, proxy).enabled:
             continue
         try:
-            taken = snapshot.take(
-                folders, settings, proxy, _beside(folders, settings, proxy, site or own_site(settings))
-            )
+            beside = {pipe.FILE: json.dumps(tables.get(proxy, {}), sort_keys=True).encode()}
+            beside |= _beside(folders, settings, proxy, site or own_site(settings))
+            taken = snapshot.take(folders, settings, proxy, beside)
             revisions[proxy] = {"id": taken.id, "config": str(taken.config), "origin": str(taken.origin)}
         except (OcdError, MemoryError, RecursionError) as error:
             revisions[proxy] = {

@@ -25,6 +25,7 @@ from ocd.settings import load as config_settings
 from ocd.settings.findings import ConfigError
 from ocd.settings.folders import Folders
 from ocd.settings.schema import Settings
+from ocd.stack import pipe
 from ocd.stack import renew as config_renew
 from ocd.stack.retire import Retirement, due
 from ocd.supervisor import configuration, journal, litellm_env, spec, takeover
@@ -34,6 +35,7 @@ from ocd.supervisor.health import Health
 from ocd.supervisor.history import History
 from ocd.supervisor.host import Host
 from ocd.supervisor.idle import Idle
+from ocd.supervisor.limits import PlanLimits
 from ocd.supervisor.link import GuestChannel, KeeperLink
 from ocd.supervisor.metrics import Counts
 from ocd.supervisor.sessions import Sessions
@@ -79,12 +81,19 @@ class Daemon:
         self.host = Host(self)
         self.exchanges = Exchanges(self.event, lambda: self.settings.slots.model_dump())
         usage_path = self.folders.state / "usage.db"
+        self.limits = PlanLimits(
+            self.event,
+            self.order_spill,
+            lambda: tuple(self.settings.plan.warn_at),
+            lambda: self.settings.spill.at or None,
+            self.spill_targets,
+        )
         self.usage = Usage(usage_path, self.exchanges.label, self.on_usage_trouble, self.on_usage_moved)
         self.metrics = Counts(self.exchanges.label)
         self.desktop = Desktop(lambda why: self.log.warning("no desktop notification", text=why))
         self.exporter = Exporter(self)
         self.line = StatusFile(self)
-        self.exchanges.listeners += [self.usage.take, self.metrics.take, self.line.news]
+        self.exchanges.listeners += [self.usage.take, self.metrics.take, self.limits.take, self.line.news]
         self.sessions = Sessions(self.on_session_end)
         self.health = Health(self)
         self.idle = Idle(self)
@@ -189,6 +198,7 @@ class Daemon:
             self.flush_notes()
             self.tell_manager()
             self.exporter.follow()
+            self.limits.follow()
             self.line.look()
             await asyncio.sleep(pause)
 
@@ -202,6 +212,21 @@ class Daemon:
         self.log.info(kind, proxy=proxy or None, generation=generation, text=happened.text or None, **data)
         if self.settings.notifications.desktop:
             self.desktop.take(self.settings.notifications.kinds, kind, proxy, happened.text)
+
+    def order_spill(self, order: dict[str, Any]) -> None:
+        """Tell every process of main where requests go near the plan's limit."""
+        if unit := self.units.get("main"):
+            for member in unit.state.members:
+                unit.tell(member.generation, "spill", **order)
+        self.note_soon()
+
+    def spill_targets(self) -> dict[str, str]:
+        """Which groups of main can go to AWS, by the settings or by main's own fallbacks."""
+        unit = self.units.get("main")
+        config = unit.configs.get(unit.state.good) if unit is not None else None
+        if config is None:
+            return {}
+        return pipe.spill_targets(spec.pipe_table(config.path), self.settings.spill.routes)
 
     def on_log_trouble(self, text: str) -> None:
         if hasattr(self, "history") and "log" not in self.problems:
@@ -388,6 +413,8 @@ class Daemon:
         message = spec.boot(
             self.settings, self.keys, self.folders, unit.name, generation, config.path, self.home, self.path
         )
+        if unit.name == "main":
+            message["spill"] = self.limits.order()
         serving = sum(1 for m in unit.state.members if m.phase_is(core.Serving))
         if serving >= unit.state.limits.workers:
             # Nobody waits for this one: one request through LiteLLM's routes now, so that its first is not slow.
@@ -405,14 +432,6 @@ class Daemon:
             unit.refused_credentials += 1
         elif kind == "fallback":
             unit.on_fallback(mask(str(message.get("where", ""))))
-        elif kind == "fallback-unfiltered":
-            self.problems[kind] = Problem(
-                code=kind,
-                what="LiteLLM falls back on every error, an expired login included",
-                why=f"this version lacks the place for ocd's filter ({message.get('where', '')})",
-                next="Remove fallbacks from the LiteLLM file, or run `occtl litellm use` with the pinned version",
-                exit=EX_CONFIG,
-            )
         text = str(message.get("where", ""))
         if kind == "request-refused":
             text = f"{message.get('why', '')}, {message.get('count', 1)} times"
@@ -588,6 +607,7 @@ class Daemon:
             litellm=self.litellm_version,
             proxies={name: unit.status() for name, unit in self.units.items()},
             sessions=self.sessions.messages(self.exchanges.sessions),
+            limits=self.limits.messages(),
             problems=[
                 *self.problems.values(),
                 *litellm_env.worries(self.litellm_version),

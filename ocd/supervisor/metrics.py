@@ -129,5 +129,27 @@ def exposition(daemon: "Daemon") -> str:
     problems = Family("ocd_problems", "gauge", "Problems of the daemon itself.").add(len(daemon.problems))
     lost = Family("ocd_dropped_reports", "counter", "Reports of requests that were not understood.")
     lost.add(daemon.exchanges.misunderstood)
-    standing = [up, state, restarts, memory, members, in_flight, fallbacks, refused, troubles]
+    used = Family("ocd_plan_used_ratio", "gauge", "Share of a plan's limit that is used, by window.", "ratio")
+    reset = Family("ocd_plan_reset_seconds", "gauge", "When the window begins again.", "seconds")
+    spilling = Family("ocd_plan_spilling", "gauge", "1: the login's requests go to AWS until the reset.")
+    for login in daemon.limits.messages():
+        spilling.add(login.spilling, login=login.login)
+        for window in login.windows:
+            used.add(window.used, login=login.login, window=window.name)
+            if window.reset is not None:
+                reset.add(window.reset, login=login.login, window=window.name)
+    standing = [
+        used,
+        reset,
+        spilling,
+        up,
+        state,
+        restarts,
+        memory,
+        members,
+        in_flight,
+        fallbacks,
+        refused,
+        troubles,
+    ]
     return render([info, since, sessions, problems, lost, *standing, *daemon.metrics.families()])

@@ -1,5 +1,6 @@
 """What a guest is started with: its environment, built from nothing, and its boundary's policy."""
 
+import hashlib
 import json
 import os
 import re
@@ -11,6 +12,7 @@ from ocd.core.proxy import Limits
 from ocd.settings.folders import Folders
 from ocd.settings.keys import Keys
 from ocd.settings.schema import Settings
+from ocd.stack import pipe
 from ocd.stack.abilities import FILE as CONTRACT
 from ocd.supervisor import confinement
 
@@ -30,6 +32,7 @@ NO_AWS = {
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 HOSTS = ("127.0.0.1", "::1")
+LOOPBACK = "localhost,127.0.0.1,::1"
 
 
 def limits(settings: Settings, proxy: str) -> Limits:
@@ -82,6 +85,9 @@ def public_environment(settings: Settings, proxy: str, home: str, path: str) -> 
                 env["AWS_PROFILE"] = settings.aws_profile
     own = getattr(settings.proxies, proxy).env
     env.update({name: value.get_secret_value() for name, value in own.items()})
+    # What stays on this machine never goes through a proxy: neither a prompt nor the other proxy's key.
+    without = env.get("no_proxy") or env.get("NO_PROXY")
+    env["NO_PROXY"] = env["no_proxy"] = ",".join([*([without] if without else []), LOOPBACK])
     return env
 
 
@@ -121,7 +127,6 @@ def revision(snapshot: str, settings: Settings, proxy: str, home: str, path: str
         "host": host,
         "env": public_environment(settings, proxy, home, path),
         "args": settings.litellm.args,
-        "fidelity": settings.litellm.fidelity,
         "boundary": settings.boundary.model_dump(),
     }
     return f"{snapshot}-{zlib.crc32(json.dumps(shared, sort_keys=True).encode()):08x}"
@@ -151,7 +156,9 @@ def boot(
         "socket": socket_path(folders, proxy, generation),
         "policy": policy(settings, keys, proxy),
         "args": settings.litellm.args,
-        "fidelity": settings.litellm.fidelity,
+        "pipe": pipe_table(config),
+        # Logins are told apart by a hash that nobody else can compute, and that a restart does not change.
+        "salt": hashlib.sha256(b"login of " + keys.main.encode()).hexdigest(),
         **({"contract": contract(config)} if proxy == "bedrock" else {}),
         "confine": confinement.plan(
             proxy,
@@ -166,6 +173,15 @@ def boot(
         if settings.boundary.confine
         else None,
     }
+
+
+def pipe_table(config: Path) -> dict[str, Any]:
+    """The table of routes that was made with a revision; empty for one from before there were any."""
+    try:
+        found = json.loads((config.parent / pipe.FILE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def contract(config: Path) -> dict[str, Any]:

@@ -73,6 +73,7 @@ def notes(daemon: "Daemon") -> str:
             "proxies": proxies,
             "sessions": daemon.sessions.notes(),
             "exchanges": daemon.exchanges.notes(),
+            "limits": daemon.limits.notes(),
             "usage": daemon.usage.notes(),
             "litellm": daemon.litellm_version,
             "host": daemon.host.runs,
@@ -107,6 +108,7 @@ def restore(daemon: "Daemon") -> bool:
         for member, status in dead:
             unit.on_exit(member.pid or 0, status, member.generation)
     daemon.exchanges.restore(former.notes.get("exchanges", {}))
+    daemon.limits.restore(former.notes.get("limits", []))
     daemon.usage.restore(former.notes.get("usage", {}))
     daemon.sessions.restore(former.notes.get("sessions", []), daemon.folders.runtime / "sessions")
     return bool(former.notes)

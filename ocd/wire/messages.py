@@ -132,6 +132,25 @@ class Session(Message):
     last_request: float | None = None
 
 
+class PlanWindow(Message):
+    """One of a plan's limits, as Anthropic states it with each answer."""
+
+    name: str = Field(description="5h, 7d, …: Anthropic's own names")
+    used: float = Field(description="share of the limit, 1.0: all of it")
+    reset: float | None = Field(default=None, description="when it begins again, seconds since 1970")
+    status: str = ""
+
+
+class PlanLimit(Message):
+    """What is known of one login's limits. ``login`` is a salted hash of it, always the same here."""
+
+    login: str
+    windows: list[PlanWindow]
+    binding: str = Field(default="", description="the window that counts now")
+    seen: float = Field(description="when Anthropic said so last")
+    spilling: bool = Field(default=False, description="its requests go to AWS until the reset")
+
+
 class Status(Message):
     api: int = API_VERSION
     version: str
@@ -143,6 +162,7 @@ class Status(Message):
     proxies: dict[str, ProxyStatus]
     sessions: list[Session] = []
     problems: list[Problem] = []
+    limits: list[PlanLimit] = []
     external: str = Field(
         default="", description="the LiteLLM elsewhere that sessions use, empty: our own proxies"
     )
@@ -221,6 +241,9 @@ class Exchange(Message):
     status: int
     stream: bool = False
     first: float | None = Field(default=None, description="seconds to the first token (plain: first byte)")
+    first_byte: float | None = Field(
+        default=None, description="seconds to the first byte of the answer's body"
+    )
     seconds: float
     input_tokens: int = 0
     output_tokens: int = 0
@@ -228,6 +251,15 @@ class Exchange(Message):
     cache_write_tokens: int = 0
     cost: float | None = Field(default=None, description="US dollars at list price; None: not known")
     fallback: str = Field(default="", description="from, to, why; empty: none was taken")
+    session_id: str = Field(default="", description="Claude Code's id of the session")
+    agent_id: str = Field(default="", description="Claude Code's id of the subagent that asked")
+    parent_agent_id: str = Field(default="", description="the agent that started that one")
+    login: str = Field(
+        default="", description="a salted hash of the client's own login, always the same for it"
+    )
+    limits: dict[str, str] = Field(
+        default={}, description="what Anthropic says of the login's limits: anthropic-ratelimit-unified-NAME"
+    )
     trouble: str = ""
 
 

@@ -142,7 +142,7 @@ def test_the_seeds_auth_decides_behind_ours(seeded: Daemon, upstreams: Upstreams
     refused = httpx.post(url, headers=key, json=body, trust_env=False)
     assert refused.status_code >= 400 and upstreams.seen() == []
     login = {"authorization": f"Bearer {canaries.TOKEN}"}
-    assert httpx.post(url, headers=login, json=body, trust_env=False).status_code == 403
+    assert httpx.post(url, headers=login, json=body, trust_env=False).status_code == 424
     assert upstreams.seen() == []
 
 

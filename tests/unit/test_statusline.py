@@ -43,11 +43,13 @@ def daemon(runtime: Path) -> Any:
         folders=SimpleNamespace(runtime=runtime),
         keeper_pid=os.getpid(),
         settings=SimpleNamespace(
-            external=SimpleNamespace(enabled=False, base_url="https://llm.example:8443/x")
+            external=SimpleNamespace(enabled=False, base_url="https://llm.example:8443/x"),
+            plan=SimpleNamespace(warn_at=[75, 90]),
         ),
         units={"main": unit},
         sessions=SimpleNamespace(living={77: None, 78: None}),
         exchanges=Exchanges(lambda *a, **k: None, lambda: {"opus": "claude-opus-9-9"}),
+        limits=SimpleNamespace(messages=list),
         problems={},
         stopping=False,
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from rich.cells import cell_len, set_cell_size
 
+from ocd.core.limits import percent
 from ocd.ctl import screen
 from ocd.wire.messages import Exchange, ProxyStatus, Status
 
@@ -93,6 +94,7 @@ def heading(room: Room, now: float) -> str:
     if status.litellm:
         parts.append(f"LiteLLM {status.litellm} ({status.mode})")
     parts.append(f"{len(status.sessions)} session{'' if len(status.sessions) == 1 else 's'}")
+    parts += limits(status, now)
     if status.external:
         parts.append(f"external {status.external}")
     if room.paused:
@@ -100,6 +102,18 @@ def heading(room: Room, now: float) -> str:
     if room.lost:
         parts.append(room.lost)
     return "  ".join(screen.plain(part) for part in parts)
+
+
+def limits(status: Status, now: float) -> list[str]:
+    """Each login's binding window: ``plan 5h 42 %, resets in 1h 20m``."""
+    found = []
+    for login in status.limits:
+        for window in login.windows:
+            if window.name == login.binding:
+                again = f", resets in {screen.duration(window.reset - now)}" if window.reset else ""
+                spill = ", spilling to AWS" if login.spilling else ""
+                found.append(f"plan {window.name} {percent(window.used)}{again}{spill}")
+    return found
 
 
 def proxies(status: Status | None) -> list[Line]:
