@@ -205,7 +205,7 @@ def test_resources(model: str, region: str, expected: list[str]) -> None:
     ("model", "name"),
     [
         ("bedrock/converse/meta.llama4-scout-17b-16e-instruct-v1:0", "llama4-scout-17b-16e-instruct"),
-        ("bedrock/us.anthropic.claude-opus-4-6-v1", "claude-opus-4-6-bedrock"),
+        ("bedrock/us.anthropic.claude-opus-9-9-v1", "claude-opus-9-9-bedrock"),
         ("bedrock/converse/qwen.qwen3-next-80b-a3b", "qwen3-next-80b-a3b"),
     ],
 )
