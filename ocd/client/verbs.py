@@ -70,6 +70,7 @@ _SCHEDULED = (
     "what the background service starts by itself (scheduled tasks) is claude, not openclaude:"
     " run `occtl claude configure` to have that go through the proxies too"
 )
+_RUNNER = "the sessions of {} are Anthropic's to start: nothing of them goes through the proxies"
 _ELSEWHERE = (
     "what runs in Anthropic's cloud ({}) uses your plan there; nothing of it goes through the proxies"
 )
@@ -89,7 +90,9 @@ def place(arguments: "list[bytes]") -> "tuple[str, str, tuple[str, str, str] | N
         if arguments[at : at + 1] == [b"daemon"]:
             word = b"daemon"
     if word in FIRST:
-        return "first", _SCHEDULED if word == b"daemon" and b"scheduled" in arguments[1:3] else "", None
+        if word == b"daemon" and b"scheduled" in arguments:
+            return "first", _SCHEDULED, None
+        return "first", _RUNNER.format(word.decode()) if word.startswith(b"self-hosted") else "", None
     options = arguments[: arguments.index(b"--")] if b"--" in arguments else arguments
     if word in PLAIN or (word[:1].isalpha() and (b"--help" in options or b"-h" in options)):
         return "plain", "", None

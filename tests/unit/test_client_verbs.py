@@ -11,6 +11,7 @@ from ocd.claude.notices import HOOK, VARIABLE, hooks
 from ocd.client import __main__ as client
 from ocd.client import places, verbs, wrapper
 from ocd.errors import OcdError
+from tests.client import verbs as listing
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,7 @@ def test_what_runs_elsewhere_is_named() -> None:
         assert (where, refusal) == ("before", None) and "nothing of it goes through the proxies" in notice
     assert verbs.place([b"tell me about ultrareview"])[1] == ""
     assert "occtl claude configure" in verbs.place([b"daemon", b"scheduled", b"add"])[1]
+    assert "self-hosted-runner" in verbs.place([b"self-hosted-runner"])[1]
 
 
 def test_no_word_is_in_two_rows() -> None:
@@ -78,6 +80,49 @@ def test_no_word_is_in_two_rows() -> None:
     named = [word for row in rows for word in row]
     # `remote` is the verb, `--remote` the option
     assert len(named) == len(set(named))
+
+
+HELP = """Usage: claude [options] [command] [prompt]
+
+Options:
+  --allowedTools, --allowed-tools <tools...>
+      Comma or space-separated list, as for --not-an-option
+  -c, --continue                        Continue, see --print
+  --desktop                             Open in the app
+  --from-2027 [value]                   New
+
+Commands:
+  agents [options]                      Manage background agents, with
+                                        continuation lines
+  plugin|plugins                        Manage plugins
+  stop|halt <id>                        Stop one
+
+"""
+
+
+def test_the_check_of_a_client_names_what_is_new() -> None:
+    names, options = listing.of_help(HELP)
+    assert names == {"agents", "plugin", "plugins", "stop", "halt"}
+    assert options == {"--allowedTools", "--allowed-tools", "-c", "--continue", "--desktop", "--from-2027"}
+    entry = (
+        b'x;if(e[0]==="remote-control"||e[0]==="rc2"){C("cli_bridge_path")}else if(process.argv[2]==="--new-host")'
+        b'if(t[e]==="daemon"){}if(e[1]==="second"){}'
+    )
+    words = listing.of_program(entry)
+    assert words == {"remote-control", "rc2", "--new-host", "daemon"}
+    assert listing.unknown(names, options, words) == ["--from-2027", "--new-host", "halt", "rc2"]
+    with pytest.raises(listing.NotClaude):
+        listing.of_help("some other program")
+
+
+def test_the_check_fails_on_an_unknown_client(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = HELP.replace("  --from-2027 [value]                   New\n", "").replace("|halt", "")
+    text = "#!/bin/sh\n[ $1 = --version ] && echo 9.9.9 || cat <<'X'\n{}X\n"
+    known = program(tmp_path / "known", text.format(said))
+    new = program(tmp_path / "new", text.format(HELP))
+    assert listing.main([str(known)]) == 0 and "9.9.9: every verb" in capsys.readouterr().out
+    assert listing.main([str(known), str(new)]) == 1 and "--from-2027, halt" in capsys.readouterr().out
+    assert listing.main([str(program(tmp_path / "other"))]) == 69
 
 
 # ---- the wrapper form
