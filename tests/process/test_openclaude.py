@@ -416,7 +416,8 @@ def test_signals_that_python_ignores_are_not_ignored_in_claude(box):
 
 
 @pytest.mark.skipif(
-    any(os.path.exists(folder + b"/claude") for folder in places.SYSTEM), reason="this machine has Claude Code"
+    any(os.path.exists(folder + b"/claude") for folder in places.SYSTEM),
+    reason="this machine has Claude Code",
 )
 def test_missing_claude(box):
     (box / "bin" / "claude").unlink()
