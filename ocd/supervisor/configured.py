@@ -41,7 +41,8 @@ class Configured:
         self.daemon.start(self._refresh(state, target))
 
     def target(self) -> permanent.Target | None:
-        """What is served now; None while main has no port, or an external LiteLLM server answers instead."""
+        """What is served now; None while main has no port, or an external LiteLLM server is used instead: whether plain
+        `claude` sends its login there is for a person to decide (`occtl claude configure`)."""
         daemon = self.daemon
         main = daemon.units.get("main")
         if daemon.settings.external.enabled or main is None or not main.state.port_open:
