@@ -131,27 +131,30 @@ def refresh(state: Path, make: Make) -> list[Done | OcdError]:
     done: list[Done | OcdError] = []
     try:
         with _locked(state):
-            for record in _all(state):
-                if not record.leads:
-                    continue
+            for place in _places(state):
+                # One that cannot be read or written keeps none of the others.
                 try:
-                    now = _bytes(record.path)
-                    if now is None:
-                        continue
-                    theirs = record.theirs | _changed(record, now)
-                    ours = {key: value for key, value in record.ours.items() if key not in theirs}
-                    before = {key[1]: value[0] for key, value in record.ours.items() if key[0] == "env"}
-                    base = _parse(_without(record.path, record, now), record.path)
-                    overlay = dict(make(record.path, base, before))
-                    line = ours.get((STATUS_LINE,))
-                    if line is not None:
-                        overlay[STATUS_LINE] = line[0]
-                    done.append(_put(record.path, state, record, overlay, frozenset(theirs)))
+                    one = _refreshed(state, _read(place), make)
                 except OcdError as error:
                     done.append(error)
+                else:
+                    done += [one] if one is not None else []
     except OcdError as error:
         done.append(error)
     return done
+
+
+def _refreshed(state: Path, record: Record, make: Make) -> Done | None:
+    now = _bytes(record.path) if record.leads else None
+    if now is None:
+        return None
+    theirs = _changed(record, now)
+    before = {key[1]: value[0] for key, value in record.ours.items() if key[0] == "env"}
+    base = _parse(_without(record.path, record, now), record.path)
+    overlay = dict(make(record.path, base, before))
+    if (STATUS_LINE,) in record.ours:
+        overlay[STATUS_LINE] = record.ours[(STATUS_LINE,)][0]
+    return _put(record.path, state, record, overlay, theirs)
 
 
 def status_line_on(path: Path, state: Path, command: str) -> Done:
@@ -472,15 +475,20 @@ def _load(state: Path, path: Path) -> Record | None:
     return None
 
 
-def _all(state: Path) -> list[Record]:
-    places = [state / FORMER] if (state / FORMER).exists() else []
+def _places(state: Path) -> list[Path]:
+    """The records' files, that of version 0.1.0 unless it is taken over."""
+    places: list[Path] = []
     with contextlib.suppress(FileNotFoundError):
-        places += [
-            place for place in (state / RECORDS).iterdir() if re.fullmatch(r"[0-9a-f]{16}\.json", place.name)
-        ]
+        places = [one for one in (state / RECORDS).iterdir() if re.fullmatch(r"[0-9a-f]{16}\.json", one.name)]
+    former = state / FORMER
     # Of two for one file (a power cut between two steps) the newer counts.
-    records = {record.path: record for record in map(_read, places)}
-    return sorted(records.values(), key=lambda record: str(record.path))
+    return (
+        [former, *places] if former.exists() and _place(state, _read(former).path) not in places else places
+    )
+
+
+def _all(state: Path) -> list[Record]:
+    return sorted(map(_read, _places(state)), key=lambda record: str(record.path))
 
 
 def _read(place: Path) -> Record:

@@ -195,10 +195,16 @@ def remove(folder: Path | None, everything: bool, as_json: bool) -> int:
         'eval "$(occtl claude env --unset)"',
     )
 )
-@click.option("--shell", type=click.Choice(("sh", "bash", "zsh", "fish")), default=None, help="Whose syntax.")
+@click.option(
+    "--shell",
+    type=click.Choice(("sh", "bash", "zsh", "fish")),
+    default="sh",
+    show_default=True,
+    help="Whose syntax; bash and zsh understand that of sh.",
+)
 @click.option("--unset", is_flag=True, help="Take the variables out of the shell again.")
 @json_option
-def env(shell: str | None, unset: bool, as_json: bool) -> int:
+def env(shell: str, unset: bool, as_json: bool) -> int:
     """Print the variables that lead Claude Code, and what else reads them, to the proxies; for a shell to evaluate.
 
     Weaker than openclaude: settings files beat the environment, and everything that the shell starts sees the proxy's
@@ -208,8 +214,6 @@ def env(shell: str | None, unset: bool, as_json: bool) -> int:
     from ocd.settings.folders import Folders
 
     made = shells.variables(_target(Folders.find().ensure()), os.environ)
-    if shell is None:
-        shell = "fish" if os.path.basename(os.environ.get("SHELL", "")) == "fish" else "sh"
     shown = made if not sys.stdout.isatty() else shells.hidden(made)
     if as_json:
         screen.out_json(

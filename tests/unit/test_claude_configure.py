@@ -138,6 +138,10 @@ def test_several_folders_side_by_side(home: Path, capsys: Capture, monkeypatch: 
     monkeypatch.delenv("CLAUDE_CONFIG_DIR")
     assert run_quietly(capsys, "claude", "configure") == 0
     assert all("http://127.0.0.1:4000" in file.read_text() for file in files)
+    (home / "config" / "ocd.toml").write_text("port = 5001\n")
+    code, said = run(capsys, "claude", "status")
+    assert code == 69 and said["served"] == "http://127.0.0.1:5001", "no daemon has brought them up to date"
+    (home / "config" / "ocd.toml").unlink()
     code, said = run(capsys, "claude", "status")
     assert code == 0 and sorted(one["path"] for one in said["files"]) == sorted(map(str, files))
     assert run(capsys, "claude", "remove", str(home / "two"))[1]["exact"]
@@ -238,9 +242,12 @@ def test_a_refresh_that_cannot_be_is_said_and_changes_nothing(tmp_path: Path) ->
         configure.configure(file, state, OVERLAY)
     files[0].write_text("{broken")
     files[1].unlink()
-    first, second = configure.refresh(state, moved(5))
-    assert isinstance(first, OcdError) and str(files[0]) in first.what
-    assert isinstance(second, configure.Done) and "http://x:5" in files[2].read_text()
+    (state / configure.RECORDS / f"{'0' * 16}.json").write_text("[]")
+    found = configure.refresh(state, moved(5))
+    wrong = [one.what for one in found if isinstance(one, OcdError)]
+    assert len(found) == 3 and len(wrong) == 2
+    assert any(str(files[0]) in what for what in wrong) and any("Cannot understand" in what for what in wrong)
+    assert "http://x:5" in files[2].read_text()
     assert files[0].read_text() == "{broken" and not files[1].exists()
 
 
