@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
+from ocd.claude.notices import hooks
 from ocd.errors import EX_CONFIG, EX_USAGE, OcdError
 from ocd.stack import families
 from ocd.wire.messages import LaunchRequest
@@ -142,6 +143,8 @@ def build(
     env["NO_PROXY"] = env["no_proxy"] = exempt
     settings["env"] = env
     settings["apiKeyHelper"] = ""
+    if request.terminal:
+        settings["hooks"] = hooks(settings.get("hooks"))
 
     wanted = extra["model"] if "model" in extra else user_settings.get("model")
     model = _session_model(wanted, known_models, notices)

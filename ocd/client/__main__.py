@@ -73,9 +73,11 @@ _NAME_ONLY = (
     b"ENABLE_TOOL_SEARCH",
 )
 #: Alone on the command line these need no proxy, and must work when the daemon does not.
-_NO_PROXY_NEEDED = ([b"--help"], [b"-h"], [b"--version"], [b"-v"])
+_NO_PROXY_NEEDED = ([b"--help"], [b"-h"], [b"--version"], [b"-v"], [b"-V"])
 #: Marks the process that is becoming Claude Code: a `claude` that leads back here would go round for ever.
 _GUARD = b"OCD_SESSION_PID"
+#: What there is to say to the person, for the hook in the session's settings (ocd/claude/notices.py).
+_NOTICE = b"OCD_NOTICE"
 _INLINE_LIMIT = 1 << 20
 
 
@@ -95,19 +97,41 @@ def main(argv: "list[str] | None" = None) -> int:
 
 def _run(given: list[bytes], line: "_ProgressLine") -> int:
     environ = dict(os.environb)
-    claude = find_claude(environ)
-    if environ.get(_GUARD) == str(os.getpid()).encode():
-        raise OcdError(
-            f"{os.fsdecode(claude)} leads back to openclaude",
-            "",
-            "Set OPENCLAUDE_CLAUDE to Claude Code's own file",
-            exit_code=EX_UNAVAILABLE,
-            code="claude-loop",
-        )
-    environ[_GUARD] = str(os.getpid()).encode()
+    program: list[bytes] = []
+    if given and given[0][:1] == b"/":
+        from ocd.client import wrapper
+
+        program, given = wrapper.split(given, _is_launcher)
+    if not program:
+        program = [find_claude(environ)]
+        if environ.get(_GUARD) == str(os.getpid()).encode():
+            raise OcdError(
+                f"{os.fsdecode(program[0])} leads back to openclaude",
+                "",
+                "Set OPENCLAUDE_CLAUDE to Claude Code's own file",
+                exit_code=EX_UNAVAILABLE,
+                code="claude-loop",
+            )
     if given in _NO_PROXY_NEEDED:
-        return _become(claude, given, environ)
+        environ[_GUARD] = str(os.getpid()).encode()
+        return _become(program, given, environ)
     rest, settings, options = arguments.split(given)
+    notices: list[bytes] = []
+    # Most of what may stand there needs no table: nothing, a short option, a prompt of several words.
+    if rest and rest[0][:1] != b"/" and b" " not in rest[0]:
+        from ocd.client import verbs
+
+        where, said, refusal = verbs.place(rest)
+        if refusal is not None:
+            raise OcdError(*refusal, exit_code=EX_UNAVAILABLE, code="not-behind-a-proxy")
+        if said:
+            notices.append(said.encode())
+            _say(said)
+        if where != "before":
+            if settings is not None and where == "plain":
+                rest = [b"--settings", settings, *rest]
+            return _become(program, rest, environ)
+    environ[_GUARD] = str(os.getpid()).encode()
     first: list[bytes] = []
     for verb, value in _ask_until_ready(environ, settings, options, line):
         if verb == b"arg":
@@ -118,21 +142,25 @@ def _run(given: list[bytes], line: "_ProgressLine") -> int:
             name, _, value = value.partition(b"=")
             environ[name] = value
         elif verb == b"notice":
+            notices.append(value)
             _say(value.decode("utf-8", "replace"))
         else:
             raise _strange_answer()
-    return _become(claude, first + rest, environ)
+    environ.pop(_NOTICE, None)
+    if notices and _on_terminal():
+        environ[_NOTICE] = message(notices)
+    return _become(program, first + rest, environ)
 
 
-def _become(claude: bytes, given: list[bytes], environ: dict[bytes, bytes]) -> int:
+def _become(program: list[bytes], given: list[bytes], environ: dict[bytes, bytes]) -> int:
     # Python ignores these two for itself, and an ignored signal stays ignored over exec.
     for number in _IGNORED_BY_PYTHON:
         _signal(number, SIG_DFL)
     try:
-        os.execve(claude, [claude, *given], environ)
+        os.execve(program[0], [*program, *given], environ)
     except OSError as error:
         raise OcdError(
-            f"Claude Code could not be started from {os.fsdecode(claude)}",
+            f"Claude Code could not be started from {os.fsdecode(program[0])}",
             error.strerror or "",
             "Run it by itself, or set OPENCLAUDE_CLAUDE to another one",
             exit_code=EX_OSERR,
@@ -140,12 +168,25 @@ def _become(claude: bytes, given: list[bytes], environ: dict[bytes, bytes]) -> i
         ) from None
 
 
+def message(notices: list[bytes]) -> bytes:
+    """The notices as a hook of Claude Code's prints them: its terminal covers what stands on stderr."""
+    lines = "\n".join(f"openclaude: {text.decode('utf-8', 'replace')}" for text in notices)
+    return f'{{"systemMessage":{_quoted(lines)}}}'.encode()
+
+
+def _on_terminal() -> bool:
+    try:
+        return os.isatty(1)
+    except OSError:
+        return False
+
+
 # ---- finding Claude Code
 
 
 def find_claude(environ: "Mapping[bytes, bytes]") -> bytes:
     """The path of Claude Code: ``OPENCLAUDE_CLAUDE``, else the first ``claude`` on the PATH that is not
-    openclaude.
+    openclaude, else one in its usual places (``ocd.client.places``).
 
     Raises OcdError (exit 69) when there is none.
     """
@@ -166,10 +207,15 @@ def find_claude(environ: "Mapping[bytes, bytes]") -> bytes:
         path = os.path.join(folder or b".", b"claude")
         if _is_program(path):
             return path
+    from ocd.client import places
+
+    for path in places.usual(environ):
+        if _is_program(path):
+            return path
     raise OcdError(
         "Claude Code was not found",
-        "there is no claude on your PATH",
-        "Install it with: npm install -g @anthropic-ai/claude-code; or set OPENCLAUDE_CLAUDE to its path",
+        "there is no claude on your PATH, nor in one of its usual places",
+        places.ADVICE,
         exit_code=EX_UNAVAILABLE,
         code="claude-missing",
     )
@@ -283,7 +329,7 @@ def request_body(
     return (
         f'{{"pid":{os.getpid()},"cwd":{_text(cwd)},"env":{{{",".join(fields)}}},'
         f'"settings":{"null" if text is None else _quoted(text)},"models":{{{",".join(models)}}},'
-        f'"wait":{wait},"client_api":{API_VERSION}}}'
+        f'"wait":{wait},"terminal":{"true" if _on_terminal() else "false"},"client_api":{API_VERSION}}}'
     ).encode()
 
 

@@ -29,6 +29,7 @@ from ocd.stack import pipe
 from ocd.stack import renew as config_renew
 from ocd.stack.retire import Retirement, due
 from ocd.supervisor import configuration, journal, litellm_env, spec, takeover
+from ocd.supervisor.configured import Configured
 from ocd.supervisor.exchanges import Exchanges
 from ocd.supervisor.exporter import Exporter
 from ocd.supervisor.health import Health
@@ -93,6 +94,7 @@ class Daemon:
         self.desktop = Desktop(lambda why: self.log.warning("no desktop notification", text=why))
         self.exporter = Exporter(self)
         self.line = StatusFile(self)
+        self.configured = Configured(self)
         self.exchanges.listeners += [self.usage.take, self.metrics.take, self.limits.take, self.line.news]
         self.sessions = Sessions(self.on_session_end)
         self.health = Health(self)
@@ -200,6 +202,7 @@ class Daemon:
             self.exporter.follow()
             self.limits.follow()
             self.line.look()
+            self.configured.look()
             await asyncio.sleep(pause)
 
     # ------------------------------------------------------------------------------------------------ news

@@ -183,6 +183,7 @@ class LaunchRequest(Message):
     wait: float = Field(
         default=1.0, ge=0, le=30, description="seconds to hold the answer while a proxy is starting"
     )
+    terminal: bool = Field(default=False, description="a person looks at the session's terminal")
     client_api: int = API_VERSION
 
 

@@ -261,12 +261,12 @@ def test_on_and_off_leave_every_byte(place: tuple[Path, Path], before: bytes | N
     assert stat.S_IMODE(path.stat().st_mode) == (0o644 if before else 0o600)
     assert not configure.status_line_on(path, state, "occtl statusline").changed
     with pytest.raises(OcdError) as wrong:
-        configure.remove(state)
+        configure.remove(path, state)
     assert wrong.value.exit_code == 66
-    assert configure.status_line_off(state).exact
+    assert configure.status_line_off(path, state).exact
     assert (path.read_bytes() if path.exists() else None) == before
     with pytest.raises(OcdError) as wrong:
-        configure.status_line_off(state)
+        configure.status_line_off(path, state)
     assert wrong.value.exit_code == 66 and os.listdir(state) == []
 
 
@@ -285,17 +285,17 @@ def test_it_goes_with_configure_in_any_order(place: tuple[Path, Path], order: st
     assert both["statusLine"]["command"] == "occtl statusline" and both["model"] == "opus"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     if back == "line first":
-        configure.status_line_off(state)
+        configure.status_line_off(path, state)
         left = json.loads(path.read_bytes())
         assert left["statusLine"]["command"] == "mine" and left["model"] == "opus"
-        assert configure.remove(state).exact
+        assert configure.remove(path, state).exact
     else:
-        configure.remove(state)
+        configure.remove(path, state)
         left = json.loads(path.read_bytes())
         assert (
             left["statusLine"]["command"] == "occtl statusline" and "model" not in left and "env" not in left
         )
-        assert configure.status_line_off(state).exact
+        assert configure.status_line_off(path, state).exact
     assert path.read_bytes() == MINE
 
 
@@ -311,17 +311,19 @@ def test_what_the_user_changed_since_stays(place: tuple[Path, Path]) -> None:
     mine = json.loads(path.read_bytes())
     mine["statusLine"] = {"type": "command", "command": "a newer one of mine"}
     path.write_text(json.dumps(mine))
-    configure.status_line_off(state)
+    configure.status_line_off(path, state)
     after = json.loads(path.read_bytes())
     assert after["statusLine"]["command"] == "a newer one of mine" and after["model"] == "sonnet"
 
 
-def test_another_settings_file_is_not_moved_away_from(place: tuple[Path, Path], tmp_path: Path) -> None:
+def test_another_settings_file_has_its_own_line(place: tuple[Path, Path], tmp_path: Path) -> None:
     path, state = place
     configure.configure(path, state, OVERLAY)
-    with pytest.raises(OcdError) as wrong:
-        configure.status_line_on(tmp_path / "other.json", state, "occtl statusline")
-    assert str(path) in wrong.value.what and not (tmp_path / "other.json").exists()
+    before = path.read_bytes()
+    configure.status_line_on(tmp_path / "other.json", state, "occtl statusline")
+    assert path.read_bytes() == before
+    assert configure.status_line_off(tmp_path / "other.json", state).exact
+    assert not (tmp_path / "other.json").exists()
 
 
 def test_the_verb(
