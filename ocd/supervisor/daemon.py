@@ -77,7 +77,7 @@ class Daemon:
         self.link = KeeperLink(sock, self.on_keeper, self.on_keeper_end)
         self.units: dict[str, Unit] = {}
         self.host = Host(self)
-        self.exchanges = Exchanges(self.event, lambda: self.settings.slots.model_dump())
+        self.exchanges = Exchanges(self.event, lambda: self.settings.slots.pins())
         usage_path = self.folders.state / "usage.db"
         self.usage = Usage(usage_path, self.exchanges.label, self.on_usage_trouble, self.on_usage_moved)
         self.metrics = Counts(self.exchanges.label)
