@@ -43,6 +43,12 @@ PATHS = frozenset(
     )
 )
 SESSION, HOP, PROBE = b"x-ocd-session", b"x-ocd-hop", b"x-ocd-probe"
+#: how Claude Code tells its sessions and agents apart (code.claude.com/docs/en/llm-gateway-protocol)
+IDS = {
+    b"x-claude-code-session-id": "session_id",
+    b"x-claude-code-agent-id": "agent_id",
+    b"x-claude-code-parent-agent-id": "parent_agent_id",
+}
 UPSTREAM, TROUBLE = b"x-ocd-upstream", b"x-ocd-trouble"
 _LOGINS = (b"authorization", b"x-api-key")
 #: bytes of a request's first piece in which its model's name is looked for
@@ -97,6 +103,7 @@ class Exchange:
     """One request while it is being answered."""
 
     __slots__ = (
+        "agent_id",
         "answered_by",
         "asked",
         "client_gone",
@@ -112,10 +119,12 @@ class Exchange:
         "kept",
         "login",
         "model",
+        "parent_agent_id",
         "path",
         "probe",
         "reached",
         "session",
+        "session_id",
         "started",
         "status",
         "stream",
@@ -130,6 +139,7 @@ class Exchange:
         self.path = path
         self.started = time.monotonic()
         self.session: int | None = None
+        self.session_id = self.agent_id = self.parent_agent_id = ""
         self.hop = False
         self.probe = False
         self.model = ""
@@ -324,6 +334,9 @@ class Meter:
             "path": exchange.path,
             "model": exchange.model,
             "session": exchange.session,
+            "session_id": exchange.session_id,
+            "agent_id": exchange.agent_id,
+            "parent_agent_id": exchange.parent_agent_id,
             "hop": exchange.hop,
             "probe": exchange.probe,
             "upstream": exchange.upstream,
@@ -462,6 +475,9 @@ def classify(status: int, headers: Any, body: bytes, host: str) -> str:
 
 def _take_own_headers(scope: Scope, exchange: Exchange) -> None:
     headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
+    for name, value in headers:
+        if name in IDS and len(value) <= 100 and value.isascii():
+            setattr(exchange, IDS[name], value.decode())
     if not any(name.startswith(b"x-ocd-") for name, _value in headers):
         return
     kept = []

@@ -17,7 +17,6 @@ from ocd import __version__
 from ocd.adapters.desktop import Desktop
 from ocd.adapters.logs import LogFile
 from ocd.adapters.mask import mask
-from ocd.claude.files import remove_overlay
 from ocd.core import proxy as core
 from ocd.errors import EX_CONFIG, OcdError
 from ocd.settings import keys as config_keys
@@ -36,6 +35,7 @@ from ocd.supervisor.host import Host
 from ocd.supervisor.idle import Idle
 from ocd.supervisor.link import GuestChannel, KeeperLink
 from ocd.supervisor.metrics import Counts
+from ocd.supervisor.overlays import Overlays
 from ocd.supervisor.sessions import Sessions
 from ocd.supervisor.statusfile import StatusFile
 from ocd.supervisor.unit import Config, Unit, tag
@@ -86,6 +86,8 @@ class Daemon:
         self.line = StatusFile(self)
         self.exchanges.listeners += [self.usage.take, self.metrics.take, self.line.news]
         self.sessions = Sessions(self.on_session_end)
+        self.exchanges.owner = self.sessions.owner
+        self.overlays = Overlays(self)
         self.health = Health(self)
         self.idle = Idle(self)
         self.watch = Watch(self)
@@ -150,6 +152,7 @@ class Daemon:
         self.start(self.watch.run())
         self.start(self.idle.run())
         self.start(self.usage.run())
+        self.start(self.overlays.run())
         await self.ended.wait()
         for task in list(self.tasks):
             task.cancel()
@@ -597,8 +600,6 @@ class Daemon:
         )
 
     def on_session_end(self, pid: int) -> None:
-        with contextlib.suppress(OSError):
-            remove_overlay(str(self.folders.runtime / "sessions"), pid)
         self.exchanges.forget_session(pid)
         self.event("session-ended", text=f"pid {pid}")
         self.note_soon()
@@ -633,8 +634,8 @@ class Daemon:
             async with asyncio.timeout(USAGE_PATIENCE):
                 await self.usage.write()
         for pid in list(self.sessions.living):
-            # The overlay of a living session stays: Claude Code has read it, its commands may look at it.
             self.log.info("session outlives the daemon", pid=pid)
+        self.overlays.keep()
         self.line.remove()
         await self.control.close()
         self.link.send("exit", code=EX_CONFIG if self.exit_code == EX_CONFIG else 0)

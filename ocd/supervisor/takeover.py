@@ -108,7 +108,7 @@ def restore(daemon: "Daemon") -> bool:
             unit.on_exit(member.pid or 0, status, member.generation)
     daemon.exchanges.restore(former.notes.get("exchanges", {}))
     daemon.usage.restore(former.notes.get("usage", {}))
-    daemon.sessions.restore(former.notes.get("sessions", []), daemon.folders.runtime / "sessions")
+    daemon.overlays.restore(former.notes)
     return bool(former.notes)
 
 

@@ -130,6 +130,8 @@ class Session(Message):
     last_slot: str = Field(default="", description="slot of the latest request, or its model group")
     last_upstream: str = Field(default="", description="the host that answered the latest request")
     last_request: float | None = None
+    kind: str = Field(default="", description="background: Claude Code hosts it by itself; empty: openclaude")
+    id: str = Field(default="", description="Claude Code's id of the session, as far as it is known")
 
 
 class Status(Message):
@@ -228,6 +230,9 @@ class Exchange(Message):
     cache_write_tokens: int = 0
     cost: float | None = Field(default=None, description="US dollars at list price; None: not known")
     fallback: str = Field(default="", description="from, to, why; empty: none was taken")
+    session_id: str = Field(default="", description="Claude Code's id of the session")
+    agent_id: str = Field(default="", description="Claude Code's id of the subagent that asked")
+    parent_agent_id: str = Field(default="", description="the agent that started that one")
     trouble: str = ""
 
 

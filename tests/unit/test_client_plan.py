@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from ocd.claude.plan import encode_plan, encode_problem, encode_progress
 from ocd.client.__main__ import ACCEPT, _not_ready, decode, request_body
-from ocd.client.variables import NAME_ONLY
 from ocd.client.failure import explain
+from ocd.client.variables import NAME_ONLY
 from ocd.errors import OcdError
 from ocd.wire.messages import LaunchReply, LaunchRequest
 
