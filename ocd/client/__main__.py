@@ -12,6 +12,7 @@ import time
 
 from ocd import API_VERSION
 from ocd.client import arguments, asking
+from ocd.client.variables import NAME_ONLY, WITH_VALUE
 from ocd.errors import EX_OSERR, EX_PROTOCOL, EX_UNAVAILABLE, EX_USAGE, OcdError
 
 try:
@@ -36,42 +37,6 @@ if TYPE_CHECKING:
 
 ACCEPT = "text/x-ocd-exec"
 
-#: What the overlay is made from; the values are sent.
-_WITH_VALUE = (
-    b"ANTHROPIC_CUSTOM_HEADERS",
-    b"ANTHROPIC_DEFAULT_FABLE_MODEL",
-    b"ANTHROPIC_DEFAULT_HAIKU_MODEL",
-    b"ANTHROPIC_DEFAULT_OPUS_MODEL",
-    b"ANTHROPIC_DEFAULT_SONNET_MODEL",
-    b"ANTHROPIC_SMALL_FAST_MODEL",
-    b"API_FORCE_IDLE_TIMEOUT",
-    b"API_TIMEOUT_MS",
-    b"CLAUDE_BYTE_STREAM_IDLE_TIMEOUT_MS",
-    b"CLAUDE_CONFIG_DIR",
-    b"CLAUDE_STREAM_IDLE_TIMEOUT_MS",
-    b"HOME",
-    b"NO_PROXY",
-    b"OPENCLAUDE_VERBOSE",
-    b"no_proxy",
-)
-#: What the overlay sets aside: the daemon names them on request. Their values stay here.
-_NAME_ONLY = (
-    b"ANTHROPIC_API_KEY",
-    b"ANTHROPIC_AUTH_TOKEN",
-    b"ANTHROPIC_BASE_URL",
-    b"ANTHROPIC_MODEL",
-    b"ANTHROPIC_UNIX_SOCKET",
-    b"CLAUDE_CODE_MODEL_CAPABILITIES",
-    b"CLAUDE_CODE_SUBAGENT_MODEL",
-    b"CLAUDE_CODE_USE_ANTHROPIC_AWS",
-    b"CLAUDE_CODE_USE_ANTHROPIC_GOOGLE_CLOUD",
-    b"CLAUDE_CODE_USE_BEDROCK",
-    b"CLAUDE_CODE_USE_FOUNDRY",
-    b"CLAUDE_CODE_USE_GATEWAY",
-    b"CLAUDE_CODE_USE_MANTLE",
-    b"CLAUDE_CODE_USE_VERTEX",
-    b"ENABLE_TOOL_SEARCH",
-)
 #: Alone on the command line these need no proxy, and must work when the daemon does not.
 _NO_PROXY_NEEDED = ([b"--help"], [b"-h"], [b"--version"], [b"-v"], [b"-V"])
 #: Marks the process that is becoming Claude Code: a `claude` that leads back here would go round for ever.
@@ -318,8 +283,8 @@ def request_body(
     environ: "Mapping[bytes, bytes]", settings: bytes | None, options: dict[str, bytes], wait: float
 ) -> bytes:
     """The LaunchRequest (``ocd/wire/messages.py``) as JSON. No credential's value is ever in it."""
-    fields = [_field(name, environ[name]) for name in _WITH_VALUE if environ.get(name)]
-    fields += [_field(name, b"") for name in _NAME_ONLY if environ.get(name)]
+    fields = [_field(name, environ[name]) for name in WITH_VALUE if environ.get(name)]
+    fields += [_field(name, b"") for name in NAME_ONLY if environ.get(name)]
     models = [_field(name.encode(), value) for name, value in options.items()]
     try:
         cwd = os.getcwdb()

@@ -5,7 +5,7 @@ import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ocd.claude.overlay import EMPTIED, REPLACED
+from ocd.claude.variables import EMPTIED, REPLACED
 from ocd.doctor.report import Level, Row
 from ocd.wire.messages import Status
 

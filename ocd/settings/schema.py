@@ -52,6 +52,15 @@ class Slots(Section):
         default="",
         description="The model group that the fable slot is pinned to; empty: what Claude Code chooses.",
     )
+    subagents: str = Field(
+        default="",
+        description="The model of subagents that name none themselves: a slot (opus, sonnet, haiku, fable) or a model "
+        "group; empty: what Claude Code chooses.",
+    )
+
+    def pins(self) -> dict[str, str]:
+        """The slots themselves: slot → the group that it is pinned to, empty where it is not."""
+        return self.model_dump(exclude={"subagents"})
 
 
 class LiteLLM(Section):

@@ -17,7 +17,6 @@ from ocd import __version__
 from ocd.adapters.desktop import Desktop
 from ocd.adapters.logs import LogFile
 from ocd.adapters.mask import mask
-from ocd.claude.files import remove_overlay
 from ocd.core import proxy as core
 from ocd.errors import EX_CONFIG, OcdError
 from ocd.settings import keys as config_keys
@@ -39,6 +38,7 @@ from ocd.supervisor.idle import Idle
 from ocd.supervisor.limits import PlanLimits
 from ocd.supervisor.link import GuestChannel, KeeperLink
 from ocd.supervisor.metrics import Counts
+from ocd.supervisor.overlays import Overlays
 from ocd.supervisor.sessions import Sessions
 from ocd.supervisor.statusfile import StatusFile
 from ocd.supervisor.unit import Config, Unit, tag
@@ -80,7 +80,7 @@ class Daemon:
         self.link = KeeperLink(sock, self.on_keeper, self.on_keeper_end)
         self.units: dict[str, Unit] = {}
         self.host = Host(self)
-        self.exchanges = Exchanges(self.event, lambda: self.settings.slots.model_dump())
+        self.exchanges = Exchanges(self.event, lambda: self.settings.slots.pins())
         usage_path = self.folders.state / "usage.db"
         self.limits = PlanLimits(
             self.event,
@@ -97,6 +97,8 @@ class Daemon:
         self.configured = Configured(self)
         self.exchanges.listeners += [self.usage.take, self.metrics.take, self.limits.take, self.line.news]
         self.sessions = Sessions(self.on_session_end)
+        self.exchanges.owner = self.sessions.owner
+        self.overlays = Overlays(self)
         self.health = Health(self)
         self.idle = Idle(self)
         self.watch = Watch(self)
@@ -161,6 +163,7 @@ class Daemon:
         self.start(self.watch.run())
         self.start(self.idle.run())
         self.start(self.usage.run())
+        self.start(self.overlays.run())
         await self.ended.wait()
         for task in list(self.tasks):
             task.cancel()
@@ -620,8 +623,6 @@ class Daemon:
         )
 
     def on_session_end(self, pid: int) -> None:
-        with contextlib.suppress(OSError):
-            remove_overlay(str(self.folders.runtime / "sessions"), pid)
         self.exchanges.forget_session(pid)
         self.event("session-ended", text=f"pid {pid}")
         self.note_soon()
@@ -656,8 +657,8 @@ class Daemon:
             async with asyncio.timeout(USAGE_PATIENCE):
                 await self.usage.write()
         for pid in list(self.sessions.living):
-            # The overlay of a living session stays: Claude Code has read it, its commands may look at it.
             self.log.info("session outlives the daemon", pid=pid)
+        self.overlays.keep()
         self.line.remove()
         await self.control.close()
         self.link.send("exit", code=EX_CONFIG if self.exit_code == EX_CONFIG else 0)

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import re
 import time
 from typing import TYPE_CHECKING
 
@@ -26,13 +25,11 @@ PLAN = "text/x-ocd-exec"
 #: a LiteLLM elsewhere: how long one question may take, how long a good answer holds (seconds)
 IDENTITY_TIMEOUT = 5.0
 IDENTITY_SECONDS = 30.0
-_MODEL_NAME = re.compile(r"""^\s*(?:-\s*)?["']?model_name["']?\s*:\s*["']?([^"'#\s,}]+)""", re.MULTILINE)
 
 
 class Launching:
     def __init__(self, daemon: "Daemon") -> None:
         self.daemon = daemon
-        self._models: tuple[str, list[str]] = ("", [])
         self._elsewhere_known: tuple[tuple[str, int], float, list[str]] | None = None
 
     async def launch(self, request: Request) -> Response:
@@ -74,7 +71,7 @@ class Launching:
             self._refuse_if_hopeless(unit)
             await unit.wait(lambda p: _ready(p) or _hopeless(p), max(0.0, deadline - time.monotonic()))
             self._refuse_if_hopeless(unit)
-        waiting = [unit for unit in needed if not _ready(unit.state)]
+        waiting = [unit for unit in needed if not (_ready(unit.state) or _hopeless(unit.state))]
         if waiting:
             return LaunchReply(ready=False, progress="; ".join(self._progress(unit) for unit in waiting))
         return await self._prepare(order)
@@ -93,7 +90,8 @@ class Launching:
         return True
 
     def _refuse_if_hopeless(self, unit: "Unit") -> None:
-        if not _hopeless(unit.state):
+        # Each slot needs its own proxy only: without the other one a session can still ask for Claude's models.
+        if unit.name != "main" or not _hopeless(unit.state):
             return
         status = unit.status()
         raise OcdError(
@@ -112,20 +110,13 @@ class Launching:
 
     async def _prepare(self, order: LaunchRequest) -> LaunchReply:
         daemon = self.daemon
-        slots = daemon.settings.slots
-        folder = daemon.folders.runtime / "sessions"
         daemon.sessions.add(order.pid, order.cwd, port=daemon.units["main"].port)
         reply = await asyncio.to_thread(
             launch.prepare,
             order,
-            folder=str(folder),
-            slots=Slots(**slots.model_dump()),
-            base_url=f"http://127.0.0.1:{daemon.units['main'].port}",
-            key=daemon.keys.main,
-            auth=daemon.settings.auth,
-            known_models=self.models(),
+            folder=daemon.overlays.folder,
+            served=daemon.overlays.served(),
             isolation=daemon.settings.isolation,
-            counted=True,
         )
         daemon.event("session-started", text=f"pid {order.pid}")
         daemon.note_soon()
@@ -137,6 +128,12 @@ class Launching:
                 notices.append(
                     f"the newer {unit.name} configuration is not used: {unit.state.rejected.reason}."
                     " Run `occtl config check`."
+                )
+            elif unit.name != "main" and _hopeless(unit.state):
+                status = unit.status()
+                notices.append(
+                    f"the {unit.name} proxy does not serve, its models will not answer: "
+                    f"{status.reason or status.state}. {status.next_step or 'See `occtl status`'}"
                 )
             elif unit.state.wanted is core.Wanted.STOPPED:
                 notices.append(
@@ -185,17 +182,12 @@ class Launching:
                 exit_code=EX_UNAVAILABLE,
                 code="external-not-there",
             ) from None
-        slots = settings.slots
         daemon.sessions.add(order.pid, order.cwd)
         reply = await asyncio.to_thread(
             launch.prepare,
             order,
-            folder=str(daemon.folders.runtime / "sessions"),
-            slots=Slots(**slots.model_dump()),
-            base_url=url,
-            key=key,
-            auth=settings.auth,
-            known_models=known,
+            folder=daemon.overlays.folder,
+            served=launch.Served(Slots(**settings.slots.model_dump()), url, key, settings.auth, known),
             isolation=settings.isolation,
         )
         daemon.event("session-started", text=f"pid {order.pid}")
@@ -220,22 +212,6 @@ class Launching:
             found = external.identify(url, key, IDENTITY_TIMEOUT)
             self._elsewhere_known = (asked, now + IDENTITY_SECONDS, list(found.models))
         return self._elsewhere_known[2]
-
-    def models(self) -> list[str]:
-        """The model groups of main's configuration, as it is being served."""
-        unit = self.daemon.units["main"]
-        config = unit.configs.get(unit.state.good)
-        if config is None:
-            return []
-        if self._models[0] != config.revision:
-            names: list[str] = []
-            for path in sorted(config.path.parent.rglob("*.y*ml")):
-                try:
-                    names += _MODEL_NAME.findall(path.read_text("utf-8", "replace"))
-                except OSError:
-                    continue
-            self._models = (config.revision, list(dict.fromkeys(names)))
-        return self._models[1]
 
 
 def _ready(p: core.Proxy) -> bool:

@@ -110,7 +110,7 @@ def restore(daemon: "Daemon") -> bool:
     daemon.exchanges.restore(former.notes.get("exchanges", {}))
     daemon.limits.restore(former.notes.get("limits", []))
     daemon.usage.restore(former.notes.get("usage", {}))
-    daemon.sessions.restore(former.notes.get("sessions", []), daemon.folders.runtime / "sessions")
+    daemon.overlays.restore(former.notes)
     return bool(former.notes)
 
 

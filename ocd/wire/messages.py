@@ -130,6 +130,8 @@ class Session(Message):
     last_slot: str = Field(default="", description="slot of the latest request, or its model group")
     last_upstream: str = Field(default="", description="the host that answered the latest request")
     last_request: float | None = None
+    kind: str = Field(default="", description="background: Claude Code hosts it by itself; empty: openclaude")
+    id: str = Field(default="", description="Claude Code's id of the session, as far as it is known")
 
 
 class PlanWindow(Message):

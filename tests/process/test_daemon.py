@@ -318,7 +318,7 @@ def test_logs_and_events_can_be_followed(daemon: Daemon) -> None:
     assert json.loads(text.splitlines()[-1])["proxy"] == "main"
 
 
-def test_a_session_is_followed_by_its_process_and_its_overlay_goes_with_it(daemon: Daemon) -> None:
+def test_a_session_is_followed_by_its_process_and_its_overlay_stays(daemon: Daemon) -> None:
     session = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
         reply = daemon.post(
@@ -333,7 +333,8 @@ def test_a_session_is_followed_by_its_process_and_its_overlay_goes_with_it(daemo
         assert [s["pid"] for s in daemon.status()["sessions"]] == [session.pid]
     finally:
         session.communicate(b"\n")
-    eventually(lambda: not daemon.status()["sessions"] and not overlay.exists(), 20)
+    eventually(lambda: not daemon.status()["sessions"], 20)
+    assert overlay.parent.parent == daemon.prefix / "state" and overlay.exists()
 
 
 def test_the_runtime_folder_may_be_deleted_under_it(daemon: Daemon) -> None:

@@ -107,10 +107,12 @@ class Daemon:
             reply = launch.prepare(
                 LaunchRequest.model_validate_json(request.partition(b"\r\n\r\n")[2]),
                 folder=str(self._box / "run" / "sessions"),
-                slots=Slots("claude-opus-4-6", "claude-sonnet-4-5", "qwen-3-coder"),
-                base_url="http://127.0.0.1:4000",
-                key=KEY,
-                known_models=["claude-opus-4-6", "claude-sonnet-4-5", "qwen-3-coder", "bedrock-opus"],
+                served=launch.Served(
+                    Slots("claude-opus-4-6", "claude-sonnet-4-5", "qwen-3-coder"),
+                    "http://127.0.0.1:4000",
+                    KEY,
+                    known_models=["claude-opus-4-6", "claude-sonnet-4-5", "qwen-3-coder", "bedrock-opus"],
+                ),
                 managed_root=str(self._box),
             )
         except OcdError as error:

@@ -330,7 +330,7 @@ def test_separate_links_derives_and_follows(home: Path) -> None:
     links = {path.name for path in folder.iterdir() if path.is_symlink()}
     assert links == {"agents", "projects", "CLAUDE.md"}
     assert json.loads((folder / "settings.json").read_text()) == {
-        "model": "claude-opus-9-9",
+        "model": "claude-opus-9-9[1m]",
         "env": {"B": "1"},
     }
     assert json.loads((folder / ".claude.json").read_text()) == {

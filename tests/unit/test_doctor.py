@@ -159,10 +159,10 @@ def test_claude_codes_own_settings(folders: Folders, tmp_path: Path) -> None:
     assert codes(gather.claude(Settings())) == []
     own = tmp_path / ".claude" / "settings.json"
     own.parent.mkdir()
-    own.write_text('{"env": {"ANTHROPIC_MODEL": "secret-x"}, "apiKeyHelper": "x"}')
+    own.write_text('{"env": {"ANTHROPIC_AUTH_TOKEN": "secret-x"}, "apiKeyHelper": "x"}')
     rows = gather.claude(Settings())
     assert codes(rows) == ["own-settings"]
-    assert "ANTHROPIC_MODEL, apiKeyHelper" in rows[0].what and "secret-x" not in repr(rows)
+    assert "ANTHROPIC_AUTH_TOKEN, apiKeyHelper" in rows[0].what and "secret-x" not in repr(rows)
     own.write_text("{")
     assert codes(gather.claude(Settings())) == ["settings-unreadable"]
 
