@@ -455,9 +455,6 @@ def _reported(p: Proxy, event: Reported, now: float, out: Out) -> Proxy:
     match event.says, m.phase:
         case Says.ARMED, Booting(pid):
             m = replace(m, phase=Armed(pid))
-            if p.accepting() >= p.limits.workers:
-                # Nobody needs it now; that it came up ends a crash loop of spares.
-                p = replace(p, spell=restart.came_up(p.spell))
         case Says.ARMED, Serving(pid):
             # It was to accept, but the order was lost on the way (a supervisor died).
             m = replace(m, phase=Armed(pid), told=frozenset(), ports=frozenset())
@@ -754,8 +751,12 @@ def _bring_up(p: Proxy, now: float, out: Out) -> Proxy:
             p = _stop(p, m, Cause.RELOAD, now, out)
     if any(m.phase_is(Spawning, Booting) for m in p.members):
         return p
-    up = sum(p.fresh(m) and not m.suspect and m.phase_is(Accepting, Serving, Armed) for m in p.members)
-    if up >= p.limits.workers + p.limits.spares or not restart.may_start(p.spell, now):
+    up = [m for m in p.members if p.fresh(m) and not m.suspect and m.phase_is(Accepting, Serving, Armed)]
+    if len(up) >= p.limits.workers + p.limits.spares:
+        # Nothing is missing, the spares included: whatever failed before is another story.
+        sure = not any(m.phase_is(Accepting) for m in up)
+        return replace(p, spell=restart.came_up(p.spell)) if sure else p
+    if not restart.may_start(p.spell, now):
         return p
     draining = sum(m.phase_is(Draining) for m in p.members)
     ending = sum(m.phase_is(Stopping) or m.suspect for m in p.members)
