@@ -9,6 +9,7 @@ A batch has a number of its own; one that was written already is not counted twi
 
 import contextlib
 import json
+import math
 import os
 import sys
 import time
@@ -89,7 +90,10 @@ def _add(path: str, number: str, rows: Iterable[Sequence[Any]], now: float) -> N
             f"INSERT INTO usage ({names}) VALUES ({marks}) ON CONFLICT ({', '.join(KEYS)}) DO UPDATE SET {sums}",
             rows,
         )
-        base.execute("INSERT INTO batches VALUES (?, ?)", (number, now))
+        # ``written`` is the order; by the clock alone, one that was set back would have the newest forgotten first.
+        (newest,) = base.execute("SELECT max(written) FROM batches").fetchone()
+        written = now if newest is None else max(now, math.nextafter(newest, math.inf))
+        base.execute("INSERT INTO batches VALUES (?, ?)", (number, written))
         base.execute(
             "DELETE FROM batches WHERE number NOT IN "
             "(SELECT number FROM batches ORDER BY written DESC LIMIT ?)",

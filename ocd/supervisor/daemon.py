@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -84,7 +85,8 @@ class Daemon:
         self.idle = Idle(self)
         self.watch = Watch(self)
         self.orders: dict[int, tuple[Unit, int]] = {}
-        self.order_number = int(time.time() * 1000) % 1_000_000_000
+        #: begins anywhere: answers to a predecessor's orders may still come, and must not be taken for ours
+        self.order_number = secrets.randbelow(1 << 52)
         self.reloading = asyncio.Lock()
         self.inputs: set[Path] = set()
         self.notes_due = False

@@ -47,6 +47,16 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+def test_no_name_or_number_is_made_from_the_clock() -> None:
+    """The clock may be set back, or stand still between two looks: what has to be unique or in order needs more."""
+    made = re.compile(r"time_ns\(|int\(time\.(?:time|monotonic)\(|time\.time\(\) \*|\{time\.")
+    found = {
+        str(path.relative_to(ROOT)) for path in (ROOT / "ocd").rglob("*.py") if made.search(path.read_text())
+    }
+    # It compares what the clock says with every name that is there.
+    assert found == {"ocd/config/backup.py"}
+
+
 #: package -> what of ocd it may import; the rest of the world is judged below
 ALLOWED = {
     "keeper": {"ocd.keeper", "ocd.guest", "ocd.errors", "ocd.paths"},

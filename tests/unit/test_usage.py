@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from ocd.adapters import usage_file
 from ocd.ctl import usage as verb
+from ocd.ctl.app import cli
 from ocd.supervisor import exchanges, exporter
 from ocd.supervisor.exchanges import Exchanges
 from ocd.supervisor.metrics import KEPT_SERIES, Counts
@@ -70,6 +71,25 @@ def test_a_batch_that_comes_twice_counts_once(tmp_path: Path) -> None:
     for number_of in ("1", "1", "2", "1"):
         usage_file.add(path, number_of, [row()])
     assert usage_file.read(path)[0]["requests"] == 2
+
+
+def test_a_batch_is_known_again_also_when_the_clock_was_set_back(tmp_path: Path) -> None:
+    path = str(tmp_path / "usage.db")
+    for step in range(usage_file.KEPT_BATCHES):
+        usage_file.add(path, f"n{step}", [], NOW + step)
+    for _ in range(2):
+        usage_file.add(path, "late", [row()], NOW - 3600)
+    assert [one["requests"] for one in usage_file.read(path)] == [row()[3]]
+
+
+def test_two_batches_never_have_one_number(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    numbers = set()
+    monkeypatch.setattr(time, "time_ns", lambda: 1)
+    for _ in range(3):
+        usage = Usage(tmp_path / "usage.db", lambda _: "m", lambda _: None, lambda _: None)
+        usage.take(exchange())
+        numbers.add(usage.number)
+    assert len(numbers) == 3
 
 
 def test_old_days_go_and_the_batches_are_bounded(tmp_path: Path) -> None:
@@ -237,7 +257,9 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*args: str) -> click.testing.Result:
-    return click.testing.CliRunner().invoke(verb.usage, args, standalone_mode=False)
+    # The command keeps its help option as it is made first: as `occtl` has it.
+    settings = cli.context_settings
+    return click.testing.CliRunner().invoke(verb.usage, args, standalone_mode=False, **settings)
 
 
 def test_without_a_daemon_and_a_file_it_says_that_there_is_nothing(state: Path) -> None:
