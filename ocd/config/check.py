@@ -19,7 +19,7 @@ from ocd.config.litellm_file import LiteLLMFile, load_litellm
 from ocd.config.models import load_ids, site_packages
 from ocd.config.rules import ALL
 from ocd.config.rules.stack import Stack
-from ocd.config.settings import FILE, Settings, load
+from ocd.config.settings import FILE, Settings, load, read_text, removed
 from ocd.errors import EX_CONFIG
 
 #: limits of the checking process: seconds, bytes
@@ -37,6 +37,8 @@ def check(folders: Folders, settings: Settings, litellm_site: Path | None) -> li
     for what stands in a file.
     """
     findings: list[Finding] = []
+    with contextlib.suppress(ConfigError):
+        findings += removed(folders.config / FILE, read_text(folders.config / FILE))
     files: dict[str, LiteLLMFile | None] = {}
     for proxy in ("main", "bedrock"):
         files[proxy] = None

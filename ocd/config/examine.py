@@ -1,23 +1,23 @@
 """Everything about the two LiteLLM files that takes a YAML parser, in a process of its own.
 
-``python -m ocd.config.examine [--site FOLDER]`` prints one JSON object: ``findings`` of the check; per proxy in
-``revisions`` a snapshot (``id``, ``config``, ``origin``) or the ``error`` why there is none; in ``inputs`` the files
-that each proxy depends on. The daemon runs it before each reload: YAML of any kind can neither slow it down nor fill
-its memory, and the parser's own memory is not the daemon's.
+``python -m ocd.config.examine [--settings FILE] [--site FOLDER]`` prints one JSON object: ``findings`` of the check;
+per proxy in ``revisions`` a snapshot (``id``, ``config``, ``origin``) or the ``error`` why there is none; in
+``inputs`` the files that each proxy depends on. The daemon runs it before each reload: YAML of any kind can neither
+slow it down nor fill its memory, and the parser's own memory is not the daemon's.
 """
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from ocd.config import snapshot
-from ocd.config.check import check_all, limit_resources
+from ocd.config.check import check, limit_resources
 from ocd.config.findings import Finding
 from ocd.config.folders import Folders
 from ocd.config.inputs import inputs
-from ocd.config.settings import Settings, load
+from ocd.config.models import site_packages
+from ocd.config.settings import Settings, from_json, load
 from ocd.errors import OcdError
 
 PROXIES = ("main", "bedrock")
@@ -26,7 +26,7 @@ PROXIES = ("main", "bedrock")
 def examine(folders: Folders, settings: Settings, site: Path | None) -> dict[str, Any]:
     """Check, take snapshots, list the inputs. A mistake in a file is part of the answer, never an exception."""
     try:
-        findings = check_all(folders, os.environ, site)
+        findings = check(folders, settings, site)
     except MemoryError:
         what = "the configuration needs too much memory to read"
         findings = [
@@ -53,11 +53,19 @@ def examine(folders: Folders, settings: Settings, site: Path | None) -> dict[str
 
 
 def main(arguments: list[str]) -> int:
-    """``[--site FOLDER]``: print the answer as one JSON object; exit code 0 whatever it says."""
+    """``[--settings FILE] [--site FOLDER]``: print the answer as one JSON object; exit code 0 whatever it says.
+
+    FILE: settings instead of ocd.toml, as ``Settings`` in JSON; ocd.toml may be broken just now.
+    """
     limit_resources()
-    site = Path(arguments[arguments.index("--site") + 1]) if "--site" in arguments[:-1] else None
+    given = {name: Path(arguments[i + 1]) for i, name in enumerate(arguments[:-1]) if name.startswith("--")}
     folders = Folders.find()
-    print(json.dumps(examine(folders, load(folders), site)))
+    kept = given.get("--settings")
+    settings = load(folders) if kept is None else from_json(kept.read_text("utf-8"))
+    site = given.get("--site")
+    if site is None and settings.litellm.python:
+        site = site_packages(settings.litellm.python)
+    print(json.dumps(examine(folders, settings, site)))
     return 0
 
 

@@ -186,13 +186,15 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A foreign process on our port; what could not be known is empty."""
+    """A foreign process on our port; what could not be known is empty. ``error``: not a process, but why the port
+    cannot be opened."""
 
     pid: int | None = None
     user: str = ""
     command: str = ""
     since: float | None = None
     address: str = ""
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,8 +347,8 @@ def next_deadline(p: Proxy) -> float | None:
 
 def describe_holder(holder: Holder | None) -> str:
     """One sentence about who has the port."""
-    if holder is None:
-        return ""
+    if holder is None or holder.error:
+        return holder.error if holder else ""
     who = f"pid {holder.pid}" if holder.pid else "a process whose pid cannot be seen"
     if holder.user:
         who += f" of {holder.user}"

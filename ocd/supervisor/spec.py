@@ -10,7 +10,8 @@ from typing import Any
 from ocd.config.folders import Folders
 from ocd.config.keys import Keys
 from ocd.config.schema import Settings
-from ocd.core.proxy import Limits
+from ocd.core.state import Limits
+from ocd.core.step import Adjust
 
 PROXIES = ("main", "bedrock")
 HOSTS = ("127.0.0.1", "::1")
@@ -26,16 +27,15 @@ def limits(settings: Settings, proxy: str) -> Limits:
         start_timeout=s.start_timeout,
         drain_timeout=s.drain_timeout,
         stop_timeout=s.stop_timeout,
+        hang_timeout=s.hang_timeout,
         liveness_misses=s.liveness_misses,
-        backoff_first=s.backoff_first,
-        backoff_max=s.backoff_max,
-        backoff_jitter=s.backoff_jitter,
-        restart_intensity=s.restart_intensity,
-        restart_period=s.restart_period,
-        sustained_ready=s.sustained_ready,
-        crash_loop_retry=s.crash_loop_retry,
         max_draining=s.max_draining,
     )
+
+
+def adjust(settings: Settings, proxy: str) -> Adjust:
+    """What the settings say of a proxy and takes effect without another process."""
+    return Adjust(limits(settings, proxy), settings.ports()[proxy], settings.proxy(proxy).enabled)
 
 
 def public_environment(settings: Settings, proxy: str, home: str, path: str) -> dict[str, str]:

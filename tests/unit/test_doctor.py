@@ -14,7 +14,7 @@ import pytest
 from ocd import __version__
 from ocd.config.folders import Folders
 from ocd.config.settings import Settings
-from ocd.core.proxy import Holder
+from ocd.core.state import Holder
 from ocd.ctl import doctor as verb
 from ocd.ctl.__main__ import main
 from ocd.doctor import checks, gather, online, report

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ocd.adapters import probe
-from ocd.core import proxy as core
+from ocd.core import state as core
 from ocd.supervisor import health
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from ocd.claude import configure
 from ocd.client import statusline
-from ocd.core import proxy as core
+from ocd.core import state as core
 from ocd.ctl.__main__ import main
 from ocd.errors import OcdError
 from ocd.supervisor import statusfile
