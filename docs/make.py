@@ -19,8 +19,8 @@ import click
 from pydantic import BaseModel
 
 from ocd import __main__ as daemon
-from ocd.config import describe
 from ocd.ctl.app import VERBS, cli
+from ocd.settings import describe
 from ocd.wire import messages
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -151,6 +151,21 @@ def read(path: str, since: str = "") -> list[dict[str, Any]]:
         return [dict(zip(names, row, strict=True)) for row in found]
 
 
+def last_seen(path: str) -> dict[str, str]:
+    """The model that was last asked for in each slot, with success; of a day's the one with the most requests.
+
+    Empty when there is no file, or none that can be read: nobody depends on it.
+    """
+    import sqlite3
+
+    try:
+        rows = [row for row in read(path) if row["slot"] and row["requests"] > row["failed"]]
+    except (OSError, sqlite3.Error):
+        return {}
+    rows.sort(key=lambda row: (row["day"], row["requests"] - row["failed"]))
+    return {row["slot"]: row["model"] for row in rows}
+
+
 def main() -> int:
     """``usage.py PATH``: the batch is on standard input, ``{"number", "rows"}``; what came of it on standard output."""
     import sqlite3

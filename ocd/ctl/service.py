@@ -19,7 +19,7 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done,
 
 
 def _bin() -> Path:
-    from ocd.config.folders import Folders
+    from ocd.settings.folders import Folders
 
     return launchers(Folders.find().bin, sys.argv[0])
 

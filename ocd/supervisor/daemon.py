@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import datetime
 import json
 import os
 import secrets
@@ -17,14 +18,16 @@ from ocd.adapters.desktop import Desktop
 from ocd.adapters.logs import LogFile
 from ocd.adapters.mask import mask
 from ocd.claude.files import remove_overlay
-from ocd.config import keys as config_keys
-from ocd.config.findings import ConfigError
-from ocd.config.folders import Folders
-from ocd.config.schema import Settings
 from ocd.core import state as core
 from ocd.core import step as transitions
 from ocd.core.state import State
 from ocd.errors import EX_CONFIG, OcdError
+from ocd.settings import keys as config_keys
+from ocd.settings.findings import ConfigError
+from ocd.settings.folders import Folders
+from ocd.settings.schema import Settings
+from ocd.stack import renew as config_renew
+from ocd.stack.retire import Retirement, due
 from ocd.supervisor import configuration, journal, litellm_env, spec, takeover
 from ocd.supervisor.exchanges import Exchanges
 from ocd.supervisor.exporter import Exporter
@@ -64,12 +67,14 @@ class Daemon:
         self.stopping = False
         self.ended = asyncio.Event()
         self.listeners: dict[str, socket.socket] = {}
+        renewed = config_renew.renew(self.folders)
         self.settings_file = SettingsFile(self.folders)
         self.settings, problem = self._first_settings()
         if problem is not None:
             self.problems["settings"] = problem
         self.log, self.log_file = journal.open_log(self.folders, self.settings, self.on_log_trouble)
         self.history = History(self._log_file("events"))
+        self.renewed = renewed
         self.keys = config_keys.load_or_create(self.folders)
         self.litellm_version = ""
         self.link = KeeperLink(sock, self.on_keeper, self.on_keeper_end)
@@ -92,6 +97,7 @@ class Daemon:
         self.order_number = secrets.randbelow(1 << 52)
         self.reloading = asyncio.Lock()
         self.inputs: set[Path] = set()
+        self.retiring: list[Retirement] = []
         self.notes_due = False
         self.notes_timer: asyncio.TimerHandle | None = None
         self.last_notes = ""
@@ -139,6 +145,8 @@ class Daemon:
             self.problems["litellm"] = _problem(error)
         await self._open_control()
         self.event("supervisor-restarted" if restarted else "daemon-started", text=f"version {__version__}")
+        if self.renewed:
+            self.event("config-changed", text=self.renewed)
         self.start(self._heartbeat())
         self.start(self.reload("start"))
         self.start(self.health.run())
@@ -479,6 +487,7 @@ class Daemon:
                 self.inputs = examined.inputs
             if dry_run:
                 return self._would(found, only)
+            self.retiring = examined.retiring
             self._apply_settings(settings)
             outcome = self._apply(found, only, why)
             return wrong or outcome
@@ -506,6 +515,9 @@ class Daemon:
         self.exporter.follow()
         for name, unit in self.units.items():
             unit.feed(spec.adjust(settings, name))
+        if old.slots != settings.slots:
+            for name in self.units:
+                self.exchanges.routes_changed(name)
         if old != settings:
             self.event("config-changed", text="ocd.toml")
             journal.set_level(settings.logs.level)
@@ -535,6 +547,9 @@ class Daemon:
             outcome.proxies[name] = "reloaded" if changed else "unchanged"
             if changed and why != "start":
                 self.event("reload-started", name, text=why)
+                # main answers for what the other one is asked over it
+                for one in self.units:
+                    self.exchanges.routes_changed(one)
             unit.feed(transitions.Configure(revision))
             unit.configs = {
                 r: c
@@ -604,7 +619,11 @@ class Daemon:
             litellm=self.litellm_version,
             proxies={name: unit.status() for name, unit in self.units.items()},
             sessions=self.sessions.messages(self.exchanges.sessions),
-            problems=[*self.problems.values(), *litellm_env.worries(self.litellm_version)],
+            problems=[
+                *self.problems.values(),
+                *litellm_env.worries(self.litellm_version),
+                *_goodbyes(self.retiring, datetime.date.today()),
+            ],
             external=self.settings.external.base_url if self.settings.external.enabled else "",
         )
 
@@ -659,6 +678,14 @@ class Daemon:
             argv=[sys.executable, "-P", "-m", "ocd"],
             supervisor_argv=[sys.executable, "-P", "-m", "ocd.supervisor"],
         )
+
+
+def _goodbyes(known: list[Retirement], today: datetime.date) -> list[Problem]:
+    """A problem for each model that its provider takes away soon, or has taken."""
+    return [
+        Problem(code="model-retires", what=one.what(today), next=one.fix(), exit=EX_CONFIG)
+        for one in due(known, today)
+    ]
 
 
 def _problem(error: OcdError) -> Problem:

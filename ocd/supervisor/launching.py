@@ -13,10 +13,10 @@ from ocd import API_VERSION
 from ocd.adapters import external
 from ocd.claude import launch, plan
 from ocd.claude.overlay import Slots
-from ocd.config import external_key
 from ocd.core import state as core
 from ocd.core.state import State
 from ocd.errors import EX_CONFIG, EX_NOPERM, EX_UNAVAILABLE, OcdError
+from ocd.settings import external_key
 from ocd.wire.messages import LaunchReply, LaunchRequest
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Launching:
             launch.prepare,
             order,
             folder=str(folder),
-            slots=Slots(slots.opus, slots.sonnet, slots.haiku),
+            slots=Slots(**slots.model_dump()),
             base_url=f"http://127.0.0.1:{daemon.units['main'].port}",
             key=daemon.keys.main,
             auth=daemon.settings.auth,
@@ -194,7 +194,7 @@ class Launching:
             launch.prepare,
             order,
             folder=str(daemon.folders.runtime / "sessions"),
-            slots=Slots(slots.opus, slots.sonnet, slots.haiku),
+            slots=Slots(**slots.model_dump()),
             base_url=url,
             key=key,
             auth=settings.auth,

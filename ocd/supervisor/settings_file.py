@@ -10,10 +10,10 @@ import hashlib
 import os
 from pathlib import Path
 
-from ocd.config.findings import ConfigError
-from ocd.config.folders import Folders
-from ocd.config.schema import Settings
-from ocd.config.settings import FILE, from_json, parse, read_text, to_json
+from ocd.settings.findings import ConfigError
+from ocd.settings.folders import Folders
+from ocd.settings.load import FILE, from_json, parse, read_text, to_json
+from ocd.settings.schema import Settings
 
 
 class SettingsFile:

@@ -7,11 +7,11 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from ocd.config.folders import Folders
-from ocd.config.keys import Keys
-from ocd.config.schema import Settings
 from ocd.core.state import Limits
 from ocd.core.step import Adjust
+from ocd.settings.folders import Folders
+from ocd.settings.keys import Keys
+from ocd.settings.schema import Settings
 
 PROXIES = ("main", "bedrock")
 HOSTS = ("127.0.0.1", "::1")

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocd.adapters import ports
-from ocd.adapters.apology import Apology
 from ocd.adapters.logs import Capture, LogFile
 from ocd.adapters.mask import mask
-from ocd.config.schema import Settings
+from ocd.adapters.unavailable import Apology
 from ocd.core import state as core
 from ocd.core import step as transitions
 from ocd.core.state import State
+from ocd.settings.schema import Settings
 from ocd.supervisor import spec
 from ocd.supervisor.link import GuestChannel
 from ocd.supervisor.reason import CHARACTERS, TAIL, reason_from

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field, replace
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-
-from ocd.core import proxy as core
 from ocd.core.proxy import (
     Armed,
     Booting,
@@ -36,6 +34,8 @@ from ocd.core.proxy import (
     Wanted,
     Warm,
 )
+
+from ocd.core import proxy as core
 
 LIMITS = Limits(start_timeout=10, drain_timeout=20, stop_timeout=3, crash_loop_retry=40)
 

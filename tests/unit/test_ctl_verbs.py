@@ -735,7 +735,7 @@ def test_completion_knows_verbs_and_names_without_a_daemon(prefix: Path) -> None
     config.mkdir(mode=0o700, exist_ok=True)
     for name in ("litellm.yaml", "litellm-bedrock.yaml"):
         (config / name).write_text(
-            "model_list:\n- model_name: my-model\n  litellm_params: {model: anthropic/claude-opus-4-6}\n"
+            "model_list:\n- model_name: my-model\n  litellm_params: {model: anthropic/claude-opus-9-9}\n"
         )
     assert completed("occtl explain m", 2) == {"my-model"}
     assert completed("occtl model set haiku my", 4) == {"my-model"}

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ocd.config import backup
-from ocd.config.folders import Folders
-from ocd.config.iam import arns
-from ocd.config.presets import toml_template
-from ocd.config.swap import name_for
-from ocd.config.tomlset import set_keys
 from ocd.errors import OcdError
+from ocd.settings import backup
+from ocd.settings.folders import Folders
+from ocd.settings.tomlset import set_keys
+from ocd.stack.iam import arns
+from ocd.stack.presets import toml_template
+from ocd.stack.swap import name_for
 
 # ---- tomlset
 
@@ -205,7 +205,7 @@ def test_resources(model: str, region: str, expected: list[str]) -> None:
     ("model", "name"),
     [
         ("bedrock/converse/meta.llama4-scout-17b-16e-instruct-v1:0", "llama4-scout-17b-16e-instruct"),
-        ("bedrock/us.anthropic.claude-opus-4-6-v1", "claude-opus-4-6-bedrock"),
+        ("bedrock/us.anthropic.claude-opus-9-9-v1", "claude-opus-9-9-bedrock"),
         ("bedrock/converse/qwen.qwen3-next-80b-a3b", "qwen3-next-80b-a3b"),
     ],
 )

@@ -54,23 +54,25 @@ def test_no_name_or_number_is_made_from_the_clock() -> None:
         str(path.relative_to(ROOT)) for path in (ROOT / "ocd").rglob("*.py") if made.search(path.read_text())
     }
     # It compares what the clock says with every name that is there.
-    assert found == {"ocd/config/backup.py"}
+    assert found == {"ocd/settings/backup.py"}
 
 
 #: package -> what of ocd it may import; the rest of the world is judged below
 ALLOWED = {
-    "keeper": {"ocd.keeper", "ocd.guest", "ocd.errors", "ocd.paths"},
-    "guest": set(),
+    "ipc": {"ocd.ipc"},
+    "keeper": {"ocd.keeper", "ocd.ipc", "ocd.errors", "ocd.paths"},
+    "guest": {"ocd.guest", "ocd.ipc"},
     "client": {"ocd.client", "ocd.errors", "ocd.paths", "ocd.API_VERSION"},
     "core": {"ocd.core"},
     "wire": {"ocd.API_VERSION"},
     "adapters": {"ocd.adapters", "ocd.core"},
-    "config": {"ocd.config", "ocd.errors", "ocd.paths"},
-    "claude": {"ocd.claude", "ocd.errors", "ocd.wire", "ocd.config"},
+    "settings": {"ocd.settings", "ocd.errors", "ocd.paths"},
+    "stack": {"ocd.stack", "ocd.settings", "ocd.errors", "ocd.paths"},
+    "claude": {"ocd.claude", "ocd.errors", "ocd.wire", "ocd.settings", "ocd.stack"},
 }
-STDLIB_ONLY = ("keeper", "guest", "client")
+STDLIB_ONLY = ("ipc", "keeper", "guest", "client")
 #: of the guest, what others load too, or what must do without LiteLLM; the rest may use what LiteLLM brings
-WITHOUT_LITELLM = ("__init__.py", "boundary.py", "frames.py", "lifeline.py", "sockets.py")
+WITHOUT_LITELLM = ("__init__.py", "boundary.py")
 
 
 @pytest.mark.parametrize("package", sorted(ALLOWED))
@@ -85,7 +87,7 @@ def test_imports_point_one_way(package: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["ocd.__main__", "ocd.keeper.main", "ocd.client.__main__", "ocd.guest.frames"]
+    "module", ["ocd.__main__", "ocd.keeper.main", "ocd.client.__main__", "ocd.ipc.frames"]
 )
 def test_a_fresh_interpreter_loads_nothing_but_the_standard_library_for(module: str) -> None:
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {module}; print(*sys.modules)"

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocd.config.describe import fields_below, render_document, render_template, section_of, tables
-from ocd.config.folders import Folders
-from ocd.config.schema import Settings
-from ocd.config.settings import LARGEST, ConfigError, load
-from ocd.config.tomllines import lines_of_keys
+from ocd.settings.describe import fields_below, render_document, render_template, section_of, tables
+from ocd.settings.folders import Folders
+from ocd.settings.load import LARGEST, ConfigError, load
+from ocd.settings.schema import Settings
+from ocd.settings.tomllines import lines_of_keys
 
 
 @pytest.fixture
@@ -204,10 +204,10 @@ def test_empty_files_and_other_editors_files(folders: Folders, raw: bytes) -> No
 
 
 def test_the_template_is_made_from_the_descriptions_and_names_every_key(folders: Folders) -> None:
-    from ocd.config.defaults import template
+    from ocd.stack.defaults import template
 
     text = template("ocd.toml")
-    assert text == render_template(), "run `python -m ocd.config.describe`"
+    assert text == render_template(), "run `python -m ocd.settings.describe`"
     write(folders, text)
     assert load(folders, {}) == Settings()
     import tomllib
@@ -266,4 +266,4 @@ def test_descriptions_are_the_same_on_every_python() -> None:
 
 def test_the_document_is_made_from_the_descriptions() -> None:
     document = Path(__file__).parents[2] / "docs" / "configuration.md"
-    assert document.read_text(encoding="utf-8") == render_document(), "run `python -m ocd.config.describe`"
+    assert document.read_text(encoding="utf-8") == render_document(), "run `python -m ocd.settings.describe`"

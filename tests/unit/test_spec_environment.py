@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from ocd.config.schema import Settings
+from ocd.settings.schema import Settings
 from ocd.supervisor import litellm_env, spec
 
 

@@ -40,7 +40,7 @@ def exchange(**fields: Any) -> Exchange:
         "proxy": "main",
         "generation": 1,
         "path": "/v1/messages",
-        "model": "claude-opus-4-6",
+        "model": "claude-opus-9-9",
         "slot": "opus",
         "upstream": "api.anthropic.com",
         "status": 200,
@@ -149,7 +149,7 @@ class Meter:
         self.said: list[str] = []
         self.written: list[tuple[str, list[list[Any]]]] = []
         self.fail = ""
-        self.exchanges = Exchanges(lambda *a, **k: None, lambda: {"opus": "claude-opus-4-6"})
+        self.exchanges = Exchanges(lambda *a, **k: None, lambda: {"opus": "claude-opus-9-9"})
         self.usage = Usage(path, self.exchanges.label, self.said.append, self.said.append)
 
         async def write(number_of: str, rows: list[list[Any]]) -> str:
@@ -177,7 +177,7 @@ def test_what_counts(meter: Meter) -> None:
     asyncio.run(meter.usage.write())
     ((_number, rows),) = meter.written
     assert rows == [
-        [TODAY, "claude-opus-4-6", "opus", 4, 1, 11, 5, 3, 2, 0.25, 1],
+        [TODAY, "claude-opus-9-9", "opus", 4, 1, 11, 5, 3, 2, 0.25, 1],
         [TODAY, "other-group", "", 1, 0, 0, 0, 0, 0, 0.0, 0],
     ]
 
@@ -230,7 +230,7 @@ def test_what_is_not_written_survives_a_hand_over(meter: Meter, tmp_path: Path, 
         after.usage.restore(notes)
         await after.usage.write()
         assert after.written[0] == meter.written[0]
-        assert after.written[1][1][0][:6] == [TODAY, "claude-opus-4-6", "opus", 1, 0, 7]
+        assert after.written[1][1][0][:6] == [TODAY, "claude-opus-9-9", "opus", 1, 0, 7]
         # Written by the former one after it was noted: the number says so, whatever came in between.
         assert after.written[1][0] == notes["unwritten"][1][0] != after.written[0][0]
         for broken in (
@@ -378,7 +378,7 @@ def test_counts_are_of_requests_tokens_and_seconds_and_bounded() -> None:
     counts.take(exchange(input_tokens=10, output_tokens=5, stream=True, first=0.3))
     counts.take(exchange(status=429, trouble="plan-limit"))
     found = parse(render(counts.families()))
-    base = (("proxy", "main"), ("slot", "opus"), ("model", "claude-opus-4-6"))
+    base = (("proxy", "main"), ("slot", "opus"), ("model", "claude-opus-9-9"))
     assert found[("ocd_requests_total", (*base, ("status", "429"), ("trouble", "plan-limit")))] == 1
     assert found[("ocd_tokens_total", (*base, ("kind", "input")))] == 10
     assert found[("ocd_request_seconds_count", base[:2])] == 2
