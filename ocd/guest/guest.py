@@ -170,9 +170,10 @@ class Guest:
         preload.give_back()
         gc.freeze()
 
-    def status(self, connections: int = 0, requests: int = 0) -> None:
+    def status(self, connections: int = 0, requests: int = 0, ports: list[int] | None = None) -> None:
         self.tell(
             "status",
+            ports=ports or [],
             phase=self.phase,
             pid=os.getpid(),
             connections=connections,

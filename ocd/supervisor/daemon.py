@@ -27,6 +27,7 @@ from ocd.settings.findings import ConfigError
 from ocd.settings.folders import Folders
 from ocd.settings.schema import Settings
 from ocd.stack import renew as config_renew
+from ocd.stack.inputs import aws_files
 from ocd.stack.retire import Retirement, due
 from ocd.supervisor import configuration, journal, litellm_env, spec, takeover
 from ocd.supervisor.exchanges import Exchanges
@@ -457,6 +458,10 @@ class Daemon:
         """Read the files; serve what changed and passes. Failure keeps what serves. Returns what was decided."""
         async with self.reloading:
             wrong: Outcome | None = None
+            if not dry_run and self.watch.reading() & {str(path) for path in aws_files()}:
+                # A profile or a login was written: what AWS refused before says nothing any more.
+                for name in self.units:
+                    self.exchanges.clear_troubles(name, kinds=frozenset({"aws-expired", "access-denied"}))
             try:
                 settings = await asyncio.to_thread(self.settings_file.load)
             except ConfigError as error:

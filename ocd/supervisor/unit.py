@@ -364,6 +364,15 @@ class Unit:
             if says is transitions.Says.ACCEPTING and named is None
             else frozenset(int(port) for port in named or ())
         )
+        member = self.state.member(channel.generation)
+        if (
+            says is transitions.Says.DRAINING
+            and "quiet" not in message
+            and member
+            and member.role == "draining"
+        ):
+            # Only its numbers: nothing that we do not know.
+            return
         if says is transitions.Says.ARMED:
             channel.given.clear()
         quiet = float(message.get("quiet", 0.0))
