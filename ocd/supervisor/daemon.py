@@ -391,8 +391,7 @@ class Daemon:
         self.order_number += 1
         number = self.order_number
         self.orders[number] = (unit, generation)
-        serving = sum(1 for m in unit.state.members if m.phase_is(core.Serving))
-        spare = serving >= unit.state.limits.workers and revision == unit.state.good
+        spare = unit.state.accepting(fresh=True) >= unit.state.limits.workers
         trouble = self.host.spawn({"id": number, "tag": tag(unit.name, generation, revision)}, spare)
         if trouble:
             asyncio.get_running_loop().call_soon(self.spawn_failed, number, trouble, False)
@@ -412,8 +411,7 @@ class Daemon:
         message = spec.boot(
             config.settings, self.keys, self.folders, unit.name, generation, config.path, self.home, self.path
         )
-        serving = sum(1 for m in unit.state.members if m.phase_is(core.Serving))
-        if serving >= unit.state.limits.workers:
+        if unit.state.accepting() >= unit.state.limits.workers:
             # Nobody waits for this one: one request through LiteLLM's routes now, so that its first is not slow.
             message["warm"] = [{"method": "GET", "path": "/health/readiness"}]
         return message

@@ -23,6 +23,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from ocd import API_VERSION
+from ocd.core.state import State
 
 
 class Message(BaseModel):
@@ -61,7 +62,7 @@ class Holder(Message):
 
 
 class Member(Message):
-    """One process of a proxy. ``role``: booting, spare, serving, draining, stopping."""
+    """One process of a proxy. ``role``: booting, spare, accepting, serving, hung, draining, stopping."""
 
     generation: int
     pid: int | None
@@ -90,9 +91,9 @@ class Trouble(Message):
 
 
 class ProxyStatus(Message):
-    """``state``: stopped, starting, ready, draining, backoff, crash-loop, blocked, idle."""
+    """``state``: disabled, stopped, draining, idle, starting, ready, blocked, crash-loop, failed."""
 
-    state: str
+    state: State
     wanted: str = "up"
     pid: int | None = None
     port: int

@@ -237,7 +237,7 @@ def test_status_shows_a_refused_configuration_and_problems_but_is_fit(
     fake.on("GET", "/v1/status", a_status(main=proxy(rejected="line 3 is wrong"), problems=trouble))
     assert main(["status"]) == 0
     out = capsys.readouterr().out
-    assert "main serves on with its earlier configuration: line 3 is wrong." in out
+    assert "main keeps serving with its earlier configuration: line 3 is wrong." in out
     assert "Logging stopped: disk full." in out and "Free some space" in out
 
 

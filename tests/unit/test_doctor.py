@@ -92,7 +92,7 @@ TROUBLE = Trouble(kind="login-expired", slot="opus", what="refused", next="/logi
     ("status", "expected"),
     [
         (said(), []),
-        (said(wanted="down", state="stopped"), ["stopped"]),
+        (said(wanted="stopped", state="stopped"), ["stopped"]),
         (said(state="crash-loop", reason="exit 3"), ["crash-loop"]),
         (said(state="blocked", holder=Told(pid=7, command="litellm")), ["blocked"]),
         (said(state="starting"), ["starting"]),
