@@ -82,6 +82,9 @@ format: $(VENV)/.stamp  ## lay out the code
 bench: dev  ## measure against supervisord, pm2 and the bare process
 	$(PY) -m bench
 
+mutants: $(VENV)/.stamp  ## plant mistakes one by one: the tests must find each; ONLY=word
+	$(PY) -m tests.mutants $(ONLY)
+
 chaos: dev  ## faults at random for a few minutes; SEED=n repeats a run
 	OCD_TEST_CHAOS=full OCD_TEST_SEED=$(SEED) $(PY) -m pytest -q -s tests/process/test_chaos.py --timeout 1800
 

@@ -54,6 +54,8 @@ class Process:
     #: a new supervisor has not heard of it yet: it believes the notes
     unheard: bool = False
     ignores_term: bool = False
+    #: it does not keep the limit of a drain itself
+    keeps_no_limit: bool = False
     signalled: bool = False
     drain_limit: float = 0.0
     drain_flowing: bool = False
@@ -175,7 +177,7 @@ class World:
                         continue
                     hangs = p.hangs_until >= self.now
                     silent = hangs and self.now - p.hung_since >= self.proxy.limits.hang_timeout
-                    drained = p.drain_limit and self._drain_over(p, 0.0)
+                    drained = p.drain_limit and (p.keeps_no_limit or self._drain_over(p, 0.0))
                     member = before.member(generation)
                     assert silent or drained or member is None, (
                         f"law 7: {generation} was cut off at {self.now} by {event}: {p}"
@@ -294,7 +296,7 @@ class World:
             return
         p.accepts |= ports & self.open
         if self.busy_starts:
-            self._busy_for(p, 40.0)
+            self.busy_for(p, 40.0)
         self.feed(act.Reported(p.generation, act.Says.ACCEPTING, p.accepts))
 
     def _drain(self, p: Process, limit: float, flowing: bool, began: float) -> None:
@@ -317,6 +319,8 @@ class World:
             return
         if p.hangs_until > self.now:
             p.inbox.append(lambda: self._drain_on(generation))
+        elif p.keeps_no_limit and self._busy(p):
+            self.at(5.0, lambda: self._drain_on(generation))
         elif not self._busy(p) or self._drain_over(p, 0.0):
             self.cut += self._busy(p)
             self.at(0.2, lambda: self.end(generation, 0))
@@ -328,7 +332,7 @@ class World:
     def _busy(self, p: Process) -> bool:
         return p.busy_until > self.now
 
-    def _busy_for(self, p: Process, seconds: float, flows: bool = True) -> None:
+    def busy_for(self, p: Process, seconds: float, flows: bool = True) -> None:
         if p.accepts and not p.draining and p.hangs_until <= self.now:
             p.busy_until, p.flows, p.last_byte = self.now + seconds, flows, self.now
 

@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import ClassVar
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -152,7 +152,7 @@ class Machine(RuleBasedStateMachine):
         p = self.pick(pick, Serving, core.Accepting, Armed, Draining)
         if p is not None:
             if busy:
-                self.w._busy_for(p, 200.0)
+                self.w.busy_for(p, 200.0)
             self.w.hang(p, seconds)
         self.w.advance(after)
 
@@ -160,7 +160,7 @@ class Machine(RuleBasedStateMachine):
     def hang_while_leaving(self, pick: int) -> None:
         p = self.pick(pick, Serving)
         if p is not None:
-            self.w._busy_for(p, 200.0)
+            self.w.busy_for(p, 200.0)
             self.w.feed(act.MemoryOver(p.generation))
             self.w.hang(p, 1000.0)
         self.w.advance(40.0)
@@ -169,7 +169,16 @@ class Machine(RuleBasedStateMachine):
     def stream(self, pick: int, seconds: float, flows: bool) -> None:
         p = self.pick(pick, Serving)
         if p is not None:
-            self.w._busy_for(p, seconds, flows)
+            self.w.busy_for(p, seconds, flows)
+
+    @rule(pick=PICK)
+    def drains_without_an_end(self, pick: int) -> None:
+        p = self.pick(pick, Serving)
+        if p is not None:
+            self.w.busy_for(p, 1000.0)
+            p.keeps_no_limit = True
+            self.w.feed(act.Restart())
+            self.w.advance(70.0)
 
     @rule(how=st.sampled_from(["", "", "exit", "signal", "never"]), seconds=SECONDS)
     def boots(self, how: str, seconds: float) -> None:
@@ -296,11 +305,13 @@ def test_any_history_keeps_the_laws_and_everything_happened() -> None:
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=400 if thorough else 60,
+            max_examples=400 if thorough else 80,
             stateful_step_count=120,
             deadline=None,
             derandomize=not thorough,
             database=None,
+            # A mutant need not be made small, it only has to be found.
+            phases=(Phase.generate,) if os.environ.get("OCD_TEST_MUTANT") else tuple(Phase),
             suppress_health_check=list(HealthCheck),
         ),
     )
