@@ -145,6 +145,14 @@ def test_a_failed_start_of_an_outdated_revision_counts_for_nothing() -> None:
     w.feed(act.Configure("r2"))
     w.end(first.generation, 1)
     assert not w.proxy.spell.failed and w.proxy.rejected is None
+    late = World(replace(LIMITS, spares=0))
+    late.boot_fails = "never"
+    late.configure("r1")
+    while not any(m.phase_is(Stopping) for m in late.proxy.members):
+        late.advance(0.004)
+    late.feed(act.Configure("r2"))
+    late.advance(1.0)
+    assert not late.proxy.spell.failed and state(late) is State.STARTING
 
 
 def test_a_transient_failure_to_spawn_is_tried_again_and_not_counted() -> None:
