@@ -67,7 +67,8 @@ def test_one_sigkill_a_second_costs_no_request_but_those_it_was_answering(daemon
             os.kill(pid, signal.SIGKILL)
             killed += 1
             eventually(lambda pid=pid: daemon.proxy()["pid"] not in (pid, None), 20)
-            statuses.append(httpx.get(f"{daemon.url()}/health/liveliness", trust_env=False).status_code)
+            answer = httpx.get(f"{daemon.url()}/health/liveliness", timeout=30 * SLOW, trust_env=False)
+            statuses.append(answer.status_code)
             while time.monotonic() < due:
                 time.sleep(0.01)
     refused = [failure for failure in load.failed if "status" in failure or "refused" in failure.lower()]
