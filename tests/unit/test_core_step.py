@@ -324,9 +324,8 @@ def test_who_hangs_in_its_start_is_aborted_then_killed_and_not_forgotten_before_
     w.configure("r1")
     w.advance(LIMITS.start_timeout + 0.5)
     assert state(w) is State.CRASH_LOOP
-    p = core.Proxy(
-        "main", limits=LIMITS, revision="r", members=(core.Member(1, "r", Stopping(9, 50.0, Cause.HANG)),)
-    )
+    gone = core.Member(1, "r", Stopping(9, 50.0, Cause.HANG))
+    p = core.Proxy("main", limits=LIMITS, revision="r", members=(gone,), next_generation=2)
     for moment in (50.0, 50.0 + LIMITS.stop_timeout, 50.0 + 2 * LIMITS.stop_timeout):
         # Not even SIGKILL ends a process in an uninterruptible sleep at once.
         p, actions = act.step(p, act.Tick(), moment)
