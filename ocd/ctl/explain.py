@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 import click
 
 from ocd.ctl import screen
-from ocd.ctl.models import last_seen, load_stack
+from ocd.ctl.models import last_seen
 from ocd.ctl.options import ModelName, examples, json_option
+from ocd.ctl.stack import load_stack
 from ocd.errors import EX_CONFIG, EX_OK, EX_USAGE, OcdError
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ import click
 
 from ocd.ctl import screen
 from ocd.ctl.options import examples, json_option
+from ocd.ctl.stack import load_stack
 from ocd.errors import EX_CONFIG, EX_OK
 
 if TYPE_CHECKING:
@@ -114,13 +115,3 @@ def _outside(stack: "Stack", slot: str) -> dict[str, Any]:
         "broken": "",
         "fallbacks": [],
     }
-
-
-def load_stack() -> "Stack":
-    """The user's settings and files as they are now. Raises ConfigError (exit 78) when they cannot be read."""
-    from ocd.settings.folders import Folders
-    from ocd.settings.load import load
-    from ocd.stack.swap import read_stack
-
-    folders = Folders.find()
-    return read_stack(folders, load(folders))

@@ -59,7 +59,7 @@ class ModelName(click.ParamType[str]):
     ) -> list[CompletionItem]:
         # Files that cannot be read complete nothing; the command itself says why.
         with contextlib.suppress(Exception):
-            from ocd.ctl.models import load_stack
+            from ocd.ctl.stack import load_stack
             from ocd.stack.stack import names
 
             slots = [CompletionItem(slot, help="slot") for slot in ("opus", "sonnet", "haiku", "fable")]

@@ -24,7 +24,8 @@ from ocd.doctor import checks
 from ocd.doctor.report import Check, Row, of_error
 from ocd.errors import OcdError
 from ocd.service import launchd, systemd  # noqa: F401
-from ocd.service.manager import current, overlooked, template
+from ocd.service.base import overlooked, template
+from ocd.service.manager import current
 from ocd.settings.findings import ConfigError
 from ocd.settings.folders import Folders
 from ocd.settings.load import FILE, Settings, load

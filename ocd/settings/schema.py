@@ -287,6 +287,12 @@ class Boundary(Section):
         description="Open LiteLLM's pass-through routes (/anthropic/*, /openai/*, …), which call out.",
     )
     admin: bool = Field(default=False, description="Open LiteLLM's admin pages and key management.")
+    confine: bool = Field(
+        default=True,
+        description="Keep each proxy away from folders that it does not need (Landlock, Linux 5.13 or newer): "
+        "main sees no credential of AWS, Google or Azure, bedrock no login of Claude's. Turn it off when code of "
+        "your own beside the LiteLLM files must read other folders.",
+    )
 
 
 class Settings(BaseSettings):
