@@ -516,6 +516,8 @@ class Daemon:
         old, self.settings = self.settings, settings
         self.host.follow()
         self.exporter.follow()
+        # Who was told of a port keeps it, also one who was told a moment ago.
+        self.hold_ports()
         for name, unit in self.units.items():
             unit.feed(spec.adjust(settings, name))
         if old.slots != settings.slots:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -238,3 +240,41 @@ def test_every_state_that_is_not_well_says_why_and_what_to_do(
     unit.state = replace(unit.state, **change)
     status = unit.status()
     assert reason in status.reason and step in status.next_step
+
+
+@pytest.mark.parametrize(
+    ("ours", "ends"), [({"handle": object()}, [70]), ({"transport": object()}, []), ({}, [])]
+)
+def test_a_callback_of_ours_that_fails_has_the_supervisor_start_over(
+    ours: dict[str, object], ends: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ocd.supervisor.daemon import Daemon as Real
+
+    codes: list[int] = []
+    monkeypatch.setattr("os._exit", codes.append)
+    noted: list[bool] = []
+    real = object.__new__(Real)
+    real.log = log = Log()
+    monkeypatch.setattr(real, "flush_notes", lambda: noted.append(real.notes_due))
+    error = KeyError("a mistake of ours")
+    real.on_callback_error(None, {"message": "Exception in callback", "exception": error, **ours})  # type: ignore[arg-type]
+    assert codes == ends and log.errors[0]["exc_info"] is error
+    assert noted == [True] * len(ends), "what was decided is handed on"
+
+
+def test_an_error_stands_in_the_log_with_its_traceback(tmp_path: Path) -> None:
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from ocd.settings.folders import Folders
+        from ocd.settings.schema import Settings
+        from ocd.supervisor import journal
+        log, file = journal.open_log(Folders(*[Path(sys.argv[1])] * 5), Settings(), print)
+        try:
+            {}["of the supervisor"]
+        except KeyError as error:
+            log.error("a callback failed", exc_info=error)
+    """
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True, timeout=30)
+    (line,) = (tmp_path / "logs" / "daemon.log").read_text().splitlines()
+    assert "Traceback" in line and "of the supervisor" in line and "line 9" in line
