@@ -101,6 +101,15 @@ def _restore_state(daemon: "Daemon", unit: "Unit", known: dict[str, Any]) -> Non
             settings = daemon.settings_file.kept(settings_id) or daemon.settings
             unit.configs[revision] = Config(revision, Path(path), Path(origin), settings, settings_id)
         unit.state = state
+    if "state" not in known and known:
+        # Version 0.1.0: the wishes count, the rest is asked of the processes.
+        wanted, number = known.get("wanted"), known.get("next_generation")
+        unit.state = replace(
+            unit.state,
+            stopped=wanted == "stopped",
+            asleep=wanted == "idle",
+            next_generation=number if isinstance(number, int) else 1,
+        )
     # Nothing happens yet: what is there comes first.
     adjust = spec.adjust(daemon.settings, unit.name)
     port = unit.state.ports.wanted or adjust.port
@@ -127,8 +136,9 @@ def _attach(
         return
     channel = unit.attach(generation, pid, fds)
     unit.adopted.add(generation)
-    if noted is not None:
-        channel.given.update(name for name in unit.own_listeners() if port_of(name) in noted.ports)
+    # Of what a version before this one noted nothing is known: it may accept on all that is open.
+    mine = unit.own_listeners()
+    channel.given.update(name for name in mine if noted is None or port_of(name) in noted.ports)
     found[unit.name].append(transitions.Found(generation, pid, revision))
 
 

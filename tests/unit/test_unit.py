@@ -278,3 +278,17 @@ def test_an_error_stands_in_the_log_with_its_traceback(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True, timeout=30)
     (line,) = (tmp_path / "logs" / "daemon.log").read_text().splitlines()
     assert "Traceback" in line and "of the supervisor" in line and "line 9" in line
+
+
+@pytest.mark.usefixtures("free")
+def test_a_process_of_an_earlier_version_serves_on_all_that_it_was_given(daemon: Daemon) -> None:
+    async def story() -> None:
+        unit = daemon.units["main"]
+        daemon.listeners["main:4000:127.0.0.1"] = socket.socket()
+        unit.state = replace(unit.state, ports=core.Ports(4000))
+        unit.feed(act.Adopt((act.Found(3, 4711, "r0"),), unit.open_ports()))
+        channel = SimpleNamespace(generation=3, given=set(unit.own_listeners()))
+        unit._reported(channel, act.Says.ACCEPTING, {"ev": "status", "phase": "accepting"})  # type: ignore[arg-type]
+        assert core.state_of(unit.state) is State.READY and unit.state.next_generation == 4
+
+    asyncio.run(story())
