@@ -44,11 +44,6 @@ def start(name: str | None, as_json: bool, timeout: float) -> int:
         failed: Outcome | None = None
         for one in names:
             proxy = status.proxies[one]
-            if proxy.state == "disabled":
-                said[one] = str(proxy.state)
-                if name is not None:
-                    failed = Outcome(ok=False, reason=proxy.reason, proxies={one: str(proxy.state)})
-                continue
             if proxy.wanted == "up" and proxy.state.well:
                 said[one] = "already running" if not woke else "ready"
                 continue
@@ -138,9 +133,12 @@ def known(name: str) -> None:
 
 
 def select(status: "Status", name: str | None) -> list[str]:
-    """The proxies that a verb is about: the named one, or all. Raises OcdError, exit 64, for another name."""
+    """The proxies that a verb is about: the named one, or all that the configuration has not switched off.
+
+    Raises OcdError, exit 64, for another name.
+    """
     if name is None:
-        return list(status.proxies)
+        return [one for one, proxy in status.proxies.items() if proxy.state != "disabled"]
     _one_of(name, status.proxies)
     return [name]
 

@@ -30,7 +30,7 @@ _WIDE = 120
 
 def is_fit(status: "Status") -> bool:
     """Whether every proxy that is wanted serves, or will at the next connection (idle)."""
-    return all(proxy.wanted != "up" or proxy.state.well for proxy in status.proxies.values())
+    return all(proxy.state.well or proxy.state.off for proxy in status.proxies.values())
 
 
 @click.command(

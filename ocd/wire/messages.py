@@ -18,9 +18,9 @@
 An error is ``{"error": Problem}`` with a fitting HTTP status.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ocd import API_VERSION
 from ocd.core.state import State
@@ -90,10 +90,15 @@ class Trouble(Message):
     count: int
 
 
+def _known(state: object) -> object:
+    """A state of another version's daemon is something to wait for: whoever reads it says that the versions differ."""
+    return state if state in list(State) else State.STARTING
+
+
 class ProxyStatus(Message):
     """``state``: disabled, stopped, draining, idle, starting, ready, blocked, crash-loop, failed."""
 
-    state: State
+    state: Annotated[State, BeforeValidator(_known)]
     wanted: str = "up"
     pid: int | None = None
     port: int

@@ -511,6 +511,19 @@ def test_start_ends_as_soon_as_a_proxy_is_stuck(fake: FakeDaemon, capsys: Captur
     assert "main is crash-loop" in said.err and "occtl config check" in said.err
 
 
+def test_what_the_configuration_switched_off_is_nobody_s_business_unless_it_is_named(
+    fake: FakeDaemon, capsys: Capture
+) -> None:
+    off = proxy(state="disabled", wanted="stopped", reason="enabled = false")
+    fake.on("GET", "/v1/status", a_status(main=off))
+    assert main(["start"]) == 0 and main(["status"]) == 0
+    assert fake.calls() == []
+    problem = {"code": "disabled", "what": "the main proxy is switched off", "next": "Set it", "exit": 78}
+    fake.on("POST", "/v1/proxies/main/start", (409, json.dumps({"error": problem}).encode()))
+    assert main(["start", "main"]) == 78
+    assert "switched off" in capsys.readouterr().err
+
+
 def test_start_is_bounded(fake: FakeDaemon, capsys: Capture) -> None:
     fake.on("GET", "/v1/status", a_status(main=proxy(state="starting")))
     assert main(["start", "main", "--timeout", "0"]) == 75

@@ -327,3 +327,15 @@ def test_prices_are_those_of_the_installed_litellm() -> None:
     table = {"x.y": {"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6}}
     assert online._price("bedrock/converse/x.y", table) == pytest.approx(14e-6)
     assert online._price("bedrock/converse/z", table) is None
+
+
+def test_what_the_configuration_switched_off_is_no_finding_and_an_earlier_configuration_serves_or_not() -> (
+    None
+):
+    off = said(state="disabled", wanted="stopped", reason="enabled = false")
+    assert [row.code for row in checks.status(off, __version__) if row.level != "ok"] == []
+    asleep = said(state="idle", wanted="idle")
+    assert [row.code for row in checks.status(asleep, __version__) if row.level != "ok"] == []
+    failed = said(state="failed", rejected="line 3", reason="line 3")
+    (row, _) = [row for row in checks.status(failed, __version__) if row.level != "ok"]
+    assert row.code == "failed" and row.why == "line 3"
