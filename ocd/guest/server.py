@@ -110,7 +110,7 @@ class GuestServer(uvicorn.Server):
             elif op == "rebind":
                 self.start(self.rebind())
             elif op == "status":
-                self.guest.status(self.client_connections(), self.server_state.total_requests, self.ports())
+                self.tell_status()
         self.guest.end_if_abandoned()
 
     def client_connections(self) -> int:
@@ -131,6 +131,10 @@ class GuestServer(uvicorn.Server):
             self.servers.append(server)
         self.guest.phase = "accepting"
         self.guest.tell("accepting", ports=self.ports())
+
+    def tell_status(self, **more: Any) -> None:
+        requests = self.server_state.total_requests
+        self.guest.status(self.client_connections(), requests, ports=self.ports(), **more)
 
     def ports(self) -> list[int]:
         """The ports that it accepts on."""
@@ -184,7 +188,7 @@ class GuestServer(uvicorn.Server):
                         connection.transport.close()
             if now - told > DRAIN_REPORTS:
                 told = now
-                self.guest.tell("draining", left=self.client_connections(), quiet=round(self.drain_time(), 3))
+                self.tell_status(quiet=round(self.drain_time(), 3))
             await asyncio.sleep(0.05)
         seconds = round(time.monotonic() - began, 3)
         self.guest.tell("drained", left=self.client_connections(), seconds=seconds)

@@ -340,8 +340,6 @@ class Unit:
         elif kind == "accepting":
             self.daemon.event("accepting", self.name, generation)
             self._reported(channel, transitions.Says.ACCEPTING, message)
-        elif kind == "draining":
-            self._reported(channel, transitions.Says.DRAINING, message)
         elif kind == "status":
             with contextlib.suppress(ValueError):
                 self._reported(channel, transitions.Says(message.get("phase", "")), message)
