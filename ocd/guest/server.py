@@ -19,7 +19,7 @@ SILENT_CONNECTION = 5.0
 ACCEPT_SETTLE = 0.2
 
 
-#: While it drains it says how far it is, every so many seconds.
+#: While it drains it says how far it is, every so many seconds, and at least twice in its limit.
 DRAIN_REPORTS = 15.0
 
 
@@ -186,7 +186,7 @@ class GuestServer(uvicorn.Server):
                 for connection in list(self.server_state.connections):
                     if getattr(connection, "client", None) and getattr(connection, "cycle", True) is None:
                         connection.transport.close()
-            if now - told > DRAIN_REPORTS:
+            if now - told > min(DRAIN_REPORTS, self.limit / 2):
                 told = now
                 self.tell_status(quiet=round(self.drain_time(), 3))
             await asyncio.sleep(0.05)
