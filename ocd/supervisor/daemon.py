@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import datetime
+import functools
 import json
 import os
 import secrets
@@ -92,7 +93,8 @@ class Daemon:
         self.sessions = Sessions(self.on_session_end)
         self.health = Health(self)
         self.idle = Idle(self)
-        self.watch = Watch(self)
+        warn = functools.partial(self.log.warning, "watching files")
+        self.watch = Watch(self.watched, self.reload, lambda why: warn(error=why))
         self.orders: dict[int, tuple[Unit, int]] = {}
         #: begins anywhere: answers to a predecessor's orders may still come, and must not be taken for ours
         self.order_number = secrets.randbelow(1 << 52)
@@ -448,6 +450,11 @@ class Daemon:
         return any(u.state.wanted is core.Wanted.UP for u in self.units.values())
 
     # ---------------------------------------------------------------------------------------- configuration
+
+    def watched(self) -> set[Path]:
+        """Every file whose change may change what is served."""
+        own = {self.folders.config / "ocd.toml", self.folders.config / ".env"}
+        return own | {self.config_path(name) for name in self.units} | self.inputs
 
     def config_path(self, name: str) -> Path:
         return configuration.config_path(self.folders, self.settings, name)

@@ -2,13 +2,11 @@
 
 import asyncio
 import os
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import watchfiles
-
-if TYPE_CHECKING:
-    from ocd.supervisor.daemon import Daemon
 
 #: milliseconds of quiet that end a burst of saves
 QUIET = 150
@@ -22,10 +20,21 @@ Mark = tuple[int, int, int] | None
 
 
 class Watch:
-    """Folders are watched, not files: editors save by renaming. What changed is decided by content hashes."""
+    """Folders are watched, not files: editors save by renaming. What changed is decided by content hashes.
 
-    def __init__(self, daemon: "Daemon") -> None:
-        self.daemon = daemon
+    ``paths`` names the files that count now, existing or not; ``reload`` (why) reads them again, and begins with
+    ``reading``; ``warn`` is told why watching fails.
+    """
+
+    def __init__(
+        self,
+        paths: Callable[[], Iterable[Path]],
+        reload: Callable[[str], Awaitable[Any]],
+        warn: Callable[[str], None],
+    ) -> None:
+        self.paths = paths
+        self.reload = reload
+        self.warn = warn
         self.again = asyncio.Event()
         self.folders: set[Path] = set()
         self.files: set[str] = set()
@@ -54,10 +63,7 @@ class Watch:
             self.again.set()
 
     def _wanted(self) -> tuple[set[Path], set[str]]:
-        config = self.daemon.folders.config
-        found = {config / "ocd.toml", config / ".env"}
-        found |= {self.daemon.config_path(name) for name in self.daemon.units}
-        found |= self.daemon.inputs
+        found = set(self.paths())
         # A symlinked dotfile changes where it really lies.
         files = {os.path.abspath(path) for path in found} | {os.path.realpath(path) for path in found}
         folders = {Path(file).parent for file in files}
@@ -87,11 +93,11 @@ class Watch:
                     # Between two watches, in a folder that is new, on a file system that tells nothing: no change is
                     # lost for longer than a look.
                     if changes or self.changed():
-                        await self.daemon.reload("a file changed")
+                        await self.reload("a file changed")
                     if self._wanted()[0] != self.folders:
                         break
             except (OSError, RuntimeError) as error:
-                self.daemon.log.warning("watching files", error=str(error))
+                self.warn(str(error))
                 await asyncio.sleep(LOOK)
 
 

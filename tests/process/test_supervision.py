@@ -125,7 +125,9 @@ def test_a_stall_of_six_seconds_cuts_no_stream_and_others_are_served(
 def test_a_stream_that_flows_outlives_the_drain_limit_when_we_exchange_its_process(
     addresses: dict[str, str], upstreams: Upstreams
 ) -> None:
-    with Daemon(upstreams=addresses, settings="[supervision]\ndrain_timeout = 2\nstop_timeout = 1\n") as daemon:
+    with Daemon(
+        upstreams=addresses, settings="[supervision]\ndrain_timeout = 2\nstop_timeout = 1\n"
+    ) as daemon:
         daemon.start()
         settle(daemon)
         upstreams.behave(Behaviour(model="sonnet", chunks=80, delay=0.1))

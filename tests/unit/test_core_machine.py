@@ -301,20 +301,21 @@ WANTED = (
 def test_any_history_keeps_the_laws_and_everything_happened() -> None:
     """``OCD_TEST_THOROUGH=1`` tries other and more histories each time; else it is the same run everywhere."""
     thorough = bool(os.environ.get("OCD_TEST_THOROUGH"))
+    # A mutant need not be made small, only be found, and not by what it keeps from happening.
+    mutant = bool(os.environ.get("OCD_TEST_MUTANT"))
     Machine.seen.clear()
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=400 if thorough else 80,
+            max_examples=400 if thorough else 40 if mutant else 80,
             stateful_step_count=120,
             deadline=None,
             derandomize=not thorough,
             database=None,
-            # A mutant need not be made small, it only has to be found.
-            phases=(Phase.generate,) if os.environ.get("OCD_TEST_MUTANT") else tuple(Phase),
+            phases=(Phase.generate,) if mutant else tuple(Phase),
             suppress_health_check=list(HealthCheck),
         ),
     )
     missing = [kind for kind in WANTED if not Machine.seen[kind]]
-    assert not missing, f"never happened: {missing} in {dict(Machine.seen)}"
+    assert mutant or not missing, f"never happened: {missing} in {dict(Machine.seen)}"
     assert Machine.seen["events"] / Machine.seen["histories"] > 100
