@@ -892,7 +892,7 @@ class Installer:
                 self.screen.clear()
                 return
             proxies = status.get("proxies", {}).values()
-            if any(proxy.get("state") in ("crash-loop", "blocked") for proxy in proxies):
+            if any(proxy.get("state") in ("crash-loop", "blocked", "failed") for proxy in proxies):
                 why = "the table above says why"
                 break
             time.sleep(0.2)

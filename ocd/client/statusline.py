@@ -104,7 +104,7 @@ def _pieces(text: str, pid: int, now: float) -> "Iterator[str]":
         if what == "external" and len(fields) >= 1:
             yield f"{_DIM}ocd: {fields[0]}{_END}"
         elif what == "proxy" and len(fields) >= 2:
-            color = _YELLOW if fields[1] in ("starting", "draining", "backoff", "stopped") else _RED
+            color = _YELLOW if fields[1] in ("starting", "draining", "stopped", "disabled") else _RED
             yield f"{color}{fields[0]} {fields[1]}{_END}"
         elif what == "session" and len(fields) >= 7 and fields[0] == str(pid):
             yield from _session(fields)

@@ -31,7 +31,7 @@ _WIDE = 120
 
 def is_fit(status: "Status") -> bool:
     """Whether every proxy that is wanted serves, or will at the next connection (idle)."""
-    return all(proxy.wanted != "up" or proxy.state in ("ready", "idle") for proxy in status.proxies.values())
+    return all(proxy.state.well or proxy.state.off for proxy in status.proxies.values())
 
 
 @click.command(
@@ -200,7 +200,7 @@ def limit_lines(status: "Status", now: float) -> list[tuple[str, str]]:
 
 def _about(name: str, proxy: "ProxyStatus") -> list[tuple[str, str]]:
     lines: list[tuple[str, str]] = []
-    troubled = proxy.state in ("blocked", "crash-loop", "backoff")
+    troubled = proxy.state.hopeless
     reason = proxy.reason
     if proxy.holder and (not reason or str(proxy.holder.pid) not in reason):
         reason = (reason.rstrip(".") + "; " if reason else "") + holder_sentence(proxy.port, proxy.holder)
@@ -220,9 +220,13 @@ def _about(name: str, proxy: "ProxyStatus") -> list[tuple[str, str]]:
         lines.append((text, "bold yellow"))
     for trouble in proxy.troubles:
         lines += _trouble(name, trouble)
-    if proxy.rejected:
+    if proxy.rejected and proxy.rejected != reason:
+        how = "keeps serving with" if proxy.state.well else "would serve with"
         lines.append(
-            (f"{name} serves on with its earlier configuration: {proxy.rejected.rstrip('.')}.", "bold yellow")
+            (
+                f"{name} {how} its earlier configuration: {proxy.rejected.rstrip('.')}.",
+                "bold yellow",
+            )
         )
         lines.append(("  next: occtl config check", ""))
     return lines

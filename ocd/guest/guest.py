@@ -173,9 +173,11 @@ class Guest:
         preload.give_back()
         gc.freeze()
 
-    def status(self, connections: int = 0, requests: int = 0) -> None:
+    def status(self, connections: int = 0, requests: int = 0, **more: Any) -> None:
+        """``more``: the ports that it accepts on, and while it drains how much of the limit is used up (quiet)."""
         self.tell(
             "status",
+            **more,
             phase=self.phase,
             pid=os.getpid(),
             connections=connections,

@@ -178,7 +178,8 @@ class Supervision(Section):
     )
     drain_timeout: Seconds = Field(
         default=600.0,
-        description="How long a process that was replaced may finish the answers that it is giving.",
+        description="How long a process that was replaced may finish the answers that it is giving: since the last "
+        "byte of any of them; since the beginning when it is stopped for good.",
     )
     stop_timeout: Seconds = Field(
         default=10.0, description="From the request to end until the process is killed."
@@ -190,26 +191,16 @@ class Supervision(Section):
         default=2.0, description="An answer that takes longer counts as missed."
     )
     liveness_misses: int = Field(
-        default=2, ge=1, le=100, description="Missed answers in a row that mean a hang."
-    )
-    backoff_first: Seconds = Field(
-        default=0.5, description="Wait before the first restart; doubles with every failure."
-    )
-    backoff_max: Seconds = Field(default=30.0, description="The longest wait before a restart.")
-    backoff_jitter: float = Field(
-        default=0.1, ge=0, le=1, description="Random part of that wait, 0.1 is ten per cent."
-    )
-    restart_intensity: int = Field(
-        default=5,
+        default=2,
         ge=1,
-        le=1000,
-        description="More failures than this inside restart_period are a crash loop.",
+        le=100,
+        description="Missed answers in a row that mean a hang: another serves beside it.",
     )
-    restart_period: Seconds = Field(default=60.0, description="The period that restart_intensity speaks of.")
-    sustained_ready: Seconds = Field(
-        default=30.0, description="Ready for so long, earlier failures are forgotten."
+    hang_timeout: Seconds = Field(
+        default=30.0,
+        description="A process that hangs and still has connections is ended after so long; until then another "
+        "serves beside it.",
     )
-    crash_loop_retry: Seconds = Field(default=60.0, description="In a crash loop, try again after so long.")
     idle_minutes: float = Field(
         default=60.0,
         ge=0,
@@ -221,13 +212,6 @@ class Supervision(Section):
     max_draining: int = Field(
         default=8, ge=1, le=100, description="At most so many replaced processes finish side by side."
     )
-
-    @field_validator("backoff_max")
-    @classmethod
-    def _not_below_first(cls, value: float, info: ValidationInfo) -> float:
-        if value < info.data.get("backoff_first", 0):
-            raise ValueError("the longest wait is shorter than the first one (backoff_first)")
-        return value
 
 
 class Logs(Section):

@@ -1,9 +1,10 @@
 """Everything about the two LiteLLM files that takes a YAML parser, in a process of its own.
 
-``python -m ocd.stack.examine [--site FOLDER]`` prints one JSON object: ``findings`` of the check; per proxy in
-``revisions`` a snapshot (``id``, ``config``, ``origin``) or the ``error`` why there is none; in ``inputs`` the files
-that each proxy depends on; in ``retiring`` the models whose end is known. The daemon runs it before each reload: YAML
-of any kind can neither slow it down nor fill its memory, and the parser's own memory is not the daemon's.
+``python -m ocd.stack.examine [--settings FILE] [--site FOLDER]`` prints one JSON object: ``findings`` of the check;
+per proxy in ``revisions`` a snapshot (``id``, ``config``, ``origin``) or the ``error`` why there is none; in
+``inputs`` the files that each proxy depends on; in ``retiring`` the models whose end is known. The daemon runs it
+before each reload: YAML of any kind can neither slow it down nor fill its memory, and the parser's own memory is not
+the daemon's.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ from typing import Any
 from ocd.errors import OcdError
 from ocd.settings.findings import ConfigError, Finding
 from ocd.settings.folders import Folders
-from ocd.settings.load import Settings, load
+from ocd.settings.load import Settings, from_json, load
 from ocd.stack import pipe, snapshot
 from ocd.stack.abilities import FILE as CONTRACT
 from ocd.stack.abilities import contract
@@ -78,11 +79,16 @@ def _beside(folders: Folders, settings: Settings, proxy: str, site: Path | None)
 
 
 def main(arguments: list[str]) -> int:
-    """``[--site FOLDER]``: print the answer as one JSON object; exit code 0 whatever it says."""
+    """``[--settings FILE] [--site FOLDER]``: print the answer as one JSON object; exit code 0 whatever it says.
+
+    FILE: settings instead of ocd.toml, as ``Settings`` in JSON; ocd.toml may be broken just now.
+    """
     limit_resources()
-    site = Path(arguments[arguments.index("--site") + 1]) if "--site" in arguments[:-1] else None
+    given = {name: Path(arguments[i + 1]) for i, name in enumerate(arguments[:-1]) if name.startswith("--")}
     folders = Folders.find()
-    print(json.dumps(examine(folders, load(folders), site)))
+    kept = given.get("--settings")
+    settings = load(folders) if kept is None else from_json(kept.read_text("utf-8"))
+    print(json.dumps(examine(folders, settings, given.get("--site"))))
     return 0
 
 

@@ -45,14 +45,14 @@ class Configured:
         `claude` sends its login there is for a person to decide (`occtl claude configure`)."""
         daemon = self.daemon
         main = daemon.units.get("main")
-        if daemon.settings.external.enabled or main is None or not main.state.port_open:
+        if daemon.settings.external.enabled or main is None or not main.state.ports.ready:
             return None
         return permanent.Target(
             base_url=f"http://127.0.0.1:{main.port}",
             key=daemon.keys.main,
             auth=daemon.settings.auth,
             slots=Slots(**daemon.settings.slots.model_dump()),
-            known_models=tuple(daemon.control.launching.models()),
+            known_models=tuple(daemon.overlays.models()),
         )
 
     async def _refresh(self, state: Path, target: permanent.Target) -> None:

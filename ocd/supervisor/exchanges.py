@@ -245,6 +245,9 @@ class Exchanges:
 
     def _begin(self, exchange: Exchange) -> None:
         key = (exchange.proxy, exchange.model, exchange.trouble)
+        for other in [one for one in self._troubles if one[:2] == key[:2] and one != key]:
+            # It fails for another reason now: the earlier one is not what is wrong.
+            del self._troubles[other]
         found = self._troubles.get(key)
         if found is None:
             if len(self._troubles) >= KEPT_TROUBLES:
@@ -289,6 +292,16 @@ class Exchanges:
                     model=model,
                     slot=found.slot,
                 )
+
+    def clear_troubles(self, proxy: str, hop: bool = False, kinds: frozenset[str] | None = None) -> None:
+        """The cause may be gone (another configuration, another login): what is still wrong will show itself again.
+
+        ``hop``: only of what went on to the second proxy; ``kinds``: only these.
+        """
+        aws = frozenset({"access-denied", "model-access", "aws-expired", "throttled", "unreachable"})
+        for key in list(self._troubles):
+            if key[0] == proxy and (kinds is None or key[2] in kinds) and (not hop or key[2] in aws):
+                del self._troubles[key]
 
     def troubles(self, proxy: str) -> list[Trouble]:
         """What of a proxy's upstreams is not well now, the latest first."""

@@ -12,7 +12,8 @@ from ocd import API_VERSION
 from ocd.adapters import external
 from ocd.claude import launch, plan
 from ocd.claude.overlay import Slots
-from ocd.core import proxy as core
+from ocd.core import state as core
+from ocd.core.state import State
 from ocd.errors import EX_CONFIG, EX_NOPERM, EX_UNAVAILABLE, OcdError
 from ocd.settings import external_key
 from ocd.wire.messages import LaunchReply, LaunchRequest
@@ -79,12 +80,14 @@ class Launching:
     def _needed(self, unit: "Unit") -> bool:
         if unit.state.wanted is core.Wanted.STOPPED:
             if unit.name == "main":
+                off = not unit.state.enabled
+                status = unit.status()
                 raise OcdError(
-                    "the main proxy is stopped",
-                    "somebody stopped it",
-                    "Run `occtl start`",
-                    exit_code=EX_UNAVAILABLE,
-                    code="stopped",
+                    f"the main proxy is {'switched off' if off else 'stopped'}",
+                    status.reason,
+                    status.next_step or "Run `occtl start`",
+                    exit_code=EX_CONFIG if off else EX_UNAVAILABLE,
+                    code="disabled" if off else "stopped",
                 )
             return False
         return True
@@ -98,12 +101,12 @@ class Launching:
             f"the {unit.name} proxy does not serve",
             status.reason or status.state,
             status.next_step or "See `occtl status`",
-            exit_code=EX_CONFIG if status.state == "failed" else EX_UNAVAILABLE,
+            exit_code=EX_CONFIG if status.state == State.FAILED else EX_UNAVAILABLE,
             code=status.state,
         )
 
     def _progress(self, unit: "Unit") -> str:
-        state = core.public_state(unit.state, time.monotonic())
+        state = core.state_of(unit.state)
         seconds = time.monotonic() - unit.state.since
         why = unit.status().reason
         return f"{unit.name} is {state}, {seconds:.0f} s" + (f" ({why})" if why else "")
@@ -135,7 +138,7 @@ class Launching:
                     f"the {unit.name} proxy does not serve, its models will not answer: "
                     f"{status.reason or status.state}. {status.next_step or 'See `occtl status`'}"
                 )
-            elif unit.state.wanted is core.Wanted.STOPPED:
+            elif unit.state.enabled and unit.state.wanted is core.Wanted.STOPPED:
                 notices.append(
                     f"the {unit.name} proxy is stopped: its models will not answer. Run `occtl start`."
                 )
@@ -215,8 +218,8 @@ class Launching:
 
 
 def _ready(p: core.Proxy) -> bool:
-    return core.public_state(p, time.monotonic()) == "ready"
+    return core.state_of(p) is State.READY
 
 
 def _hopeless(p: core.Proxy) -> bool:
-    return core.public_state(p, time.monotonic()) in ("blocked", "crash-loop", "failed")
+    return core.state_of(p).hopeless

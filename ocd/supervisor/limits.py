@@ -139,7 +139,7 @@ def _same(one: Order, other: Order) -> bool:
     if not one or not other:
         return one == other
     moved = one["groups"] == other["groups"] and one["logins"] == other["logins"]
-    return moved and abs(one["until"] - other["until"]) < core.SAME_SPAN
+    return bool(moved and abs(one["until"] - other["until"]) < core.SAME_SPAN)
 
 
 def _groups(order: Order) -> str:

@@ -1,11 +1,11 @@
 """What ``GET /metrics`` says: counted from the answered requests as they come, the rest looked up when asked."""
 
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ocd import __version__
-from ocd.core import proxy as core
+from ocd.core import state as core
+from ocd.core.state import State
 from ocd.supervisor.openmetrics import Family, Histogram, render
 from ocd.wire.messages import Exchange
 
@@ -17,7 +17,6 @@ SECONDS = (0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 FIRST = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 #: combinations of labels that are counted apart; more of them are counted as ``other``
 KEPT_SERIES = 400
-STATES = ("stopped", "starting", "ready", "draining", "backoff", "crash-loop", "blocked", "failed", "idle")
 _TOKENS = (
     ("input", "input_tokens"),
     ("output", "output_tokens"),
@@ -103,9 +102,9 @@ def exposition(daemon: "Daemon") -> str:
     )
     troubles = Family("ocd_upstream_trouble", "gauge", "1: an upstream answers so until a request succeeds.")
     for name, unit in daemon.units.items():
-        now = core.public_state(unit.state, time.monotonic())
-        up.add(now in ("ready", "idle"), proxy=name)
-        for one in STATES:
+        now = core.state_of(unit.state)
+        up.add(now.well, proxy=name)
+        for one in State:
             state.add(one == now, proxy=name, state=one)
         restarts.add(unit.state.restarts, proxy=name)
         memory.add(sum(unit.memory.values()), proxy=name)

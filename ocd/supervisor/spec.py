@@ -8,7 +8,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from ocd.core.proxy import Limits
+from ocd.core.state import Limits
+from ocd.core.step import Adjust
 from ocd.settings.folders import Folders
 from ocd.settings.keys import Keys
 from ocd.settings.schema import Settings
@@ -45,16 +46,15 @@ def limits(settings: Settings, proxy: str) -> Limits:
         start_timeout=s.start_timeout,
         drain_timeout=s.drain_timeout,
         stop_timeout=s.stop_timeout,
+        hang_timeout=s.hang_timeout,
         liveness_misses=s.liveness_misses,
-        backoff_first=s.backoff_first,
-        backoff_max=s.backoff_max,
-        backoff_jitter=s.backoff_jitter,
-        restart_intensity=s.restart_intensity,
-        restart_period=s.restart_period,
-        sustained_ready=s.sustained_ready,
-        crash_loop_retry=s.crash_loop_retry,
         max_draining=s.max_draining,
     )
+
+
+def adjust(settings: Settings, proxy: str) -> Adjust:
+    """What the settings say of a proxy and takes effect without another process."""
+    return Adjust(limits(settings, proxy), settings.ports()[proxy], settings.proxy(proxy).enabled)
 
 
 def public_environment(settings: Settings, proxy: str, home: str, path: str) -> dict[str, str]:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ocd.client.statusline import FALLBACK_SHOWN, NAME
-from ocd.core import proxy as core
+from ocd.core import state as core
 from ocd.core.limits import percent
+from ocd.core.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,8 +104,8 @@ def compose(daemon: "Daemon") -> str:
         rows.append(("external", urlsplit(daemon.settings.external.base_url).netloc))
     else:
         for name, unit in daemon.units.items():
-            state = core.public_state(unit.state, time.monotonic())
-            if state not in ("ready", "idle"):
+            state = core.state_of(unit.state)
+            if not state.well and state is not State.DISABLED:
                 rows.append(("proxy", name, state))
     for pid in daemon.sessions.living:
         tally = daemon.exchanges.sessions.get(pid)

@@ -18,11 +18,12 @@
 An error is ``{"error": Problem}`` with a fitting HTTP status.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ocd import API_VERSION
+from ocd.core.state import State
 
 
 class Message(BaseModel):
@@ -61,7 +62,7 @@ class Holder(Message):
 
 
 class Member(Message):
-    """One process of a proxy. ``role``: booting, spare, serving, draining, stopping."""
+    """One process of a proxy. ``role``: booting, spare, accepting, serving, hung, draining, stopping."""
 
     generation: int
     pid: int | None
@@ -89,10 +90,15 @@ class Trouble(Message):
     count: int
 
 
-class ProxyStatus(Message):
-    """``state``: stopped, starting, ready, draining, backoff, crash-loop, blocked, idle."""
+def _known(state: object) -> object:
+    """A state of another version's daemon is something to wait for: whoever reads it says that the versions differ."""
+    return state if state in list(State) else State.STARTING
 
-    state: str
+
+class ProxyStatus(Message):
+    """``state``: disabled, stopped, draining, idle, starting, ready, blocked, crash-loop, failed."""
+
+    state: Annotated[State, BeforeValidator(_known)]
     wanted: str = "up"
     pid: int | None = None
     port: int

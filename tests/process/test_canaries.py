@@ -135,7 +135,6 @@ class Stage:
         self.exported = canaries.Aws.make("the bedrock proxy's environment")
         self.shell = canaries.Aws.make("the shell")
         settings = (
-            "[supervision]\nrestart_intensity = 1000\nbackoff_first = 0.05\n"
             "[proxies.bedrock.env]\n"
             f'AWS_ACCESS_KEY_ID = "{self.exported.access}"\n'
             f'AWS_SECRET_ACCESS_KEY = "{self.exported.secret}"\n'

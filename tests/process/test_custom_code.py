@@ -100,7 +100,7 @@ def said(daemon: Daemon) -> list[str]:
 
 
 def test_code_that_fails_at_the_first_start_names_file_and_line(seeded: Daemon) -> None:
-    proxy = eventually(lambda: (p := seeded.proxy())["state"] in ("failed", "backoff", "crash-loop") and p)
+    proxy = eventually(lambda: (p := seeded.proxy())["state"] in ("failed", "crash-loop") and p)
     assert "KeyError: 'missing'" in proxy["reason"]
     assert f'File "{seeded.config}/beside/shouting.py", line 10' in proxy["reason"]
     assert "revisions" not in proxy["reason"] and len(proxy["reason"]) < 700

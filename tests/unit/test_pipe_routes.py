@@ -10,10 +10,9 @@ import pytest
 
 from ocd.guest.layers.pipe import Table
 from ocd.settings.folders import Folders
-from ocd.settings.load import load, retired
+from ocd.settings.load import load
 from ocd.settings.schema import Settings
 from ocd.stack import pipe, presets
-from ocd.stack.check import check
 from ocd.stack.defaults import write_defaults
 from ocd.stack.litellm_file import load_litellm
 from ocd.stack.stack import Stack
@@ -281,9 +280,11 @@ def test_the_retired_switch_is_taken_and_told(tmp_path: Path) -> None:
     (folders.config / "ocd.toml").write_text("[litellm]\nfidelity = false\n")
     environ = {"OCD_LITELLM__FIDELITY": "true"}
     settings = load(folders, environ)
-    assert settings.litellm.pipe == "auto" and check(folders, settings, None) == []
-    told = retired(folders, environ)
-    assert [(one.severity, one.code) for one in told] == [("note", "setting-retired")] * 2
-    assert told[0].line == 2 and "pipe" in told[0].what and told[1].file == "OCD_LITELLM__FIDELITY"
-    (folders.config / "ocd.toml").write_text("[litellm\n")
-    assert retired(folders, {}) == []
+    assert settings.litellm.pipe == "auto"
+    told = check_all(folders, environ)
+    told = [one for one in told if one.code == "setting-ignored"]
+    assert {(one.file.rpartition("/")[2], one.line) for one in told} == {
+        ("ocd.toml", 2),
+        ("OCD_LITELLM__FIDELITY", None),
+    }
+    assert "pipe" in told[0].what

@@ -64,7 +64,7 @@ ALLOWED = {
     "guest": {"ocd.guest", "ocd.ipc"},
     "client": {"ocd.client", "ocd.errors", "ocd.paths", "ocd.API_VERSION"},
     "core": {"ocd.core"},
-    "wire": {"ocd.API_VERSION"},
+    "wire": {"ocd.API_VERSION", "ocd.core"},
     "adapters": {"ocd.adapters", "ocd.core"},
     "settings": {"ocd.settings", "ocd.errors", "ocd.paths"},
     "stack": {"ocd.stack", "ocd.settings", "ocd.errors", "ocd.paths"},

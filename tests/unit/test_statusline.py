@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from ocd.claude import configure
 from ocd.client import statusline
-from ocd.core import proxy as core
+from ocd.core import state as core
 from ocd.ctl.__main__ import main
 from ocd.errors import OcdError
 from ocd.supervisor import statusfile
@@ -37,7 +37,7 @@ def plain(text: str) -> str:
 
 def daemon(runtime: Path) -> Any:
     """As much of the Daemon as the file is made from."""
-    idle = core.Proxy("main", wanted=core.Wanted.IDLE)
+    idle = core.Proxy("main", asleep=True, ports=core.Ports(4000, frozenset({4000})))
     unit = SimpleNamespace(state=idle, last_fallback="", last_fallback_at=None)
     return SimpleNamespace(
         folders=SimpleNamespace(runtime=runtime),
@@ -85,7 +85,7 @@ def test_slot_upstream_and_tokens_of_the_own_session(tmp_path: Path) -> None:
 def test_a_proxy_that_does_not_serve_stands_first(tmp_path: Path) -> None:
     of = daemon(tmp_path)
     say(of)
-    of.units["main"].state = core.Proxy("main", wanted=core.Wanted.STOPPED)
+    of.units["main"].state = core.Proxy("main", stopped=True)
     assert shown(of) == "main stopped | opus → api.anthropic.com"
     of.settings.external.enabled = True
     assert shown(of, 0) == "ocd: llm.example:8443"

@@ -126,7 +126,7 @@ def proxies(status: Status | None) -> list[Line]:
 def _proxy(name: str, one: ProxyStatus) -> Line:
     live = sum(m.in_flight or 0 for m in one.members)
     draining = sum(m.role == "draining" for m in one.members)
-    note = one.reason if one.state not in ("ready", "idle") else one.rejected and f"rejected: {one.rejected}"
+    note = one.reason if not one.state.well else one.rejected and f"rejected: {one.rejected}"
     cells = (
         name,
         one.state,
@@ -151,12 +151,12 @@ def troubles(status: Status | None) -> list[Line]:
         for trouble in one.troubles:
             who = trouble.slot or trouble.model
             found.append(
-                Line((f"{name}, {who}: {trouble.what} ({trouble.count} times). {trouble.next}",), "backoff")
+                Line((f"{name}, {who}: {trouble.what} ({trouble.count} times). {trouble.next}",), "starting")
             )
         if one.last_fallback:
             moment = screen.clock(one.last_fallback_at) if one.last_fallback_at else ""
             found.append(
-                Line((f"{name}: {one.fallbacks} fallbacks, last {moment} {one.last_fallback}",), "backoff")
+                Line((f"{name}: {one.fallbacks} fallbacks, last {moment} {one.last_fallback}",), "starting")
             )
     return [Line((screen.plain(line.cells[0]),), line.style) for line in found]
 
@@ -183,7 +183,7 @@ def _request(one: Exchange) -> Line:
     if one.trouble:
         note, style = f"{one.status} {one.trouble}", "failed"
     elif one.fallback:
-        note, style = f"fallback: {one.fallback}", "backoff"
+        note, style = f"fallback: {one.fallback}", "starting"
     else:
         note, style = str(one.status), ""
     if one.hop:
