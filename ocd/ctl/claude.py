@@ -199,8 +199,7 @@ def remove(folder: Path | None, everything: bool, as_json: bool) -> int:
     "--shell",
     type=click.Choice(("sh", "bash", "zsh", "fish")),
     default="sh",
-    show_default=True,
-    help="Whose syntax; bash and zsh understand that of sh.",
+    help="Whose syntax: sh unless named; bash and zsh understand it.",
 )
 @click.option("--unset", is_flag=True, help="Take the variables out of the shell again.")
 @json_option
