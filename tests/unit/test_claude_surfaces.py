@@ -140,12 +140,16 @@ class Daemon:
             ),
         )
         self.keys = SimpleNamespace(main=KEY)
-        self.control = SimpleNamespace(launching=SimpleNamespace(models=lambda: ["claude-*", "qwen-3-coder"]))
+        self.overlays = SimpleNamespace(models=lambda: ["claude-*", "qwen-3-coder"])
         self.log = SimpleNamespace(error=lambda *_a, **_k: None)
 
     @property
     def units(self) -> dict[str, Any]:
-        return {"main": SimpleNamespace(port=self.port, state=SimpleNamespace(port_open=self.open))}
+        return {
+            "main": SimpleNamespace(
+                port=self.port, state=SimpleNamespace(ports=SimpleNamespace(ready=self.open))
+            )
+        }
 
     def start(self, coroutine: Any) -> None:
         self.tasks.append(asyncio.ensure_future(coroutine))

@@ -13,6 +13,7 @@ from ocd.settings.folders import Folders
 from ocd.settings.load import load
 from ocd.settings.schema import Settings
 from ocd.stack import pipe, presets
+from ocd.stack.check import check_all
 from ocd.stack.defaults import write_defaults
 from ocd.stack.litellm_file import load_litellm
 from ocd.stack.stack import Stack

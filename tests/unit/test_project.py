@@ -83,7 +83,7 @@ ALLOWED = {
     },
     "aws": {"ocd.aws", "ocd.errors", "ocd.settings", "ocd.stack", "ocd.supervisor"},
     "selftest": {
-        *("ocd.selftest", "ocd.errors", "ocd.paths", "ocd.settings", "ocd.stack"),
+        *("ocd.selftest", "ocd.errors", "ocd.paths", "ocd.settings", "ocd.stack", "ocd.core"),
         "ocd.supervisor",
     },
     "doctor": {
