@@ -98,6 +98,7 @@ def test_a_stall_of_six_seconds_cuts_no_stream_and_others_are_served(
         )
         daemon.start()
         settle(daemon)
+        upstreams.reset()
         upstreams.behave(STREAM)
         load = Load()
         model = "claude-sonnet-4-5"
@@ -110,7 +111,7 @@ def test_a_stall_of_six_seconds_cuts_no_stream_and_others_are_served(
         (daemon.config / "stall").write_text("6")
         stalled = threading.Thread(target=daemon.ask)
         stalled.start()
-        eventually(lambda: "hang" in daemon.kinds(), 30)
+        eventually(lambda: "hang" in daemon.kinds(), 30, f"a hang in {daemon.tail('events', 12)}")
         # Somebody else answers on the same port meanwhile.
         assert daemon.ask().status_code == 200
         for thread in [*threads, stalled]:
@@ -130,6 +131,7 @@ def test_a_stream_that_flows_outlives_the_drain_limit_when_we_exchange_its_proce
     ) as daemon:
         daemon.start()
         settle(daemon)
+        upstreams.reset()
         upstreams.behave(Behaviour(model="sonnet", chunks=80, delay=0.1))
         load = Load()
         thread = threading.Thread(

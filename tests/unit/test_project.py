@@ -84,7 +84,7 @@ ALLOWED = {
     "aws": {"ocd.aws", "ocd.errors", "ocd.settings", "ocd.stack", "ocd.supervisor"},
     "selftest": {
         *("ocd.selftest", "ocd.errors", "ocd.paths", "ocd.settings", "ocd.stack"),
-        "ocd.supervisor",
+        *("ocd.core", "ocd.supervisor"),
     },
     "doctor": {
         *("ocd.doctor", "ocd.aws", "ocd.adapters", "ocd.claude", "ocd.client", "ocd.service", "ocd.settings"),
