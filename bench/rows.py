@@ -471,7 +471,7 @@ def hang(run: Run) -> Iterator[Row]:
 
 def _request(port: int, key: str) -> float:
     body = json.dumps(
-        {"model": "claude-opus-4-6", "max_tokens": 8, "messages": [{"role": "user", "content": "ok?"}]}
+        {"model": "claude-opus-9-9", "max_tokens": 8, "messages": [{"role": "user", "content": "ok?"}]}
     )
     headers = {
         "content-type": "application/json",
@@ -568,7 +568,7 @@ def memory(run: Run) -> Iterator[Row]:
                 "x-litellm-api-key": f"Bearer {alternatives.KEY}",
                 "authorization": "Bearer sk-ant-oat01-x",
             }
-            asked(bench.port, headers, "claude-opus-4-6")
+            asked(bench.port, headers, "claude-opus-9-9")
         bare_used = pss(pids)
     one_spare = "[proxies.bedrock]\nspare = false\n"
     for name, settings, limit in (("with one spare", one_spare, 0.90), ("without spares", NO_SPARES, 0.75)):
@@ -577,7 +577,7 @@ def memory(run: Run) -> Iterator[Row]:
             time.sleep(12)
             tree = [d.keeper, *(p.pid for p in psutil.Process(d.keeper).children(recursive=True))]
             ours = pss(tree)
-            asked(d.port, d.headers(), "claude-opus-4-6", "qwen-3-coder")
+            asked(d.port, d.headers(), "claude-opus-9-9", "qwen-3-coder")
             time.sleep(1)
             used = pss(tree)
         yield Row(
