@@ -83,13 +83,8 @@ ALLOWED = {
     },
     "aws": {"ocd.aws", "ocd.errors", "ocd.settings", "ocd.stack", "ocd.supervisor"},
     "selftest": {
-<<<<<<< HEAD
         *("ocd.selftest", "ocd.errors", "ocd.paths", "ocd.settings", "ocd.stack", "ocd.core"),
         "ocd.supervisor",
-=======
-        *("ocd.selftest", "ocd.errors", "ocd.paths", "ocd.settings", "ocd.stack"),
-        *("ocd.core", "ocd.supervisor"),
->>>>>>> core
     },
     "doctor": {
         *("ocd.doctor", "ocd.aws", "ocd.adapters", "ocd.claude", "ocd.client", "ocd.service", "ocd.settings"),
