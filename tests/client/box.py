@@ -95,6 +95,8 @@ class Box:
             ".claude.json",
             {
                 "hasCompletedOnboarding": True,
+                # What the client sends as device_id.
+                "userID": "ab" * 32,
                 "lastOnboardingVersion": self.client.version,
                 "theme": "dark",
                 "numStartups": 5,
