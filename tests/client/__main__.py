@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,11 +55,16 @@ def main() -> int:
 def inside(rest: list[str]) -> int:
     """In the namespaces: prepare them, run pytest, take the folder away."""
     folder = namespace.prepare()
-    paths = [] if any(not one.startswith("-") and HERE in one for one in rest) else [HERE]
+    named = [
+        one
+        for before, one in zip(["", *rest], rest, strict=False)
+        if one.startswith(HERE) and not before.startswith("--")
+    ]
+    paths = [] if named else [HERE]
     try:
         return subprocess.run([sys.executable, "-m", "pytest", *paths, *rest], cwd=clients.ROOT).returncode
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        namespace.leave(folder)
 
 
 if __name__ == "__main__":

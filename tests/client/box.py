@@ -247,7 +247,7 @@ class Box:
         """
         if any("claude" in process.name() for process in self._alive()):
             with contextlib.suppress(AssertionError):
-                self.claude("daemon", "stop", timeout=20)
+                self.claude("daemon", "stop", "--any", timeout=20)
         _gone, left = psutil.wait_procs(self.processes(), timeout=1)
         for number in (signal.SIGTERM, signal.SIGKILL):
             for process in left:

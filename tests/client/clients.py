@@ -35,6 +35,11 @@ class Client:
     def number(self) -> tuple[int, ...]:
         return tuple(int(part) for part in self.version.split("."))
 
+    @property
+    def searches_tools(self) -> bool:
+        """Whether tool search is on behind a gateway without being asked for (measured: 2.1.197 no, 2.1.332 yes)."""
+        return self.number >= (2, 1, 300)
+
 
 def at(path: Path) -> Client:
     """The client whose program is ``path``. Raises NoClient."""

@@ -8,16 +8,19 @@ from __future__ import annotations
 import json
 import os
 import ssl
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from tests.client import clients, namespace
 from tests.client.box import Box
 from tests.client.standins import Standin
 from tests.helpers import canaries
-from tests.helpers.daemon import Daemon, litellm_python
+from tests.helpers.daemon import Daemon, eventually, litellm_python
 
 #: made up, in the profile that the shipped settings name
 AWS = canaries.Aws.make("the profile openclaude")
@@ -118,10 +121,12 @@ class Shipped(Daemon):
         for name in ("litellm.yaml", "litellm-bedrock.yaml"):
             self.write(name, turned(self.read(name), anthropic, bedrock))
 
-    def occtl(self, *arguments: str) -> str:
-        import subprocess
-        import sys
+    def gone(self) -> None:
+        """Wait until nothing runs of a daemon that ``occtl start`` or ``openclaude`` started."""
+        if self.process is None or self.process.poll() is not None:
+            eventually(lambda: not self.leftovers(), 30, "the daemon is gone")
 
+    def occtl(self, *arguments: str) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "ocd.ctl", *arguments],
             env=self.env,
@@ -137,8 +142,6 @@ class Shipped(Daemon):
 
 def turned(text: str, anthropic: str, bedrock: str) -> str:
     """A LiteLLM file with its upstreams' addresses replaced, and nothing else. JSON is YAML."""
-    from ruamel.yaml import YAML
-
     data = json.loads(json.dumps(YAML(typ="safe").load(text)))
     for route in data["model_list"]:
         params = route["litellm_params"]
@@ -184,3 +187,20 @@ def boxes(
 def box(boxes: Callable[..., Box], daemon: Shipped) -> Box:
     """A home with ``claude`` and ``openclaude``, the daemon serving."""
     return boxes(daemon)
+
+
+@pytest.fixture
+def own_stopped(
+    _upstreams: tuple[Standin, Standin], anthropic: Standin, bedrock: Standin
+) -> Iterator[Shipped]:
+    """A configuration of the test's own whose daemon does not run yet."""
+    with Shipped(anthropic.url, bedrock.url) as daemon:
+        yield daemon
+        daemon.gone()
+
+
+@pytest.fixture
+def own(own_stopped: Shipped) -> Shipped:
+    """A running daemon of the test's own, for what spoils it."""
+    own_stopped.start()
+    return own_stopped

@@ -66,8 +66,24 @@ def prepare() -> Path:
         (folder / name).write_text(text)
         target = os.path.realpath(f"/etc/{name}")
         subprocess.run(["mount", "--bind", str(folder / name), target], check=True)
+    # Background sessions of Claude Code have their sockets here, whatever TMPDIR says: one of our own, so that nothing
+    # of it stays and nobody's real ones are met.
+    sockets = Path(f"/tmp/cc-daemon-{os.getuid()}")
+    if not sockets.exists():
+        sockets.mkdir(mode=0o700)
+        (folder / "made").write_text(str(sockets))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0700", "tmpfs", str(sockets)], check=True)
     os.environ[MARK] = str(folder)
     return folder
+
+
+def leave(folder: Path) -> None:
+    """Take away what ``prepare`` made; the mounts go with the namespace."""
+    with contextlib.suppress(OSError):
+        sockets = (folder / "made").read_text()
+        subprocess.run(["umount", "-l", sockets], check=False, capture_output=True)
+        os.rmdir(sockets)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _loopback_up() -> None:
