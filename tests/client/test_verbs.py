@@ -1,4 +1,4 @@
-"""Claude Code's verbs through ``openclaude``: none may become a prompt that is billed, none may blame ``--settings``."""
+"""Verbs of Claude Code through ``openclaude``: none becomes a prompt that is billed, none blames ``--settings``."""
 
 from __future__ import annotations
 
