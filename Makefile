@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 export OCD_TEST_LITELLM_PYTHON ?= $(CURDIR)/$(GUEST)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help docs coverage dev test unit unit-everywhere process client client-short systemd lint format bench chaos run lock clean canaries
+.PHONY: mutants help docs coverage dev test unit unit-everywhere process client client-short systemd lint format bench chaos run lock clean canaries
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -87,6 +87,9 @@ format: $(VENV)/.stamp  ## lay out the code
 
 bench: dev  ## measure against supervisord, pm2 and the bare process
 	$(PY) -m bench
+
+mutants: $(VENV)/.stamp  ## plant mistakes one by one: the tests must find each; ONLY=word
+	$(PY) -m tests.mutants $(ONLY)
 
 chaos: dev  ## faults at random for a few minutes; SEED=n repeats a run
 	OCD_TEST_CHAOS=full OCD_TEST_SEED=$(SEED) $(PY) -m pytest -q -s tests/process/test_chaos.py --timeout 1800

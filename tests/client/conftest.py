@@ -79,11 +79,12 @@ def _recorder(certificates: tuple[Path, Path], names: namespace.Names) -> Iterat
 
 
 @pytest.fixture
-def recorder(_recorder: Standin, names: namespace.Names) -> Standin:
+def recorder(_recorder: Standin, names: namespace.Names) -> Iterator[Standin]:
     """In the place of api.anthropic.com and its neighbours: sees what goes past the proxies, and answers it."""
     _recorder.reset()
     names.asked.clear()
-    return _recorder
+    yield _recorder
+    _recorder.hang_up()
 
 
 @pytest.fixture(scope="session")
@@ -95,17 +96,19 @@ def _upstreams() -> Iterator[tuple[Standin, Standin]]:
 
 
 @pytest.fixture
-def anthropic(_upstreams: tuple[Standin, Standin]) -> Standin:
+def anthropic(_upstreams: tuple[Standin, Standin]) -> Iterator[Standin]:
     """What main takes for Anthropic."""
     _upstreams[0].reset()
-    return _upstreams[0]
+    yield _upstreams[0]
+    _upstreams[0].hang_up()
 
 
 @pytest.fixture
-def bedrock(_upstreams: tuple[Standin, Standin]) -> Standin:
+def bedrock(_upstreams: tuple[Standin, Standin]) -> Iterator[Standin]:
     """What the bedrock proxy takes for AWS."""
     _upstreams[1].reset()
-    return _upstreams[1]
+    yield _upstreams[1]
+    _upstreams[1].hang_up()
 
 
 class Shipped(Daemon):

@@ -152,6 +152,7 @@ class Standin:
         self.used = "0.31"
         self._seen: list[Seen] = []
         self._lock = threading.Lock()
+        self._open: dict[socket.socket, threading.Thread] = {}
         self._listener = socket.create_server((host, port), backlog=256)
         self.port: int = self._listener.getsockname()[1]
         self.url = f"http{'s' if tls else ''}://{host}:{self.port}"
@@ -162,6 +163,16 @@ class Standin:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+
+    def hang_up(self) -> None:
+        """End every connection, those that a client keeps for its next request too; their threads end with them."""
+        with self._lock:
+            served = list(self._open.items())
+        for connection, _thread in served:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        for _connection, thread in served:
+            thread.join(5)
 
     def reset(self) -> None:
         """Forget requests and rules."""
@@ -191,21 +202,31 @@ class Standin:
                 connection, _address = self._listener.accept()
             except OSError:
                 return
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
+            with self._lock:
+                self._open[connection] = thread
+            thread.start()
 
-    def _serve(self, connection: socket.socket) -> None:
+    def _serve(self, accepted: socket.socket) -> None:
+        connection = accepted
         try:
             with contextlib.suppress(OSError, ValueError, EOFError):
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 connection.settimeout(300)
                 if self.tls is not None:
                     connection = self.tls.wrap_socket(connection, server_side=True)
+                    with self._lock:
+                        # The socket underneath is a shell now.
+                        self._open[connection] = self._open.pop(accepted)
                 with connection.makefile("rb") as reader:
                     while self._one(connection, reader):
                         pass
         finally:
             with contextlib.suppress(OSError):
                 connection.close()
+            with self._lock:
+                self._open.pop(connection, None)
+                self._open.pop(accepted, None)
 
     def _one(self, connection: socket.socket, reader: Any) -> bool:
         head = b""

@@ -49,11 +49,6 @@ SETTINGS = """
 [supervision]
 liveness_interval = 1.0
 liveness_timeout = 1.0
-restart_intensity = 30
-sustained_ready = 1.0
-backoff_first = 0.1
-backoff_max = 1.0
-crash_loop_retry = 2.0
 stop_timeout = 2.0
 start_timeout = 20.0
 memory_interval = 2.0

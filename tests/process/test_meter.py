@@ -184,7 +184,7 @@ def test_usage_survives_the_supervisor_and_the_daemon(daemon: Daemon) -> None:
     assert httpx.get(url, trust_env=False, headers={"host": "evil.example"}).status_code == 403
     after = daemon.status()
     assert {name: proxy["restarts"] for name, proxy in after["proxies"].items()} == restarts
-    assert not after["problems"]
+    assert not [one for one in after["problems"] if one["code"] != "model-retires"]
 
     # Last of all: without a daemon the figures are there, and the status line says what is the matter.
     assert daemon.stop() == 0
