@@ -130,7 +130,7 @@ def _group(found: "Status | OcdError") -> Any:
 
 
 def headline(status: "Status") -> str:
-    """``ocd 0.1.0, running for 2h 05m, pid 12, LiteLLM 1.106.2, fork mode, 1 session``."""
+    """``ocd 0.2.0, running for 2h 05m, pid 12, LiteLLM 1.106.2, fork mode, 1 session``."""
     parts = [f"ocd {status.version}", f"running for {screen.duration(time.time() - status.since)}"]
     parts.append(f"pid {status.keeper_pid}")
     if status.litellm:
