@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 export OCD_TEST_LITELLM_PYTHON ?= $(CURDIR)/$(GUEST)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: mutants help docs coverage dev test unit unit-everywhere process systemd lint format bench chaos run lock clean canaries
+.PHONY: mutants help docs coverage dev test unit unit-everywhere process client client-short systemd lint format bench chaos run lock clean canaries
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -59,6 +59,12 @@ process: dev .venv-litellm-1.99.4/.stamp  ## real daemon, real LiteLLM, real sys
 	OCD_TEST_THOROUGH=1 $(PY) -m pytest -q $(RANDOMLY) -m slow tests/unit
 	@# In the files' order: those that share a daemon stay together, and the long ones begin at the same place.
 	$(PY) -m pytest -q -p no:randomly --durations=15 tests/process $(wildcard tests/systemd)
+
+client: dev  ## the real Claude Code (npm installs it below .claude-client) in a network of its own: tests/client/README.md
+	$(PY) -m tests.client -q
+
+client-short: dev  ## its short form, the newest client alone; where there is no npm or no namespace it says so
+	$(PY) -m tests.client --short --if-possible -q
 
 canaries: dev .venv-litellm-1.99.4/.stamp .venv-litellm-1.90.7/.stamp  ## where credentials go, on every LiteLLM that we test with
 	OCD_TEST_CANARIES=all $(PY) -m pytest -q tests/process/test_canaries.py

@@ -16,7 +16,7 @@ TEXTS = 40
 #: as long as a conversation that has been going on for a while
 BODY = json.dumps(
     {
-        "model": "claude-opus-4-6",
+        "model": "claude-opus-9-9",
         "max_tokens": 64000,
         "stream": True,
         "messages": [{"role": "user", "content": "x" * 1000} for _ in range(100)],
@@ -28,7 +28,7 @@ LOGIN = [(b"authorization", b"Bearer sk-ant-oat01-canary")]
 def _pieces() -> list[bytes]:
     usage = {"input_tokens": 4242, "output_tokens": 1}
     events: list[dict[str, Any]] = [
-        {"type": "message_start", "message": {"model": "claude-opus-4-6", "usage": usage}},
+        {"type": "message_start", "message": {"model": "claude-opus-9-9", "usage": usage}},
         *({"type": "content_block_delta", "delta": {"text": f"word {number}"}} for number in range(TEXTS)),
         {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": TEXTS}},
         {"type": "message_stop"},
@@ -76,7 +76,7 @@ def seconds(times: int = 500) -> float:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     one = meter.Meter(lambda fields: None)
-    one.prices[("claude-opus-4-6", "")] = (1e-6, 1e-6, 0.0, 0.0)
+    one.prices[("claude-opus-9-9", "")] = (1e-6, 1e-6, 0.0, 0.0)
 
     async def both() -> float:
         bare = statistics.median(await _ask(app, times))

@@ -38,13 +38,13 @@ def event(kind: str, **more: Any) -> bytes:
 
 
 USAGE = {"input_tokens": 4242, "cache_read_input_tokens": 17, "output_tokens": 1}
-START = event("message_start", message={"model": "claude-opus-4-6", "usage": USAGE})
+START = event("message_start", message={"model": "claude-opus-9-9", "usage": USAGE})
 DELTA = event("content_block_delta", index=0, delta={"type": "text_delta", "text": "some words of an answer"})
 STOP = event("message_delta", usage={"output_tokens": 99}) + event("message_stop")
 
 
 def request(size: int, events: int, pause: float) -> bytes:
-    body = {"model": "claude-opus-4-6", "max_tokens": 9, "stream": True, "x": [events, pause]}
+    body = {"model": "claude-opus-9-9", "max_tokens": 9, "stream": True, "x": [events, pause]}
     body["messages"] = (
         [{"role": "user", "content": "word " * 100} for _ in range(max(1, size // 540))] if size else []
     )
@@ -138,7 +138,7 @@ def guest(upstream: str) -> None:
         theirs.recv(65536)
 
     meter = meters.Meter(told, table.names, KEY, "salt")
-    meter.prices = {("claude-opus-4-6", ""): (1e-6, 1e-6, 1e-6, 1e-6)}
+    meter.prices = {("claude-opus-9-9", ""): (1e-6, 1e-6, 1e-6, 1e-6)}
 
     async def nobody(scope: Any, receive: Any, send: Any) -> None:
         raise RuntimeError("nothing of this goes to LiteLLM")

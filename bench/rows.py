@@ -307,17 +307,18 @@ def kills(run: Run) -> Iterator[Row]:
         )
 
 
-#: Blocks the event loop of its proxy for as long as a file beside it says, once.
+#: Blocks the event loop of the process that a file in the configuration folder names, for as long as it says, once.
 STALLING = """
-import pathlib, time
+import os, pathlib, time
 from litellm.integrations.custom_logger import CustomLogger
 class Stalling(CustomLogger):
+    done = ""
     async def async_pre_call_hook(self, user_api_key_dict, cache, data, call_type):
         file = pathlib.Path.cwd() / "stall"
-        if file.exists():
-            seconds = float(file.read_text())
-            file.unlink()
-            time.sleep(seconds)
+        text = file.read_text() if file.exists() else ""
+        if text != self.done and text.split()[0] == str(os.getpid()):
+            self.done = text
+            time.sleep(float(text.split()[1]))
         return data
 handler = Stalling()
 """
@@ -339,8 +340,7 @@ def stall(run: Run) -> Iterator[Row]:
         for _ in range(rounds):
             with steady(d.port, d.headers(), rate=5, streams=3) as load:
                 eventually(lambda: load.sent > 5, 30)
-                (d.config / "stall").write_text("6")
-                eventually(lambda: not (d.config / "stall").exists(), 30)
+                (d.config / "stall").write_text(f"{d.proxy()['pid']} 6")
                 eventually(lambda: load.streams == 3, 120)
             streams += load.streams
             cut += [*load.cut, *load.failed]
@@ -471,7 +471,7 @@ def hang(run: Run) -> Iterator[Row]:
 
 def _request(port: int, key: str) -> float:
     body = json.dumps(
-        {"model": "claude-opus-4-6", "max_tokens": 8, "messages": [{"role": "user", "content": "ok?"}]}
+        {"model": "claude-opus-9-9", "max_tokens": 8, "messages": [{"role": "user", "content": "ok?"}]}
     )
     headers = {
         "content-type": "application/json",
@@ -568,7 +568,7 @@ def memory(run: Run) -> Iterator[Row]:
                 "x-litellm-api-key": f"Bearer {alternatives.KEY}",
                 "authorization": "Bearer sk-ant-oat01-x",
             }
-            asked(bench.port, headers, "claude-opus-4-6")
+            asked(bench.port, headers, "claude-opus-9-9")
         bare_used = pss(pids)
     one_spare = "[proxies.bedrock]\nspare = false\n"
     for name, settings, limit in (("with one spare", one_spare, 0.90), ("without spares", NO_SPARES, 0.75)):
@@ -577,7 +577,7 @@ def memory(run: Run) -> Iterator[Row]:
             time.sleep(12)
             tree = [d.keeper, *(p.pid for p in psutil.Process(d.keeper).children(recursive=True))]
             ours = pss(tree)
-            asked(d.port, d.headers(), "claude-opus-4-6", "qwen-3-coder")
+            asked(d.port, d.headers(), "claude-opus-9-9", "qwen-3-coder")
             time.sleep(1)
             used = pss(tree)
         yield Row(

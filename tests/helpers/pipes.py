@@ -229,7 +229,7 @@ async def until(fulfilled: Callable[[], bool], seconds: float = PATIENCE) -> Non
 
 
 def request(
-    model: str = "claude-opus-4-6",
+    model: str = "claude-opus-9-9",
     *,
     path: bytes = b"/v1/messages?beta=true",
     headers: tuple[tuple[bytes, bytes], ...] = (),
@@ -286,7 +286,7 @@ async def serving(
         setup.told.append(fields)
 
     meter = meters.Meter(told, routes.names, KEY, "salt")
-    meter.prices = dict.fromkeys([("claude-opus-4-6", ""), ("claude-opus-4-6", "bedrock")])
+    meter.prices = dict.fromkeys([("claude-opus-9-9", ""), ("claude-opus-9-9", "bedrock")])
     client = client or upstream.Client(environ)
     pipe = pipes.Pipe(
         app, routes, client, lambda event: setup.reports.append(event), key=KEY, hop_key=HOP_KEY

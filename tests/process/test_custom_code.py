@@ -119,7 +119,7 @@ def test_the_seeds_code_runs_and_each_credential_goes_where_it_belongs(
     """Even with the line that the check warns about: it harms nobody where the login is forwarded by itself."""
     seeded.wait_ready()
     upstreams.reset()
-    for model in ("claude-opus-4-6", "qwen-3-coder"):
+    for model in ("claude-opus-9-9", "qwen-3-coder"):
         answer = seeded.ask(model, stream)
         assert answer.status_code == 200, answer.text
         assert f"[OAuthPassthrough] called for {model}, token True" in said(seeded)
@@ -137,7 +137,7 @@ def test_the_seeds_auth_decides_behind_ours(seeded: Daemon, upstreams: Upstreams
     seeded.wait_ready()
     upstreams.reset()
     url = seeded.url() + "/v1/messages"
-    body = {"model": "claude-opus-4-6", "max_tokens": 8, "messages": [{"role": "user", "content": "x"}]}
+    body = {"model": "claude-opus-9-9", "max_tokens": 8, "messages": [{"role": "user", "content": "x"}]}
     key = {"x-litellm-api-key": f"Bearer {seeded.keys()['main']}"}
     refused = httpx.post(url, headers=key, json=body, trust_env=False)
     assert refused.status_code >= 400 and upstreams.seen() == []

@@ -70,7 +70,7 @@ def test_both_slots_reach_their_upstreams_with_their_own_credentials(
     daemon: Daemon, upstreams: Upstreams
 ) -> None:
     upstreams.reset()
-    for model in ("claude-opus-4-6", "claude-sonnet-4-5", "qwen-3-coder"):
+    for model in ("claude-opus-9-9", "claude-sonnet-9-9", "qwen-3-coder"):
         for stream in (False, True):
             answer = daemon.ask(model, stream)
             assert answer.status_code == 200, answer.text

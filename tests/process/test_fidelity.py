@@ -93,7 +93,7 @@ OURS = ("host", "connection", "x-litellm-api-key", "x-ocd-session")
 def post(
     base: str, headers: dict[str, str], body: dict[str, Any], path: str = "/v1/messages?beta=true"
 ) -> Any:
-    body = {"model": "claude-opus-4-6", "max_tokens": 64000, "messages": HELLO, **body}
+    body = {"model": "claude-opus-9-9", "max_tokens": 64000, "messages": HELLO, **body}
     return httpx.post(base + path, headers=headers, json=body, trust_env=False, timeout=60)
 
 
@@ -110,7 +110,7 @@ def essential(headers: Any) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_up_the_way(daemon: Daemon, upstreams: Upstreams, shape: str) -> None:
-    for more in ({"stream": True}, {}, {"model": "claude-sonnet-4-5"}):
+    for more in ({"stream": True}, {}, {"model": "claude-sonnet-9-9"}):
         upstreams.reset()
         ours, direct = both(daemon, upstreams, {**SHAPES[shape], **more})
         assert ours.status_code == direct.status_code == 200, ours.text

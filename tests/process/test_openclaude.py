@@ -108,10 +108,10 @@ class Daemon:
                 LaunchRequest.model_validate_json(request.partition(b"\r\n\r\n")[2]),
                 folder=str(self._box / "run" / "sessions"),
                 served=launch.Served(
-                    Slots("claude-opus-4-6", "claude-sonnet-4-5", "qwen-3-coder"),
+                    Slots("claude-opus-9-9", "claude-sonnet-9-9", "qwen-3-coder"),
                     "http://127.0.0.1:4000",
                     KEY,
-                    known_models=["claude-opus-4-6", "claude-sonnet-4-5", "qwen-3-coder", "bedrock-opus"],
+                    known_models=["claude-opus-9-9", "claude-sonnet-9-9", "qwen-3-coder", "bedrock-opus"],
                 ),
                 managed_root=str(self._box),
             )
@@ -188,13 +188,13 @@ def test_the_users_settings_option_and_model_options(box):
     with Daemon(box):
         done = openclaude(
             box, "--settings", "own.json", "--default-provider", "litellm", "--model", "bedrock-opus",
-            "--model-haiku", "ll@claude-sonnet-4-5", "Say ok only",
+            "--model-haiku", "ll@claude-sonnet-9-9", "Say ok only",
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, b"")
     found = record(box)
     assert found["argv"][2:] == ["--model", "bedrock-opus", "Say ok only"]
     assert found["overlay"]["env"]["MINE"] == "1"
-    assert found["overlay"]["env"]["ANTHROPIC_SMALL_FAST_MODEL"] == "claude-sonnet-4-5"
+    assert found["overlay"]["env"]["ANTHROPIC_SMALL_FAST_MODEL"] == "claude-sonnet-9-9"
 
 
 def test_an_unknown_model_fails_before_claude_starts(box):

@@ -79,7 +79,7 @@ def last_of(daemon: Daemon, count: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("shape", [{}, TOOL], ids=["text", "tool"])
-@pytest.mark.parametrize("model", ["claude-opus-4-6", "qwen-3-coder"])
+@pytest.mark.parametrize("model", ["claude-opus-9-9", "qwen-3-coder"])
 def test_streams_and_plain_answers_keep_the_protocol(
     daemon: Daemon, model: str, shape: dict[str, Any]
 ) -> None:
@@ -100,7 +100,7 @@ def test_streams_and_plain_answers_keep_the_protocol(
         assert json.loads("".join(one.get("partial_json", "") for one in parts)) == {"value": "x"}
 
 
-@pytest.mark.parametrize("model", ["claude-opus-4-6", "qwen-3-coder"])
+@pytest.mark.parametrize("model", ["claude-opus-9-9", "qwen-3-coder"])
 def test_an_error_in_mid_stream_is_an_error_event_and_nothing_after_it(
     daemon: Daemon, upstreams: Upstreams, model: str
 ) -> None:

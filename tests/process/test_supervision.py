@@ -24,19 +24,18 @@ pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
 KILLING = 20
 STREAM = Behaviour(model="sonnet", chunks=100, delay=0.1)
 
-#: A callback whose first request blocks the event loop for as long as the file says.
+#: A callback that blocks the event loop of the process that a file names, for as long as it says, once.
 STALLING = """
-import pathlib, time
+import os, pathlib, time
 from litellm.integrations.custom_logger import CustomLogger
 class Stalling(CustomLogger):
+    done = ""
     async def async_pre_call_hook(self, user_api_key_dict, cache, data, call_type):
-        wish = pathlib.Path(__file__).resolve()
-        for folder in (pathlib.Path.cwd(), wish.parent):
-            file = folder / "stall"
-            if file.exists():
-                seconds = float(file.read_text())
-                file.unlink()
-                time.sleep(seconds)
+        file = pathlib.Path.cwd() / "stall"
+        text = file.read_text() if file.exists() else ""
+        if text != self.done and text.split()[0] == str(os.getpid()):
+            self.done = text
+            time.sleep(float(text.split()[1]))
         return data
 handler = Stalling()
 """
@@ -98,16 +97,17 @@ def test_a_stall_of_six_seconds_cuts_no_stream_and_others_are_served(
         )
         daemon.start()
         settle(daemon)
+        upstreams.reset()
         upstreams.behave(STREAM)
         load = Load()
-        model = "claude-sonnet-4-5"
+        model = "claude-sonnet-9-9"
         arguments = (daemon.port, daemon.headers(), model, load)
         threads = [threading.Thread(target=stream, args=arguments) for _ in range(3)]
         for thread in threads:
             thread.start()
         eventually(lambda: len(upstreams.seen("anthropic")) >= 3, 30)
         pid = daemon.proxy()["pid"]
-        (daemon.config / "stall").write_text("6")
+        (daemon.config / "stall").write_text(f"{pid} 6")
         stalled = threading.Thread(target=daemon.ask)
         stalled.start()
         eventually(lambda: "hang" in daemon.kinds(), 30)
@@ -130,10 +130,11 @@ def test_a_stream_that_flows_outlives_the_drain_limit_when_we_exchange_its_proce
     ) as daemon:
         daemon.start()
         settle(daemon)
+        upstreams.reset()
         upstreams.behave(Behaviour(model="sonnet", chunks=80, delay=0.1))
         load = Load()
         thread = threading.Thread(
-            target=stream, args=(daemon.port, daemon.headers(), "claude-sonnet-4-5", load)
+            target=stream, args=(daemon.port, daemon.headers(), "claude-sonnet-9-9", load)
         )
         thread.start()
         eventually(lambda: upstreams.seen("anthropic"), 30)
@@ -213,7 +214,7 @@ def test_who_waits_for_what_cannot_come_is_told_at_once(addresses: dict[str, str
 
 
 def test_a_mistake_in_ocd_toml_at_a_start_keeps_the_last_good_settings(addresses: dict[str, str]) -> None:
-    with Daemon(upstreams=addresses, settings='[slots]\nopus = "claude-sonnet-4-5"\n') as daemon:
+    with Daemon(upstreams=addresses, settings='[slots]\nopus = "claude-sonnet-9-9"\n') as daemon:
         daemon.start()
         daemon.stop()
         good = daemon.read("ocd.toml")
@@ -223,7 +224,7 @@ def test_a_mistake_in_ocd_toml_at_a_start_keeps_the_last_good_settings(addresses
         assert daemon.ask().status_code == 200
         problems = daemon.status()["problems"]
         assert any("ocd.toml" in problem["what"] for problem in problems), problems
-        assert daemon.get("/v1/config")["settings"]["slots"]["opus"] == "claude-sonnet-4-5"
+        assert daemon.get("/v1/config")["settings"]["slots"]["opus"] == "claude-sonnet-9-9"
         daemon.write("ocd.toml", good)
         eventually(lambda: not any("ocd.toml" in p["what"] for p in daemon.status()["problems"]), 30)
 
