@@ -124,7 +124,7 @@ def test_bedrocks_errors_are_in_anthropics_form_and_never_about_a_login(
         (Behaviour(status=403, error="ExpiredTokenException"), 424, "aws-expired"),
         (Behaviour(status=404), 424, "model-access"),
         (Behaviour(status=429), 429, "throttled"),
-        (Behaviour(status=400), 400, "bad-request"),
+        (Behaviour(status=400), 424, "model-access"),
         (Behaviour(status=503), 529, "overloaded"),
     ]
     for behaviour, status, _word in expected:

@@ -392,6 +392,12 @@ def test_aws_without_a_type() -> None:
         (401, "litellm.AuthenticationError: BedrockException: Unable to locate credentials", "aws-expired"),
         (500, "The config profile (openclaude) could not be found", "aws-expired"),
         (500, "Error when retrieving token from sso: Token has expired and refresh failed", "aws-expired"),
+        (
+            401,
+            "The SSO session associated with this profile has expired or is otherwise invalid.",
+            "aws-expired",
+        ),
+        (500, "Error loading SSO Token: Token for corp does not exist", "aws-expired"),
         (403, "The security token included in the request is expired", "aws-expired"),
         (403, "The security token included in the request is invalid.", "access-denied"),
         (

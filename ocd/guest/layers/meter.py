@@ -118,7 +118,8 @@ _NO_ACCESS = re.compile(
 #: botocore/exceptions.py by name and by their fixed texts.
 _NO_LOGIN = re.compile(
     rb"ExpiredToken|security token included in the request is expired|Token has expired|SSOToken|SSOError"
-    rb"|Error loading SSO|TokenRetrievalError|Error when retrieving token|NoCredentials|PartialCredentials"
+    rb"|Error loading SSO|SSO session|resolving AWS credentials"
+    rb"|TokenRetrievalError|Error when retrieving token|NoCredentials|PartialCredentials"
     rb"|Unable to locate credentials|ProfileNotFound|The config profile|CredentialRetrieval"
     rb"|InvalidConfigError|ConfigParseError|UnauthorizedException|LoginRefreshRequired",
     re.IGNORECASE,

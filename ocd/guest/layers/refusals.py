@@ -93,7 +93,10 @@ _TAIL = re.compile(
     re.DOTALL,
 )
 _NO_CREDENTIALS = re.compile(
-    r"unable to locate credentials|partial credentials|config profile .{0,200}could not be found|no credentials",
+    # botocore/exceptions.py, the fixed texts of what it raises before anything is sent
+    r"unable to locate credentials|partial credentials|config profile .{0,200}could not be found|no credentials"
+    r"|error loading sso token|error when retrieving (?:token|credentials)|sso session associated"
+    r"|when resolving aws credentials",
     re.IGNORECASE,
 )
 _EXPIRED = re.compile(r"\bexpired\b|sso session", re.IGNORECASE)
