@@ -17,7 +17,7 @@ from ocd.adapters.logs import LogFile
 from ocd.adapters.mask import mask
 from ocd.claude.files import remove_overlay
 from ocd.core import proxy as core
-from ocd.errors import EX_CONFIG, OcdError
+from ocd.errors import EX_CONFIG, EX_TEMPFAIL, OcdError
 from ocd.settings import keys as config_keys
 from ocd.settings import load as config_settings
 from ocd.settings.findings import ConfigError
@@ -68,7 +68,7 @@ class Daemon:
         self.history = History(self._log_file("events"))
         self.keys = config_keys.load_or_create(self.folders)
         self.litellm_version = ""
-        self.link = KeeperLink(sock, self.on_keeper, self.on_keeper_end)
+        self.link = KeeperLink(sock, self.on_keeper, self.on_keeper_end, self.on_link_fault)
         self.units: dict[str, Unit] = {}
         self.host = Host(self)
         self.exchanges = Exchanges(self.event, lambda: self.settings.slots.model_dump())
@@ -118,7 +118,6 @@ class Daemon:
     async def run(self) -> int:
         """Serve until the keeper is gone or we are told to end; returns the exit code."""
         self.link.start()
-        self.link.send("hello")
         for name, port in self.settings.ports().items():
             if getattr(self.settings.proxies, name).enabled:
                 self.units[name] = Unit(self, name, port, self._log_file(name))
@@ -133,6 +132,7 @@ class Daemon:
         except OcdError as error:
             self.problems["litellm"] = _problem(error)
         await self._open_control()
+        self._compare_versions()
         self.event("supervisor-restarted" if restarted else "daemon-started", text=f"version {__version__}")
         self.start(self._heartbeat())
         self.start(self.reload("start"))
@@ -165,6 +165,18 @@ class Daemon:
 
         self.control = Control(self)
         await self.control.open()
+
+    def _compare_versions(self) -> None:
+        """Code that was installed meanwhile: we understand the keeper that still runs, but it should be replaced."""
+        keeper = self.link.keeper_version
+        if keeper != __version__:
+            self.problems["keeper-version"] = Problem(
+                code="keeper-version",
+                what="the daemon is of two versions",
+                why=f"this supervisor is {__version__}, the keeper that started it is {keeper or 'older'}",
+                next="Run `occtl reexec`; sessions go on",
+                exit=EX_TEMPFAIL,
+            )
 
     async def _heartbeat(self) -> None:
         watchdog = os.environ.get("WATCHDOG_USEC", "")
@@ -262,6 +274,10 @@ class Daemon:
     def on_keeper_end(self) -> None:
         os._exit(69)
 
+    def on_link_fault(self, text: str) -> None:
+        """Something came over a link that is not a message: said, and passed over."""
+        self.log.warning("a message was not understood", text=text)
+
     def on_keeper(self, message: dict[str, Any], fds: list[int]) -> None:
         match message.get("op"):
             case "state" | "process" | "state-end":
@@ -303,6 +319,8 @@ class Daemon:
                 self._signal(message["name"])
             case "reexec-failed":
                 self.event("reexec-failed", text=message.get("error", ""))
+            case "refused":
+                self.log.warning("the keeper refused an order", text=f"{message['what']}: {message['why']}")
         for fd in fds:
             os.close(fd)
 

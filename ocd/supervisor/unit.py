@@ -298,7 +298,9 @@ class Unit:
 
     def attach(self, generation: int, pid: int, fds: list[int]) -> GuestChannel:
         """Take a process's control socket and output."""
-        channel = GuestChannel(generation, pid, fds, self._on_message, self._on_output)
+        channel = GuestChannel(
+            generation, pid, fds, self._on_message, self._on_output, self.daemon.on_link_fault
+        )
         self.channels[pid] = channel
         self.by_generation[generation] = channel
         self.tails.setdefault(generation, collections.deque(maxlen=TAIL))
@@ -347,6 +349,12 @@ class Unit:
             self.feed(core.Ready(generation))
         elif kind == "accepting":
             self.daemon.event("accepting", self.name, generation)
+        elif kind == "accept-failed":
+            # It is out of descriptors: the sockets are offered again with the next change, and with each status.
+            channel.given.clear()
+            self.daemon.log.warning(
+                "accept-failed", proxy=self.name, generation=generation, text=message.get("error")
+            )
         elif kind == "status":
             self.connections[generation] = int(message.get("connections", 0))
             self.accepted[generation] = int(message.get("counters", {}).get("accepted", 0))
