@@ -2,7 +2,7 @@
 
 A message that carries descriptors says how many in ``"fds"``; they travel as SCM_RIGHTS with the message's first
 byte, all of them at once (unix(7): one read never crosses the next such message). The receiver gives each message
-the descriptors whose read its first byte was in, so that one message's loss is never another one's wrong socket.
+the descriptors that came with its own bytes, so that one message's loss is never another one's wrong socket.
 
 What is no message is dropped and reported: a line that is too long, is not JSON, or is not an object. Descriptors
 that no message claims are closed at once, however malformed what came with them was.
@@ -15,6 +15,7 @@ import json
 import os
 import select
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -28,6 +29,7 @@ MAX_FDS = 200
 #: bytes of one message
 MAX_LINE = 4 * 1024 * 1024
 _READ = 262144
+_LAST = sys.platform.startswith("linux")
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 #: what the system says when it is short of something for a moment: no end of the conversation
 _SHORTAGE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EMSGSIZE, errno.ETOOMANYREFS)
@@ -163,7 +165,7 @@ class Reader:
                 self.fault(f"{len(line)} bytes that are not a message were dropped")
                 continue
             declared = message.get("fds", 0)
-            fds = self._claim(start)
+            fds = self._claim(start, start + end + 1, bool(declared))
             if fds and len(fds) == declared:
                 del message["fds"]
                 yield message, fds
@@ -177,10 +179,15 @@ class Reader:
         self._buffer = self._buffer[count:]
         self._position += count
 
-    def _claim(self, start: int) -> list[int]:
-        """The descriptors of the read in which a message's first byte came."""
+    def _claim(self, start: int, end: int, declared: bool) -> list[int]:
+        """The descriptors that came with the first byte of the message from ``start`` to ``end``.
+
+        Linux ends a read after the piece that brought some: they are the last message's of that read. Elsewhere a
+        read begins with that piece: they are the first one's that says so.
+        """
         for batch in self._batches:
-            if batch[0] <= start < batch[1]:
+            mine = batch[0] <= start < batch[1]
+            if mine and (batch[1] <= end if _LAST else declared):
                 self._batches.remove(batch)
                 return batch[2]
         return []
