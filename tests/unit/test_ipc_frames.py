@@ -38,10 +38,14 @@ def pair() -> Iterator[Pair]:
 def open_fds() -> set[str]:
     """Descriptors by what they are, so that one that was closed and another with its number differ."""
     found = set()
+    # The suite looks at command lines from a thread of its own.
+    theirs = os.stat("/proc/self").st_dev if os.path.exists("/proc/self") else -1
     for name in os.listdir("/dev/fd"):
         try:
             info = os.fstat(int(name))
         except OSError:
+            continue
+        if info.st_dev == theirs:
             continue
         found.add(f"{name}:{info.st_dev}:{info.st_ino}")
     return found
