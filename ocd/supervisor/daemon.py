@@ -37,6 +37,7 @@ from ocd.supervisor.statusfile import StatusFile
 from ocd.supervisor.unit import Config, Unit, tag
 from ocd.supervisor.usage import Usage
 from ocd.supervisor.watch import Watch
+from ocd.text import printable
 from ocd.wire.messages import Outcome, Problem, Status
 
 #: The keeper ends a supervisor that says nothing for 30 s, or for half of the service manager's watchdog.
@@ -421,9 +422,9 @@ class Daemon:
                 next="Remove fallbacks from the LiteLLM file, or run `occtl litellm use` with the pinned version",
                 exit=EX_CONFIG,
             )
-        text = str(message.get("where", ""))
+        text = printable(str(message.get("where", "")))
         if kind == "request-refused":
-            text = f"{message.get('why', '')}, {message.get('count', 1)} times"
+            text = printable(f"{message.get('why', '')}, {message.get('count', 1)} times")
         self.event(kind, unit.name, generation, text)
 
     def starting_reason(self) -> str:

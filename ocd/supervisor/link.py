@@ -10,6 +10,7 @@ from typing import Any
 
 from ocd import __version__
 from ocd.ipc import frames, messages
+from ocd.text import printable
 
 Handler = Callable[[dict[str, Any], list[int]], None]
 #: told what was received and not understood
@@ -116,6 +117,15 @@ class KeeperLink:
             self.on_fault(f"{op}: {error}")
 
 
+def cleaned(value: Any) -> Any:
+    """What a guest says, printable: model names, error texts and addresses are other people's."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {cleaned(key): cleaned(inner) for key, inner in value.items()}
+    return [cleaned(inner) for inner in value] if isinstance(value, list) else value
+
+
 class GuestChannel:
     """Our ends of one guest's control socket and output pipes."""
 
@@ -175,7 +185,7 @@ class GuestChannel:
             except messages.Misfit as error:
                 self.on_fault(str(error))
                 continue
-            self.on_message(self, message)
+            self.on_message(self, cleaned(message))
         if self.reader.eof and not self.closed:
             asyncio.get_running_loop().remove_reader(self.control.fileno())
 

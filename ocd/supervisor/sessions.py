@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from ocd.supervisor.exchanges import Tally
+from ocd.text import printable
 from ocd.wire.messages import Session
 
 #: Where the kernel has no pidfd, look this often (seconds).
@@ -98,7 +99,7 @@ class Sessions:
 
 
 def _message(tracked: Tracked, tally: Tally | None) -> Session:
-    said = Session(pid=tracked.pid, cwd=tracked.cwd, since=tracked.since)
+    said = Session(pid=tracked.pid, cwd=printable(tracked.cwd), since=tracked.since)
     if tally is not None:
         said.requests, said.tokens, said.last_request = tally.requests, tally.tokens, tally.last
         if tally.latest is not None:

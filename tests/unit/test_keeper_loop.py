@@ -83,20 +83,10 @@ def test_nothing_that_a_supervisor_says_ends_the_keeper(
 ) -> None:
     before = len(keeper.spoken.heard)
     keeper.say(nonsense)
-    told = [message["op"] for message, _ in keeper.spoken.heard[before:]]
-    if "kill" not in str(nonsense):
-        assert (
-            told
-            and set(told)
-            <= {
-                "refused",
-                "listen-failed",
-                "spawn-failed",
-                "host-failed",
-                "reexec-failed",
-            }
-            or nonsense == {"op": "notify", "text": "\ud800"}
-        )
+    told = {message["op"] for message, _ in keeper.spoken.heard[before:]}
+    if "kill" not in str(nonsense) and "notify" not in str(nonsense):
+        assert told, "it is answered"
+    assert told <= {"refused", "listen-failed", "spawn-failed", "host-failed", "reexec-failed"}
     assert keeper.exit_code is None and keeper.supervisor and keeper.link is not None
     assert "Traceback" not in capfd.readouterr().err
     assert keeper.guest(), "it goes on"
@@ -348,7 +338,8 @@ def test_a_fork_that_failed_is_told_with_its_reason_and_closes_what_was_made_for
 
 def test_nonsense_from_a_forkserver_is_passed_over(keeper: Keeping, tmp_path: Path) -> None:
     script = (
-        "for bad in ({}, {'op': 'forked'}, {'op': 'forked', 'id': 1, 'pid': 'x'}, {'op': 'forked', 'id': 99, 'pid': 1},\n"
+        "for bad in ({}, {'op': 'forked'}, {'op': 'forked', 'id': 1, 'pid': 'x'},\n"
+        "            {'op': 'forked', 'id': 99, 'pid': 1},\n"
         "            {'op': 'exit', 'pid': 1, 'status': 0, 'tag': ''}): say(bad)\n"
         "sock.send(b'nonsense\\n')\nsay({'op': 'host-ready', 'version': '1', 'seconds': 2})\nhear()"
     )

@@ -50,12 +50,12 @@ def imports(path: Path) -> set[str]:
 #: package -> what of ocd it may import; the rest of the world is judged below
 ALLOWED = {
     "ipc": {"ocd.ipc"},
-    "keeper": {"ocd.keeper", "ocd.ipc", "ocd.errors", "ocd.paths"},
+    "keeper": {"ocd.keeper", "ocd.ipc", "ocd.errors", "ocd.paths", "ocd.text", "ocd.__version__"},
     "guest": {"ocd.guest", "ocd.ipc"},
     "client": {"ocd.client", "ocd.errors", "ocd.paths", "ocd.API_VERSION"},
     "core": {"ocd.core"},
     "wire": {"ocd.API_VERSION"},
-    "adapters": {"ocd.adapters", "ocd.core"},
+    "adapters": {"ocd.adapters", "ocd.core", "ocd.text"},
     "settings": {"ocd.settings", "ocd.errors", "ocd.paths"},
     "stack": {"ocd.stack", "ocd.settings", "ocd.errors", "ocd.paths"},
     "claude": {"ocd.claude", "ocd.errors", "ocd.wire", "ocd.settings", "ocd.stack"},
