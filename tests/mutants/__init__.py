@@ -1,0 +1,1 @@
+"""Mistakes that somebody could make, planted one by one: the tests must find each (``make mutants``)."""

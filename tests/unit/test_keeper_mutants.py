@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import tomllib
+
 import pytest
 
 from tests.helpers.daemon import ROOT
-from tests.mutants.keeper import MUTANTS
+
+TABLE = tomllib.loads((ROOT / "tests" / "mutants" / "keeper.toml").read_text())
 
 
-@pytest.mark.parametrize(("name", "file", "old", "new", "tests"), MUTANTS, ids=[m[0] for m in MUTANTS])
-def test_it_stands_there_once(name: str, file: str, old: str, new: str, tests: str) -> None:
-    assert (ROOT / file).read_text().count(old) == 1 and old != new
-    assert all((ROOT / test).is_file() for test in tests.split())
+@pytest.mark.parametrize("mutant", TABLE["mutant"], ids=lambda mutant: mutant["name"])
+def test_it_stands_there_once(mutant: dict[str, str]) -> None:
+    if "OCD_TEST_MUTANT" in os.environ:
+        pytest.skip("one of them is planted just now")
+    assert (ROOT / mutant["file"]).read_text().count(mutant["old"]) == 1 and mutant["old"] != mutant["new"]
+    assert all((ROOT / test).is_file() for test in mutant.get("tests", TABLE["tests"]))
 
 
 def test_names_are_unique() -> None:
-    assert len({m[0] for m in MUTANTS}) == len(MUTANTS)
+    assert len({mutant["name"] for mutant in TABLE["mutant"]}) == len(TABLE["mutant"])
