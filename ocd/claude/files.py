@@ -8,13 +8,13 @@ user's folder is where it keeps those that its server sent.
 import errno
 import json
 import os
-import secrets
 import stat
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ocd import atomic
 from ocd.errors import EX_CANTCREAT, EX_DATAERR, EX_NOINPUT, EX_NOPERM, OcdError
 
 SIZE_LIMIT = 1 << 20
@@ -212,20 +212,10 @@ def write_overlay(folder: str, pid: int, settings: Mapping[str, Any]) -> str:
     Raises OcdError: exit 77 when the folder is not ours alone, 73 when the file cannot be written.
     """
     path = overlay_path(folder, pid)
-    temporary = f"{path}.{secrets.token_hex(8)}"
     content = json.dumps(settings, indent=1).encode()
     try:
         _own_folder(folder)
-        descriptor = os.open(
-            temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-        )
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-            os.rename(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        atomic.replace(path, content, durable=False)
     except OSError as error:
         raise OcdError(
             f"The session's settings cannot be written to {folder}",

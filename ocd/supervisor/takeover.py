@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ocd import atomic
 from ocd.core import proxy as core
 from ocd.supervisor.unit import Config
 
@@ -221,15 +222,11 @@ def remember_good(daemon: "Daemon", name: str, config: Config) -> None:
     """Write down which revision has been ready: the next daemon serves it when the files are broken by then."""
     path = daemon.folders.state / "revisions" / name / "good.json"
     text = json.dumps({"revision": config.revision, "path": str(config.path), "origin": str(config.origin)})
-    temporary = path.with_name(f".good.{os.getpid()}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary.write_text(text)
-        os.replace(temporary, path)
+        atomic.replace(path, text)
     except OSError as error:
         daemon.log.warning("the last good revision could not be noted", proxy=name, error=error.strerror)
-        with contextlib.suppress(OSError):
-            temporary.unlink()
     from ocd.stack import snapshot
 
     unit = daemon.units[name]

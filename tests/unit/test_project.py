@@ -56,9 +56,9 @@ ALLOWED = {
     "core": {"ocd.core"},
     "wire": {"ocd.API_VERSION"},
     "adapters": {"ocd.adapters", "ocd.core", "ocd.text"},
-    "settings": {"ocd.settings", "ocd.errors", "ocd.paths"},
-    "stack": {"ocd.stack", "ocd.settings", "ocd.errors", "ocd.paths"},
-    "claude": {"ocd.claude", "ocd.errors", "ocd.wire", "ocd.settings", "ocd.stack"},
+    "settings": {"ocd.settings", "ocd.atomic", "ocd.text", "ocd.errors", "ocd.paths"},
+    "stack": {"ocd.stack", "ocd.atomic", "ocd.text", "ocd.settings", "ocd.errors", "ocd.paths"},
+    "claude": {"ocd.claude", "ocd.atomic", "ocd.text", "ocd.errors", "ocd.wire", "ocd.settings", "ocd.stack"},
 }
 STDLIB_ONLY = ("ipc", "keeper", "guest", "client")
 #: of the guest, what others load too, or what must do without LiteLLM; the rest may use what LiteLLM brings
