@@ -820,6 +820,22 @@ class Installer:
             if self.changed:
                 self.screen.put("would start the daemon, wait until both proxies serve, and show the status")
             return
+        renewed = self.renewed()
+        try:
+            self.start_now(running, outdated, suits)
+        finally:
+            said = self.renewed()
+            if said and said != renewed:
+                self.screen.say(said)
+
+    def renewed(self):
+        """What the daemon said when it brought files of a former version to today's (ocd/stack/renew.py)."""
+        try:
+            return next(self.p.state.glob("renewed-*")).read_text()
+        except (OSError, StopIteration, ValueError):
+            return ""
+
+    def start_now(self, running, outdated, suits):
         if running:
             if outdated:
                 self.changed.append("let the new version take over")

@@ -184,7 +184,7 @@ def _renew() -> int:
 def policy(as_json: bool) -> int:
     """Print the least IAM policy that the configured models need. Reads the files, asks nobody."""
     from ocd.aws.policy import document, needs
-    from ocd.ctl.models import load_stack
+    from ocd.ctl.stack import load_stack
 
     found = needs(load_stack())
     if not found:

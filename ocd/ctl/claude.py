@@ -12,7 +12,7 @@ from ocd.errors import EX_OK
 
 if TYPE_CHECKING:
     from ocd.claude.configure import Done
-    from ocd.claude.overlay import Auth
+    from ocd.claude.overlay import Auth, Slots
     from ocd.settings.folders import Folders
 
 #: of the environment, what the settings would otherwise replace
@@ -36,7 +36,7 @@ def configure(as_json: bool) -> int:
     """
     from ocd.claude import configure as writing
     from ocd.claude import files
-    from ocd.claude.overlay import Slots, build
+    from ocd.claude.overlay import build
     from ocd.settings.folders import Folders
     from ocd.wire.messages import LaunchRequest
 
@@ -51,7 +51,7 @@ def configure(as_json: bool) -> int:
         user_settings=writing.read_base(path, folders.state),
         extra_settings=None,
         managed=files.read_managed("/", folder, notices),
-        slots=Slots(*slots),
+        slots=slots,
         base_url=base_url,
         key=key,
         auth=auth,
@@ -120,8 +120,9 @@ def remove(as_json: bool) -> int:
     return _report(done, f"{done.path} {how}", [], as_json)
 
 
-def _target(folders: "Folders") -> "tuple[str, str, Auth, tuple[str, str, str], list[str]]":
+def _target(folders: "Folders") -> "tuple[str, str, Auth, Slots, list[str]]":
     """Address, key, auth, slots and model groups of what Claude Code is to use."""
+    from ocd.claude.overlay import Slots
     from ocd.settings import external_key, keys
     from ocd.settings.findings import ConfigError
     from ocd.settings.load import load
@@ -129,7 +130,7 @@ def _target(folders: "Folders") -> "tuple[str, str, Auth, tuple[str, str, str], 
     from ocd.stack.swap import read_stack
 
     settings = load(folders)
-    slots = (settings.slots.opus, settings.slots.sonnet, settings.slots.haiku)
+    slots = Slots(**settings.slots.model_dump())
     if settings.external.enabled:
         key = external_key.load(folders, os.environ)
         return settings.external.base_url, key, settings.auth, slots, []

@@ -122,7 +122,7 @@ def _wanted(folders: "Folders", name: str | None, force: bool) -> tuple[dict[Pat
     for file, text in presets.files(preset, _region(folders)).items():
         path = _place(folders, file)
         found = _text(path)
-        if found is not None and found != text and not force and found not in presets.shipped_texts():
+        if found is not None and found != text and not force and not presets.is_shipped(found):
             in_the_way.append(str(path))
         texts[path] = text
     if in_the_way:

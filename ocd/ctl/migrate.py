@@ -122,13 +122,14 @@ def _text(path: Path) -> str | None:
 
 def _refuse_own(plan: "Plan", force: bool) -> None:
     """A file of ours that somebody worked on is not replaced unasked; ``ocd.toml`` only has keys changed."""
-    from ocd.stack.presets import shipped_texts
+    from ocd.stack.presets import is_shipped
 
-    shipped = shipped_texts()
     own = [
         str(path)
         for path, text in plan.texts.items()
-        if path.suffix != ".toml" and _text(path) not in (None, text, *shipped)
+        if path.suffix != ".toml"
+        and (there := _text(path)) not in (None, text)
+        and not is_shipped(there or "")
     ]
     if own and not force:
         raise OcdError(

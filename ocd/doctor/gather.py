@@ -24,7 +24,8 @@ from ocd.doctor import checks
 from ocd.doctor.report import Check, Row, of_error
 from ocd.errors import OcdError
 from ocd.service import launchd, systemd  # noqa: F401
-from ocd.service.manager import current, overlooked, template
+from ocd.service.base import overlooked, template
+from ocd.service.manager import current
 from ocd.settings.findings import ConfigError
 from ocd.settings.folders import Folders
 from ocd.settings.load import FILE, Settings, load
@@ -252,7 +253,7 @@ def claude(settings: Settings) -> list[Row]:
     ]
     told: list[str] = []
     managed = files.read_managed("/", folder, told)
-    slots = overlay.Slots(settings.slots.opus, settings.slots.sonnet, settings.slots.haiku)
+    slots = overlay.Slots(**settings.slots.model_dump())
     made = overlay.build(
         LaunchRequest(pid=os.getpid(), cwd=cwd),
         user_settings={},
@@ -267,10 +268,17 @@ def claude(settings: Settings) -> list[Row]:
         if "managed" in text:
             rows.append(Row("warning", "Claude Code", "managed-settings", text, "", "Ask your administrator"))
     env = user["env"] if isinstance(user.get("env"), dict) else {}
-    names = [name for name in (*overlay.EMPTIED, *overlay.REPLACED) if env.get(name)]
+    names = [name for name in (*overlay.EMPTIED, *overlay.REPLACED, *made.pins) if env.get(name)]
     names += ["apiKeyHelper"] if user.get("apiKeyHelper") else []
+    ours = env.get("ANTHROPIC_BASE_URL") == made.settings["env"]["ANTHROPIC_BASE_URL"]
+    stale = [name for pins in overlay.PINS.values() for name in pins if env.get(name)]
+    stale = [name for name in stale if env[name] != made.settings["env"].get(name, "")]
+    if ours and stale:
+        what = f"{folder / 'settings.json'} pins slots as they were at another time: {', '.join(stale)}"
+        why = "claude itself asks for those models, whatever ocd.toml says now"
+        rows.append(Row("warning", "Claude Code", "stale-settings", what, why, "`occtl claude configure`"))
     # `occtl claude configure` writes the same keys: those are ours
-    if names and env.get("ANTHROPIC_BASE_URL") != made.settings["env"]["ANTHROPIC_BASE_URL"]:
+    if names and not ours:
         what = f"{folder / 'settings.json'} sets {', '.join(names)}"
         why = "openclaude sets them aside for its sessions; claude itself uses them"
         rows.append(

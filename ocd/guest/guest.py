@@ -29,6 +29,8 @@ from collections.abc import Callable
 from typing import Any
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+#: Where our interpreter's modules are. Importing LiteLLM adds the current folder and others to sys.path.
+STARTED_WITH = tuple(sys.path)
 
 
 def _own_package() -> None:
@@ -41,7 +43,7 @@ def _own_package() -> None:
 
 _own_package()
 # Only now can these be found: this file is run by path.
-from ocd.guest import preload  # noqa: E402
+from ocd.guest import confine, preload  # noqa: E402
 from ocd.ipc import frames, messages, parent_death, sockets  # noqa: E402
 
 
@@ -213,12 +215,16 @@ def serve(control: socket.socket) -> None:
     os.environ.update(spec["env"])
     time.tzset()
     with contextlib.suppress(OSError):
+        os.makedirs(os.environ["HOME"], mode=0o700, exist_ok=True)
+    with contextlib.suppress(OSError):
         os.chdir(spec["cwd"])
     for folder in reversed(spec.get("path", [])):
         if folder not in sys.path:
             sys.path.insert(0, folder)
     code = 1
     try:
+        if spec.get("confine"):
+            guest.tell("confined", text=confine.confine(own_folders(spec["confine"])))
         code = run_command(guest)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else (0 if end.code is None else 1)
@@ -230,6 +236,12 @@ def serve(control: socket.socket) -> None:
         os.unlink(spec["socket"])
     sys.stdout.flush()
     os._exit(code)
+
+
+def own_folders(plan: dict[str, Any]) -> dict[str, Any]:
+    """The plan of what this process may reach, with the folders that its own code is in."""
+    code = [sys.prefix, sys.base_prefix, os.path.dirname(HERE), *STARTED_WITH]
+    return {**plan, "read": [*plan["read"], *(folder for folder in code if os.path.isabs(folder))]}
 
 
 def run_command(guest: Guest) -> int:

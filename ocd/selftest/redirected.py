@@ -48,7 +48,9 @@ class Turned:
     def route(self, group: str) -> Route | None:
         """The route of a model group; a group with a star serves what has no route of its own."""
         exact = next((one for one in self.routes if one.group == group), None)
-        return exact or next((one for one in self.routes if fnmatch.fnmatchcase(group, one.group)), None)
+        patterns = [one for one in self.routes if fnmatch.fnmatchcase(group, one.group)]
+        # as LiteLLM: the longest pattern goes first
+        return exact or max(patterns, key=lambda one: len(one.group), default=None)
 
 
 def turn(

@@ -2,11 +2,18 @@
 
 A backup is a folder ``state/backups/<time>-<verb>/`` (0700) with the former contents and ``manifest.json``:
 for each file its path, the former content's name (null: it did not exist), and the hash of what was written.
+
+The names are the order in which the backups were made. The clock may be set back, so a name has the time of day only
+where that is later than in every name before it.
 """
 
+import calendar
+import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +25,12 @@ from ocd.errors import EX_CANTCREAT, EX_CONFIG, EX_IOERR, EX_NOINPUT, OcdError
 from ocd.settings.folders import Folders, private_folder
 
 _MANIFEST = "manifest.json"
+#: a backup's name: seconds (UTC), nanoseconds, verb
+_NAME = re.compile(r"(\d{8}T\d{6})\.(\d{9})-(.+)")
+_SECONDS = "%Y%m%dT%H%M%S"
+_SECOND = 1_000_000_000
+#: how many times another program may take the name that we were about to
+_TRIES = 100
 #: backups that are kept of each verb; what a person did lately they may want back
 KEPT = 50
 
@@ -105,7 +118,36 @@ def restore(folders: Folders, backup: Backup, *, force: bool = False) -> list[Pa
 
 def _folders(folders: Folders, verb: str) -> list[Path]:
     """The verb's backups, the oldest first."""
-    return sorted((folders.state / "backups").glob(f"*-{verb.replace(' ', '-')}"))
+    wanted = verb.replace(" ", "-")
+    return [folder for folder, name in _named(folders) if name[3] == wanted]
+
+
+def _named(folders: Folders) -> list[tuple[Path, re.Match[str]]]:
+    """All backups with what their names say, the oldest first; what is called otherwise is none."""
+    found = ((path, _NAME.fullmatch(path.name)) for path in (folders.state / "backups").glob("*"))
+    return sorted(((path, name) for path, name in found if name), key=lambda one: (one[1][1], one[1][2]))
+
+
+def _new_folder(folders: Folders, verb: str) -> Path:
+    """A folder that sorts behind every other, whatever the clock says. Raises OSError and OcdError (exit 73, 77)."""
+    parent = folders.state / "backups"
+    private_folder(parent)
+    for _ in range(_TRIES):
+        # One look at the clock: seconds and nanoseconds of two looks may belong to different seconds.
+        moment = time.time_ns()
+        for _folder, name in _named(folders)[-1:]:
+            with contextlib.suppress(ValueError, OverflowError):
+                newest = calendar.timegm(time.strptime(name[1], _SECONDS)) * _SECOND + int(name[2])
+                moment = max(moment, newest + 1)
+        seconds = time.strftime(_SECONDS, time.gmtime(moment // _SECOND))
+        folder = parent / f"{seconds}.{moment % _SECOND:09}-{verb.replace(' ', '-')}"
+        try:
+            folder.mkdir(0o700)
+        except FileExistsError:
+            continue
+        private_folder(folder)
+        return folder
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(parent))
 
 
 def _read(folder: Path, verb: str) -> Backup | None:
@@ -123,13 +165,11 @@ def _read(folder: Path, verb: str) -> Backup | None:
 def _keep(
     folders: Folders, verb: str, wanted: Mapping[Path, bytes | None], before: Mapping[Path, bytes | None]
 ) -> Backup:
-    stamp = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}.{time.time_ns() % 1_000_000_000:09}"
-    folder = folders.state / "backups" / f"{stamp}-{verb.replace(' ', '-')}"
+    folder = folders.state / "backups"
     entries: list[dict[str, Any]] = []
     files: dict[Path, tuple[Path | None, str]] = {}
     try:
-        private_folder(folder.parent)
-        private_folder(folder)
+        folder = _new_folder(folders, verb)
         for number, (path, content) in enumerate(wanted.items()):
             old = before[path]
             kept = f"{number}-{path.name}" if old is not None else None

@@ -1,5 +1,6 @@
 """Every setting with its type, bounds, default and description: for template, documents and error texts."""
 
+import inspect
 import json
 import textwrap
 import types
@@ -73,7 +74,7 @@ def tables(model: type[BaseModel] = Settings, path: tuple[str, ...] = (), about:
         here = (*path, name)
         section = section_of(field)
         if section is not None:
-            inner.append((here, section, (section.__doc__ or "").strip()))
+            inner.append((here, section, inspect.cleandoc(section.__doc__ or "")))
             continue
         entries.append(
             Entry(here, kind(field), _toml(field.default), field.description or "", variables(here))
@@ -234,5 +235,5 @@ if __name__ == "__main__":
     from pathlib import Path
 
     here = Path(__file__).parent
-    (here / "templates" / "ocd.toml").write_text(render_template(), encoding="utf-8")
+    (here.parent / "stack" / "templates" / "ocd.toml").write_text(render_template(), encoding="utf-8")
     (here.parents[1] / "docs" / "configuration.md").write_text(render_document(), encoding="utf-8")

@@ -32,18 +32,25 @@ class Section(BaseModel):
 
 
 class Slots(Section):
-    """Which model group of litellm.yaml serves each of Claude Code's slots."""
+    """Which model group of litellm.yaml serves each of Claude Code's slots. An empty slot is not pinned:
+    Claude Code itself chooses the model, and a route like claude-* takes the request."""
 
     opus: str = Field(
-        default="claude-opus-4-6", min_length=1, description="The model group for the opus slot."
+        default="",
+        description="The model group that the opus slot is pinned to; empty: what Claude Code chooses.",
     )
     sonnet: str = Field(
-        default="claude-sonnet-4-5", min_length=1, description="The model group for the sonnet slot."
+        default="",
+        description="The model group that the sonnet slot is pinned to; empty: what Claude Code chooses.",
     )
     haiku: str = Field(
         default="qwen-3-coder",
-        min_length=1,
-        description="The model group for the haiku slot and for Claude Code's background calls.",
+        description="The model group for the haiku slot and for Claude Code's background calls; empty: what "
+        "Claude Code chooses.",
+    )
+    fable: str = Field(
+        default="",
+        description="The model group that the fable slot is pinned to; empty: what Claude Code chooses.",
     )
 
 
@@ -296,6 +303,12 @@ class Boundary(Section):
         description="Open LiteLLM's pass-through routes (/anthropic/*, /openai/*, …), which call out.",
     )
     admin: bool = Field(default=False, description="Open LiteLLM's admin pages and key management.")
+    confine: bool = Field(
+        default=True,
+        description="Keep each proxy away from folders that it does not need (Landlock, Linux 5.13 or newer): "
+        "main sees no credential of AWS, Google or Azure, bedrock no login of Claude's. Turn it off when code of "
+        "your own beside the LiteLLM files must read other folders.",
+    )
 
 
 class Settings(BaseSettings):

@@ -78,9 +78,14 @@ def _with(data: dict[str, Any], path: KeyPath, value: Value | None) -> dict[str,
     return copied
 
 
+def _lines(text: str) -> list[str]:
+    """The lines with their ends, as TOML has them: a string may hold what only Python takes for an end (U+0085)."""
+    return [line for line in re.split(r"(?<=\n)", text) if line]
+
+
 def _replaced(text: str, line: int, name: str, value: Value | None) -> str | None:
     """The statement on ``line`` (from 1) changed or taken out; only one that fits on its line."""
-    lines = text.splitlines(keepends=True)
+    lines = _lines(text)
     found = re.match(
         rf"""(\s*)((?:[\w.-]+\.)?["']?{re.escape(name)}["']?)(\s*=\s*)("(?:[^"\\]|\\.)*"|'[^']*'|[^\s#\[{{"']+)"""
         r"""(\s*(?:#.*)?)$""",
@@ -99,7 +104,7 @@ def _replaced(text: str, line: int, name: str, value: Value | None) -> str | Non
 def _added(text: str, path: KeyPath, value: Value) -> str:
     """Behind the commented default of the same name in the same section, else at the section's beginning."""
     statement = f"{path[-1]} = {_toml(value)}\n"
-    lines = text.splitlines(keepends=True)
+    lines = _lines(text)
     if lines and not lines[-1].endswith("\n"):
         lines[-1] += "\n"
     header = f"[{'.'.join(path[:-1])}]"

@@ -36,6 +36,13 @@ def check(folders: Folders, settings: Settings, litellm_site: Path | None) -> li
     (``ocd.stack.models.site_packages``); without it model ids and imports are not looked up. Never raises
     for what stands in a file.
     """
+    return check_stack(folders, settings, litellm_site)[0]
+
+
+def check_stack(
+    folders: Folders, settings: Settings, litellm_site: Path | None
+) -> tuple[list[Finding], Stack]:
+    """``check``, and what it looked at."""
     findings: list[Finding] = []
     files: dict[str, LiteLLMFile | None] = {}
     for proxy in ("main", "bedrock"):
@@ -57,7 +64,7 @@ def check(folders: Folders, settings: Settings, litellm_site: Path | None) -> li
             name = f"{rule.__module__}.{rule.__name__}"
             what = f"the check {name} failed ({type(error).__name__}); the rest was checked"
             findings.append(Finding("note", "check-failed", str(folders.config), None, "", what, "Report it"))
-    return worst_first(dict.fromkeys(findings))[:MOST]
+    return worst_first(dict.fromkeys(findings))[:MOST], stack
 
 
 def check_all(folders: Folders, environ: Mapping[str, str], site: Path | None = None) -> list[Finding]:
@@ -66,9 +73,12 @@ def check_all(folders: Folders, environ: Mapping[str, str], site: Path | None = 
         settings = load(folders, environ)
     except ConfigError as error:
         return worst_first(error.findings)
-    if site is None and settings.litellm.python:
-        site = site_packages(settings.litellm.python)
-    return check(folders, settings, site)
+    return check(folders, settings, site or own_site(settings))
+
+
+def own_site(settings: Settings) -> Path | None:
+    """The site-packages folder of ``litellm.python``; None when it is not set, or has no LiteLLM."""
+    return site_packages(settings.litellm.python) if settings.litellm.python else None
 
 
 def limit_resources() -> None:

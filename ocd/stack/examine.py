@@ -2,12 +2,12 @@
 
 ``python -m ocd.stack.examine [--site FOLDER]`` prints one JSON object: ``findings`` of the check; per proxy in
 ``revisions`` a snapshot (``id``, ``config``, ``origin``) or the ``error`` why there is none; in ``inputs`` the files
-that each proxy depends on. The daemon runs it before each reload: YAML of any kind can neither slow it down nor fill
-its memory, and the parser's own memory is not the daemon's.
+that each proxy depends on; in ``retiring`` the models whose end is known. The daemon runs it before each reload: YAML
+of any kind can neither slow it down nor fill its memory, and the parser's own memory is not the daemon's.
 """
 
+import contextlib
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,21 @@ from ocd.settings.findings import Finding
 from ocd.settings.folders import Folders
 from ocd.settings.load import Settings, load
 from ocd.stack import snapshot
-from ocd.stack.check import check_all, limit_resources
+from ocd.stack.check import check_stack, limit_resources, own_site
 from ocd.stack.inputs import inputs
+from ocd.stack.rules.retire import retirements
 
 PROXIES = ("main", "bedrock")
 
 
 def examine(folders: Folders, settings: Settings, site: Path | None) -> dict[str, Any]:
     """Check, take snapshots, list the inputs. A mistake in a file is part of the answer, never an exception."""
+    retiring: list[dict[str, Any]] = []
     try:
-        findings = check_all(folders, os.environ, site)
+        findings, stack = check_stack(folders, settings, site or own_site(settings))
+        with contextlib.suppress(Exception):
+            # told by the check already, as "check-failed"
+            retiring = [one.as_dict() for one in retirements(stack)]
     except MemoryError:
         what = "the configuration needs too much memory to read"
         findings = [
@@ -49,7 +54,8 @@ def examine(folders: Folders, settings: Settings, site: Path | None) -> dict[str
         except (OcdError, MemoryError, RecursionError):
             # A broken file has no readable includes; the daemon watches the file itself anyway.
             files[proxy] = []
-    return {"findings": [finding.as_dict() for finding in findings], "revisions": revisions, "inputs": files}
+    return {"findings": [finding.as_dict() for finding in findings], "revisions": revisions, "inputs": files,
+            "retiring": retiring}  # fmt: skip
 
 
 def main(arguments: list[str]) -> int:

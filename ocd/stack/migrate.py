@@ -33,6 +33,7 @@ _SLOTS = {
     "opus": ("ANTHROPIC_DEFAULT_OPUS_MODEL",),
     "sonnet": ("ANTHROPIC_DEFAULT_SONNET_MODEL",),
     "haiku": ("ANTHROPIC_DEFAULT_HAIKU_MODEL", "ANTHROPIC_SMALL_FAST_MODEL"),
+    "fable": ("ANTHROPIC_DEFAULT_FABLE_MODEL",),
 }
 _PLACE = re.compile(r"[\w-]+|\[(\d+)\]")
 
@@ -163,6 +164,7 @@ def _is_literal(value: Any) -> bool:
 
 
 def _slot(slot: str, found: Found, known: list[str], aws: list[Route], notes: list[str]) -> str:
+    """The model group for the slot; empty: Claude Code chooses."""
     default = str(getattr(Settings().slots, slot))
     for name in _SLOTS[slot]:
         wanted = plain_name(_old_env(found).get(name, ""))
@@ -170,7 +172,7 @@ def _slot(slot: str, found: Found, known: list[str], aws: list[Route], notes: li
             return wanted
         if wanted:
             notes.append(f"the {slot} slot asked for {wanted}, which no file serves")
-    if slot == "haiku" and not serves(known, default) and aws:
+    if default and not serves(known, default) and aws:
         return aws[0].name
     return default
 

@@ -6,8 +6,11 @@ from importlib import resources
 
 from ocd.settings.load import FILE
 from ocd.settings.tomlset import KeyPath, Value
+from ocd.stack import former
 
 LITELLM_FILES = ("litellm.yaml", "litellm-bedrock.yaml")
+#: of inference profiles, one a part of the world: see ``inference_prefix``
+PREFIXES = ("us.", "eu.", "us-gov.", "global.")
 
 #: every key that one of the presets sets; None: the default
 _NEUTRAL: dict[KeyPath, Value | None] = {
@@ -15,6 +18,7 @@ _NEUTRAL: dict[KeyPath, Value | None] = {
     ("slots", "opus"): None,
     ("slots", "sonnet"): None,
     ("slots", "haiku"): None,
+    ("slots", "fable"): None,
     ("proxies", "main", "enabled"): None,
     ("proxies", "bedrock", "enabled"): None,
     ("external", "enabled"): None,
@@ -45,13 +49,13 @@ PRESETS = {
             "fallback",
             "All from Anthropic with the Claude plan; Bedrock's Claude on overload, rate limit and outage",
             "fallback",
-            {**_NEUTRAL, ("slots", "haiku"): "claude-haiku-4-5"},
+            {**_NEUTRAL, ("slots", "haiku"): ""},
         ),
         Preset(
             "bedrock",
             "All from Bedrock; nothing goes to Anthropic",
             "bedrock",
-            {**_NEUTRAL, ("auth",): "none", ("slots", "haiku"): "claude-haiku-4-5"},
+            {**_NEUTRAL, ("auth",): "none", ("slots", "haiku"): ""},
         ),
         Preset(
             "external",
@@ -71,12 +75,16 @@ PRESETS = {
 
 def files(preset: Preset, region: str) -> dict[str, str]:
     """The preset's LiteLLM files, name → text, for the AWS region; none for ``external``."""
+    return files_with(preset, inference_prefix(region))
+
+
+def files_with(preset: Preset, prefix: str) -> dict[str, str]:
+    """``files`` for a prefix of inference profiles (``us.``, ``eu.``, …)."""
     if preset.folder is None:
         return {}
     folder = resources.files("ocd.stack") / "templates"
     if preset.folder:
         folder = folder / preset.folder
-    prefix = inference_prefix(region)
     return {
         name: (folder / name).read_text(encoding="utf-8").replace("/us.anthropic.", f"/{prefix}anthropic.")
         for name in LITELLM_FILES
@@ -99,9 +107,13 @@ def inference_prefix(region: str) -> str:
     return {"us": "us.", "eu": "eu."}.get(region.partition("-")[0], "global.")
 
 
-def shipped_texts() -> set[str]:
-    """Every text of a LiteLLM file that a preset may have written: such a file holds no work of the user's."""
-    regions = ("us-west-2", "us-gov-west-1", "eu-west-1", "ap-northeast-1")
-    return {
-        text for preset in PRESETS.values() for region in regions for text in files(preset, region).values()
+def is_shipped(text: str) -> bool:
+    """Whether a preset may have written this text of a LiteLLM file, now or in a former version: then it holds no
+    work of the user's."""
+    texts = {
+        one
+        for preset in PRESETS.values()
+        for prefix in PREFIXES
+        for one in files_with(preset, prefix).values()
     }
+    return text in texts or former.of(text) is not None

@@ -3,14 +3,14 @@
 Reads the same two files as LiteLLM; nothing is asked of anybody, no credential is looked at.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ocd.stack.families import SLOTS, family, group_of, without_1m
 from ocd.stack.litellm_file import LiteLLMFile
 from ocd.stack.stack import AWS, ENVIRON, Route, Stack, names, port_of, routes, serves
 
-SLOTS = ("opus", "sonnet", "haiku")
 #: what must have happened before LiteLLM moves on; ``ocd.guest.fallbacks`` sees to it
 WHEN = {
     "fallbacks": "on overload (503, 529), rate limit (429), other 5xx, a time-out or a lost connection",
@@ -61,7 +61,22 @@ def plain_name(text: str) -> str:
     prefix, at, name = text.partition("@")
     if not at or prefix not in ("litellm", "ll"):
         name = text
-    return name[:-4] if name.lower().endswith("[1m]") else name
+    return without_1m(name)
+
+
+def slot_group(stack: Stack, slot: str) -> str:
+    """The model group that a slot is pinned to; empty: what Claude Code chooses."""
+    return group_of(slot, plain_name(getattr(stack.settings.slots, slot)), names(stack.main))
+
+
+def asked_in(stack: Stack, slot: str, seen: Mapping[str, str]) -> str:
+    """What requests of a slot ask for: its group; else the model last seen in it (``seen``: slot → model), as far
+    as that is one that Claude Code chose; else all names of its family, as a pattern."""
+    group = slot_group(stack, slot)
+    if group:
+        return group
+    last = seen.get(slot, "")
+    return last if family(last) == slot and find(stack, last) else f"claude-{slot}-*"
 
 
 def find(stack: Stack, name: str) -> list[Way]:
@@ -104,7 +119,13 @@ def _matching(file: LiteLLMFile | None, name: str) -> list[Route]:
         name = str(target.get("model") if isinstance(target, dict) else target)
     everything = routes(file)
     exact = [route for route in everything if route.name == name]
-    return exact or [route for route in everything if serves([route.name], name)][:1]
+    if exact:
+        return exact
+    # LiteLLM tries the longest pattern first (``PatternUtils.calculate_pattern_specificity``).
+    patterns = [route for route in everything if serves([route.name], name)]
+    longest = max((len(route.name) for route in patterns), default=0)
+    chosen = next((route.name for route in patterns if len(route.name) == longest), "")
+    return [route for route in patterns if route.name == chosen][:1]
 
 
 def _asked(route: Route, name: str) -> str:
@@ -174,8 +195,10 @@ def _fallbacks(stack: Stack, name: str, been: tuple[str, ...]) -> tuple[Fallback
 
 
 def _targets(file: LiteLLMFile, key: str, name: str) -> list[str]:
-    """The fallbacks of a model group; its own list, else that of "*", else the default ones."""
+    """The fallbacks of a model group: its own list, else that of the longest pattern (``ocd.guest.fallbacks`` sees
+    to that), else that of "*", else the default ones."""
     general: list[str] = []
+    best = ""
     for section in ("router_settings", "litellm_settings"):
         entries = file.section(section).get(key)
         for entry in entries if isinstance(entries, list) else []:
@@ -183,12 +206,19 @@ def _targets(file: LiteLLMFile, key: str, name: str) -> list[str]:
                 listed = [_name(one) for one in (targets if isinstance(targets, list) else [targets])]
                 if source == name:
                     return listed
-                if source == "*":
+                if source == "*" and not best:
                     general = listed
+                elif _better(str(source), best, name) and name not in listed:
+                    best, general = str(source), listed
         plain = file.section(section).get("default_fallbacks")
         if key == "fallbacks" and isinstance(plain, list) and not general:
             general = [_name(one) for one in plain]
     return [one for one in general if one != name]
+
+
+def _better(pattern: str, best: str, name: str) -> bool:
+    """Whether a pattern serves ``name`` and says more of it than ``best``."""
+    return "*" in pattern and len(pattern) > max(len(best), 1) and serves([pattern], name)
 
 
 def _name(target: Any) -> str:

@@ -12,6 +12,7 @@ from ocd.settings.findings import ConfigError
 from ocd.settings.folders import Folders
 from ocd.settings.load import FILE, Settings, read_text
 from ocd.settings.tomlset import set_keys
+from ocd.stack.families import SLOTS, is_anybodys
 from ocd.stack.fix import apply
 from ocd.stack.inputs import config_path
 from ocd.stack.litellm_file import LiteLLMFile, compose, load_litellm
@@ -78,6 +79,25 @@ def plan(folders: Folders, settings: Settings, slot: str, model: str, name: str 
         exit_code=EX_USAGE,
         code="unknown-provider",
     )
+
+
+def unpin(folders: Folders, settings: Settings, slot: str) -> Swap:
+    """``ocd.toml`` without a model for ``slot``. Raises OcdError: exit 78 when main has no route for what Claude Code
+    may then ask for, or the file cannot be changed."""
+    stack = read_stack(folders, settings)
+    if stack.main is not None and not is_anybodys(slot, names(stack.main)):
+        raise OcdError(
+            f"The main file has no route for what Claude Code chooses in the {slot} slot",
+            "its model groups are all for one name each",
+            "Add a route claude-* to it (`occtl config check --fix` can), then repeat the command",
+            exit_code=EX_CONFIG,
+            code="no-claude-wildcard",
+        )
+    toml = folders.config / FILE
+    before = read_text(toml)
+    default = getattr(Settings().slots, slot)
+    after = set_keys(before, {("slots", slot): "" if default else None})
+    return Swap(slot, "", "", "", {toml: after} if after != before else {})
 
 
 class _Editing:
@@ -154,11 +174,7 @@ class _Editing:
 
     def own_hop(self, slot: str, group: str) -> tuple[Route, Route] | None:
         """The route of main and that of bedrock behind a group that no other slot, fallback or route uses."""
-        if any(
-            getattr(self.settings.slots, other) == group
-            for other in ("opus", "sonnet", "haiku")
-            if other != slot
-        ):
+        if any(getattr(self.settings.slots, other) == group for other in SLOTS if other != slot):
             return None
         mine = [route for route in routes(self.stack.main) if route.name == group]
         if len(mine) != 1 or not self.stack.is_hop(mine[0]) or "*" in mine[0].model:

@@ -12,6 +12,7 @@ from typing import Any
 from ocd.errors import OcdError
 from ocd.settings.folders import Folders
 from ocd.settings.schema import Settings
+from ocd.stack.retire import Retirement, from_dicts
 from ocd.supervisor import litellm_env, spec
 from ocd.supervisor.unit import Config
 from ocd.text import printable
@@ -31,10 +32,12 @@ class Candidate:
 
 @dataclass
 class Examined:
-    """What the files say now: a candidate for each enabled proxy, and every file that they depend on."""
+    """What the files say now: a candidate for each enabled proxy, every file that they depend on, and the models
+    that will be taken away."""
 
     candidates: dict[str, Candidate]
     inputs: set[Path]
+    retiring: list[Retirement]
 
 
 async def candidates(folders: Folders, settings: Settings, home: str, path: str, host: str) -> Examined:
@@ -55,7 +58,8 @@ async def candidates(folders: Folders, settings: Settings, home: str, path: str,
         else:
             revision = spec.revision(taken["id"], settings, proxy, home, path, host)
             found[proxy] = Candidate(proxy, Config(revision, Path(taken["config"]), Path(taken["origin"])))
-    return Examined(found, {Path(file) for files in answer["inputs"].values() for file in files})
+    inputs = {Path(file) for files in answer["inputs"].values() for file in files}
+    return Examined(found, inputs, from_dicts(answer.get("retiring")))
 
 
 def _concerns(

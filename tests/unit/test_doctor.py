@@ -312,6 +312,17 @@ def test_what_answers_mean() -> None:
     assert "haiku, whose price is not known" in text and "opus: only Claude Code has the login" in text
 
 
+def test_a_slot_that_nobody_asked_in_yet_is_asked_for_a_made_up_model() -> None:
+    probe = online.Probe("opus", "claude-opus-9-9", "https://api.anthropic.com", True, 0.0, made_up=True)
+    reached = Exchange(time=1, proxy="main", generation=1, path="/", status=404, seconds=1, upstream="api.x")
+    assert online.verdict(probe, 404, "model: claude-opus-9-9", reached).level == "ok"
+    assert online.verdict(probe, 404, "model: claude-opus-9-9", None).level == "error", "nobody was asked"
+    from dataclasses import replace
+
+    real = replace(probe, made_up=False)
+    assert online.verdict(real, 404, "model: claude-opus-9-9", reached).level == "error"
+
+
 def test_prices_are_those_of_the_installed_litellm() -> None:
     table = {"x.y": {"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6}}
     assert online._price("bedrock/converse/x.y", table) == pytest.approx(14e-6)

@@ -1,5 +1,6 @@
 """ocd.toml and the environment: what counts, and what each mistake says."""
 
+import inspect
 import os
 from pathlib import Path
 
@@ -255,6 +256,12 @@ def test_finding_lines_ends_on_any_text(parts: list[str]) -> None:
 def test_sections_are_sections() -> None:
     assert section_of(Settings.model_fields["logs"]) is not None
     assert section_of(Settings.model_fields["port"]) is None
+
+
+def test_descriptions_are_the_same_on_every_python() -> None:
+    """From 3.13 on the compiler takes the indentation of docstrings away; before that it is ours to do."""
+    for table in tables():
+        assert table.description == inspect.cleandoc(table.description)
 
 
 def test_the_document_is_made_from_the_descriptions() -> None:

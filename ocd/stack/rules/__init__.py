@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from ocd.settings.findings import Finding
-from ocd.stack.rules import code, credentials, fallbacks, hop, routes, slots, structure, switches
+from ocd.stack.rules import code, credentials, fallbacks, hop, retire, routes, slots, structure, switches
 from ocd.stack.stack import Stack
 
 Rule = Callable[[Stack], Iterator[Finding]]
@@ -17,4 +17,5 @@ ALL: tuple[Rule, ...] = (
     *fallbacks.RULES,
     *code.RULES,
     *slots.RULES,
+    *retire.RULES,
 )

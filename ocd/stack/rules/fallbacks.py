@@ -67,6 +67,9 @@ def _target(file: LiteLLMFile, where: Where, target: Any) -> Iterator[Finding]:
 
 def _bill(file: LiteLLMFile, where: Where, source: str, targets: list[str]) -> Iterator[Finding]:
     providers = {route.name: route.provider for route in routes(file)}
+    if source not in providers:
+        served = (route.provider for route in routes(file) if serves([route.name], source))
+        providers[source] = next(served, "")
     if providers.get(source) == "anthropic" and any(
         providers.get(t, "anthropic") != "anthropic" for t in targets
     ):

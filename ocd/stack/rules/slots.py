@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from ocd.settings.edits import Edit
 from ocd.settings.findings import Finding
+from ocd.stack.families import without_1m
 from ocd.stack.rules.routes import hop_params
 from ocd.stack.stack import Stack, names, near, serves
 
@@ -14,8 +15,8 @@ def _slots(stack: Stack) -> Iterator[Finding]:
         return
     known = names(file)
     for slot, name in stack.settings.slots:
-        plain = name.removesuffix("[1m]")
-        if serves(known, plain):
+        plain = without_1m(name)
+        if not plain or serves(known, plain):
             continue
         edits: tuple[Edit, ...] = ()
         params: dict[str, str] = {}
