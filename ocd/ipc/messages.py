@@ -3,7 +3,7 @@
 One JSON object a line (``frames.py``); ``"op"`` names the message, from a guest ``"ev"``. A field that has its
 default is left out. Read strictly: a name that is not known, a missing field or one of another kind is refused with a
 ``Misfit`` that names it, and the reader goes on with the next message. A field that is not known is passed over: a
-later version may have added it. The wire form is pinned by ``tests/unit/golden/ipc.json``.
+later version may have added it. The wire form is pinned by ``tests/unit/golden_ipc/``.
 
 **Versions.** Keeper and supervisor say ``PROTOCOL`` in ``hello`` and ``state``; who says none is of version 0.1 (0).
 Each understands every protocol from ``OLDEST`` to its own, and both speak the lower of the two. A change that an
@@ -270,6 +270,7 @@ class Boot(NamedTuple):
     policy: dict[str, Any] = {}
     fidelity: bool = False
     warm: list[dict[str, Any]] = []
+    confine: Any = None
 
 
 class Accept(NamedTuple):
@@ -315,6 +316,12 @@ class Waiting(NamedTuple):
     """It waits for Boot."""
 
     pid: int = 0
+
+
+class Confined(NamedTuple):
+    """What the process is shut off from now (``ocd/guest/confine.py``)."""
+
+    text: str = ""
 
 
 class Armed(NamedTuple):
@@ -384,6 +391,7 @@ FromGuest: TypeAlias = (
     GuestImporting
     | Version
     | Waiting
+    | Confined
     | Armed
     | Accepting
     | AcceptFailed
@@ -443,6 +451,7 @@ FROM_GUEST: dict[str, type[FromGuest]] = {
     "importing": GuestImporting,
     "version": Version,
     "waiting": Waiting,
+    "confined": Confined,
     "armed": Armed,
     "accepting": Accepting,
     "accept-failed": AcceptFailed,

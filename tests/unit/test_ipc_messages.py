@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ocd.ipc import messages as m
+from tests.helpers.daemon import ROOT
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parent / "golden_ipc"
 #: direction -> (its table, its reader, the key that names a message)
 DIRECTIONS: dict[str, tuple[dict[str, Any], Any, str]] = {
     "to-keeper": (m.TO_KEEPER, m.to_keeper, "op"),
@@ -63,7 +65,18 @@ EXAMPLES: dict[str, list[Any]] = {
         m.HostWarm(3.5),
     ],
     "to-guest": [
-        m.Boot({"A": "b"}, "/c", "/c/l.yaml", "/r/g.sock", ["--x"], ["/c"], {"p": 1}, True, [{"path": "/"}]),
+        m.Boot(
+            {"A": "b"},
+            "/c",
+            "/c/l.yaml",
+            "/r/g.sock",
+            ["--x"],
+            ["/c"],
+            {"p": 1},
+            True,
+            [{"path": "/"}],
+            {"read": ["/c"]},
+        ),
         m.Accept(),
         m.Drain(60.0),
         m.Release(4000),
@@ -74,6 +87,7 @@ EXAMPLES: dict[str, list[Any]] = {
         m.GuestImporting(42),
         m.Version("1.106.2"),
         m.Waiting(42),
+        m.Confined("confined: Landlock 4"),
         m.Armed(12),
         m.Accepting(),
         m.AcceptFailed("out of descriptors"),
@@ -92,7 +106,7 @@ def sent(direction: str, message: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_the_wire_form_is_the_one_that_other_versions_know(direction: str) -> None:
     """A difference here is a difference for a supervisor or a keeper that is already running: raise PROTOCOL."""
-    golden = json.loads((GOLDEN / "ipc.json").read_text())
+    golden = json.loads((GOLDEN / "now.json").read_text())
     assert golden["protocol"] == m.PROTOCOL
     written = [json.loads(json.dumps(sent(direction, message))) for message in EXAMPLES[direction]]
     assert written == golden[direction]
@@ -110,16 +124,32 @@ def test_every_message_has_its_example_with_every_field(direction: str) -> None:
     assert shown == {name: set(kind.__annotations__) for name, kind in table.items()}
 
 
+def test_every_word_that_our_code_says_to_or_as_a_guest_is_a_message() -> None:
+    """Both are written down where they are said; one that is not in the table would be dropped and only reported."""
+    said: dict[str, set[str]] = {"from-guest": set(), "to-guest": set()}
+    for path in (ROOT / "ocd" / "guest").rglob("*.py"):
+        said["from-guest"] |= set(
+            re.findall(r'\bguest\.tell\(\s*"([a-z-]+)"|\bself\.tell\(\s*"([a-z-]+)"', path.read_text())
+        )
+    for path in (ROOT / "ocd" / "supervisor").rglob("*.py"):
+        said["to-guest"] |= set(
+            re.findall(r'\bchannel\.send\(\s*"([a-z-]+)"|\.tell\([\w.]+, "([a-z-]+)"', path.read_text())
+        )
+    for direction, found in said.items():
+        words = {word for pair in found for word in pair if word}
+        assert len(words) > 3 and words <= set(DIRECTIONS[direction][0])
+
+
 @pytest.mark.parametrize("direction", ["to-keeper", "from-keeper"])
 def test_what_version_0_1_says_is_understood(direction: str) -> None:
     """Recorded from 0.1.0: a keeper of then lives on under a supervisor of now, and the other way round."""
-    for message in json.loads((GOLDEN / "ipc-0.json").read_text())[direction]:
+    for message in json.loads((GOLDEN / "0.json").read_text())[direction]:
         DIRECTIONS[direction][1](message)
 
 
 def test_what_version_0_1_needs_is_always_said() -> None:
     """A keeper of 0.1 takes these fields without asking, so none of them may have a default that is left out."""
-    needed = json.loads((GOLDEN / "ipc-0.json").read_text())["needed"]
+    needed = json.loads((GOLDEN / "0.json").read_text())["needed"]
     for direction, names in needed.items():
         table = DIRECTIONS[direction][0]
         for name, fields in names.items():

@@ -16,7 +16,7 @@ from ocd import __version__
 from ocd.ipc import frames, messages
 from ocd.supervisor.link import KeeperLink
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parent / "golden_ipc"
 
 
 class Side:
@@ -67,7 +67,7 @@ def talk(conversation: Callable[[Side], Any]) -> Side:
 
 
 def test_a_keeper_of_0_1_is_understood_with_all_that_the_daemon_asks_of_its_messages() -> None:
-    golden = json.loads((GOLDEN / "ipc-0.json").read_text())["from-keeper"]
+    golden = json.loads((GOLDEN / "0.json").read_text())["from-keeper"]
     null = os.open(os.devnull, os.O_RDONLY)
     brings = {"state": 1, "process": 3, "listening": 1, "spawned": 3, "host-started": 2}
 
