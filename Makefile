@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 export OCD_TEST_LITELLM_PYTHON ?= $(CURDIR)/$(GUEST)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help docs coverage dev test unit unit-everywhere process systemd lint format bench chaos run lock clean canaries
+.PHONY: mutants help docs coverage dev test unit unit-everywhere process client client-short systemd lint format bench chaos run lock clean canaries
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -60,6 +60,12 @@ process: dev .venv-litellm-1.99.4/.stamp  ## real daemon, real LiteLLM, real sys
 	@# In the files' order: those that share a daemon stay together, and the long ones begin at the same place.
 	$(PY) -m pytest -q -p no:randomly --durations=15 tests/process $(wildcard tests/systemd)
 
+client: dev  ## the real Claude Code (npm installs it below .claude-client) in a network of its own: tests/client/README.md
+	$(PY) -m tests.client -q
+
+client-short: dev  ## its short form, the newest client alone; where there is no npm or no namespace it says so
+	$(PY) -m tests.client --short --if-possible -q
+
 canaries: dev .venv-litellm-1.99.4/.stamp .venv-litellm-1.90.7/.stamp  ## where credentials go, on every LiteLLM that we test with
 	OCD_TEST_CANARIES=all $(PY) -m pytest -q tests/process/test_canaries.py
 
@@ -81,6 +87,9 @@ format: $(VENV)/.stamp  ## lay out the code
 
 bench: dev  ## measure against supervisord, pm2 and the bare process
 	$(PY) -m bench
+
+mutants: $(VENV)/.stamp  ## plant mistakes one by one: the tests must find each; ONLY=word
+	$(PY) -m tests.mutants $(ONLY)
 
 chaos: dev  ## faults at random for a few minutes; SEED=n repeats a run
 	OCD_TEST_CHAOS=full OCD_TEST_SEED=$(SEED) $(PY) -m pytest -q -s tests/process/test_chaos.py --timeout 1800

@@ -892,7 +892,7 @@ class Installer:
                 self.screen.clear()
                 return
             proxies = status.get("proxies", {}).values()
-            if any(proxy.get("state") in ("crash-loop", "blocked") for proxy in proxies):
+            if any(proxy.get("state") in ("crash-loop", "blocked", "failed") for proxy in proxies):
                 why = "the table above says why"
                 break
             time.sleep(0.2)
@@ -997,17 +997,17 @@ class Installer:
 
     def give_back_claude_settings(self):
         """What was written into Claude Code's settings.json, while the note of what it was is still there."""
-        record = self.p.state / "claude-settings.json"
-        for words in (("claude", "remove"), ("claude", "statusline", "off")):
-            # Neither need be on; then occtl ends with 66.
-            done = self.occtl(*words, check=False) if record.exists() else None
-            if done is not None and done.returncode not in (0, 66):
-                raise Failure(
-                    "Claude Code's settings cannot be put back as they were, so nothing was removed",
-                    self.complaint(done),
-                    "Run `occtl %s`, follow what it says, then run this again" % " ".join(words),
-                    EX_TEMPFAIL,
-                )
+        records = [self.p.state / name for name in ("claude-settings", "claude-settings.json")]
+        if not any(path.exists() for path in records):
+            return
+        done = self.occtl("claude", "remove", "--all", check=False)
+        if done.returncode not in (0, 66):
+            raise Failure(
+                "Claude Code's settings cannot be put back as they were, so nothing was removed",
+                self.complaint(done),
+                "Run `occtl claude remove --all`, follow what it says, then run this again",
+                EX_TEMPFAIL,
+            )
 
     def uninstall(self):
         if self.p.prefix and not (self.p.data / "made-folders").exists():

@@ -186,6 +186,10 @@ def openclaude() -> str:
         """Asks the ocd daemon for the settings of a session, starts the daemon where none runs, and becomes Claude
         Code with them: opus and sonnet go to Anthropic with your own login, the haiku slot to Bedrock.
 
+        openclaude /path/to/claude ARGUMENTS starts that program: the form in which editors and Claude Code itself
+        call a wrapper. docs/claude-code.md says which verbs of Claude Code take no settings and are started without,
+        and which cannot work behind a gateway.
+
         Every argument is handed on as it stands, these apart:"""
     )
     page.items(OPENCLAUDE_OPTIONS)

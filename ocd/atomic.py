@@ -19,14 +19,16 @@ def replace(
     mode: int | None = PRIVATE,
     follow: bool = False,
     durable: bool = True,
+    times: tuple[int, int] | None = None,
 ) -> None:
     """Put ``content`` into ``path``, whether or not it exists. Raises OSError.
 
     ``mode`` None keeps the mode of what is there. With ``follow`` a symbolic link stays one, and the file that it leads
     to is replaced; else the link itself is. ``durable`` False spares the wait for the disk, for what can be made again.
+    ``times``: access and modification (nanoseconds) that the file is to have.
     """
     target = os.path.realpath(path) if follow else os.fspath(path)
-    temporary = _write_beside(target, content, _mode(target, mode), durable)
+    temporary = _write_beside(target, content, _mode(target, mode), durable, times)
     try:
         os.replace(temporary, target)
     except BaseException:
@@ -51,7 +53,9 @@ def create(path: str | os.PathLike[str], content: bytes | str, *, mode: int = PR
     return True
 
 
-def _write_beside(target: str, content: bytes | str, mode: int, durable: bool) -> str:
+def _write_beside(
+    target: str, content: bytes | str, mode: int, durable: bool, times: tuple[int, int] | None = None
+) -> str:
     folder, name = os.path.split(target)
     temporary = os.path.join(folder, f".{name[:200]}.{os.urandom(4).hex()}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -63,6 +67,8 @@ def _write_beside(target: str, content: bytes | str, mode: int, durable: bool) -
             while rest:
                 rest = rest[os.write(fd, rest) :]
             os.fchmod(fd, mode)
+            if times:
+                os.utime(fd, ns=times)
             if durable:
                 os.fsync(fd)
         finally:

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from ocd.adapters.mask import mask
-from ocd.core.proxy import Holder
+from ocd.core.state import Holder
 from ocd.text import printable
 
 _LISTEN = "0A"
@@ -73,6 +73,18 @@ def holder(port: int) -> Holder | None:
     first = listeners[0]
     pid = _owner(first.inode)
     return _describe(pid, f"{_shown(first.address)}:{port}", _user(first.uid))
+
+
+def connected(pid: int, ports: frozenset[int]) -> bool:
+    """Whether a process has connections on any of the ports; True when that cannot be known. Asks the system alone, so
+    it answers for a process that hangs."""
+    try:
+        connections = psutil.Process(pid).net_connections("tcp")
+    except psutil.NoSuchProcess:
+        return False
+    except (psutil.Error, OSError, MemoryError):
+        return True
+    return any(c.status == psutil.CONN_ESTABLISHED and c.laddr and c.laddr.port in ports for c in connections)
 
 
 def _linux(port: int) -> list[Listener]:

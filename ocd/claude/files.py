@@ -1,4 +1,4 @@
-"""Claude Code's settings files, read; the session's overlay file, written and removed.
+"""Claude Code's settings files, read. What is written for a session: ``ocd/claude/lasting.py``.
 
 Reading is tolerant: a file that is broken costs a notice, not the session. Places of managed settings:
 Claude Code's documentation of settings (code.claude.com/docs/en/settings); ``remote-settings.json`` in the
@@ -14,8 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ocd import atomic
-from ocd.errors import EX_CANTCREAT, EX_DATAERR, EX_NOINPUT, EX_NOPERM, OcdError
+from ocd.errors import EX_DATAERR, EX_NOINPUT, OcdError
 
 SIZE_LIMIT = 1 << 20
 Settings = dict[str, Any]
@@ -196,55 +195,3 @@ def _parse(content: bytes) -> Settings:
     if not isinstance(settings.get("env", {}), dict):
         raise Unreadable('its "env" is not a JSON object')
     return settings
-
-
-# ---- the overlay file
-
-
-def overlay_path(folder: str, pid: int) -> str:
-    """Where the overlay of the session with this process id is."""
-    return os.path.join(folder, f"overlay-{pid}.json")
-
-
-def write_overlay(folder: str, pid: int, settings: Mapping[str, Any]) -> str:
-    """Write the session's overlay (mode 0600) and return its path; the folder is made if need be (0700).
-
-    Raises OcdError: exit 77 when the folder is not ours alone, 73 when the file cannot be written.
-    """
-    path = overlay_path(folder, pid)
-    content = json.dumps(settings, indent=1).encode()
-    try:
-        _own_folder(folder)
-        atomic.replace(path, content, durable=False)
-    except OSError as error:
-        raise OcdError(
-            f"The session's settings cannot be written to {folder}",
-            error.strerror or "",
-            "Check space and permissions",
-            exit_code=EX_CANTCREAT,
-            code="overlay",
-        ) from None
-    return path
-
-
-def remove_overlay(folder: str, pid: int) -> None:
-    """Remove the session's overlay; no matter if it is gone already."""
-    try:
-        os.unlink(overlay_path(folder, pid))
-    except FileNotFoundError:
-        return
-
-
-def _own_folder(folder: str) -> None:
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    found = os.lstat(folder)
-    if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
-        raise OcdError(
-            f"The folder {folder} belongs to somebody else",
-            "session settings hold a key",
-            "Remove it, or set XDG_RUNTIME_DIR to a folder of your own",
-            exit_code=EX_NOPERM,
-            code="foreign-folder",
-        )
-    if found.st_mode & 0o077:
-        os.chmod(folder, 0o700)

@@ -1,63 +1,87 @@
 """One launch: read what the user has, build the overlay, write it, say how to start Claude Code."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-from ocd.claude import files, separate
-from ocd.claude.overlay import Auth, Slots, build
+from ocd.claude import files, lasting, separate
+from ocd.claude.overlay import Auth, Overlay, Slots, build
 from ocd.wire.messages import LaunchReply, LaunchRequest
+
+
+@dataclass(frozen=True)
+class Served:
+    """What the proxies are now, for every session: main's address and key, its model groups, the slots."""
+
+    slots: Slots
+    base_url: str
+    key: str
+    auth: Auth = "plan"
+    #: main's model groups; empty: they cannot be known
+    known_models: Sequence[str] = ()
+
+    def __repr__(self) -> str:
+        return f"Served({self.slots}, {self.base_url})"
 
 
 def prepare(
     request: LaunchRequest,
     *,
     folder: str,
-    slots: Slots,
-    base_url: str,
-    key: str,
-    auth: Auth = "plan",
-    known_models: Sequence[str] = (),
+    served: Served,
     managed_root: str = "/",
     isolation: Literal["overlay", "separate"] = "overlay",
-    counted: bool = False,
 ) -> LaunchReply:
     """The plan for one session. Blocks for about a millisecond on small files; call it off the event loop.
 
-    ``folder`` takes the overlay files, ``base_url`` and ``key`` are main's, ``known_models`` its model
-    groups; with ``isolation`` separate the session gets a folder of its own (``ocd.claude.separate``). ``counted``:
-    our own proxy answers, and is told which session asks. The overlay belongs to ``request.pid``: remove it
-    (``files.remove_overlay``) when that process is gone. Raises OcdError as ``overlay.build``,
-    ``separate.prepare``, ``files.read_given`` and ``files.write_overlay`` do.
+    ``folder`` takes the overlay file, which stays (``ocd.claude.lasting``); with ``isolation`` separate the session
+    gets a folder of its own (``ocd.claude.separate``). Raises OcdError as ``overlay.build``, ``separate.prepare``,
+    ``files.read_given`` and ``lasting.write`` do.
     """
     notices: list[str] = []
     given = files.read_given(request.settings, request.cwd)
     env, change = request.env, {}
     if isolation == "separate":
-        own = separate.prepare(env, request.cwd, notices, needs_login=auth == "plan")
+        own = separate.prepare(env, request.cwd, notices, needs_login=served.auth == "plan")
         change = {"CLAUDE_CONFIG_DIR": str(own)}
         env = {**env, **change}
-    user = files.read_user(env, request.cwd, notices)
     model = files.read_project_model(request.cwd, notices)
-    if model is not None:
-        user = {**user, "model": model}
-    managed = files.read_managed(managed_root, files.config_folder(env, request.cwd), notices)
-    overlay = build(
-        request,
-        user_settings=user,
-        extra_settings=given,
-        managed=managed,
-        slots=slots,
-        base_url=base_url,
-        key=key,
-        auth=auth,
-        known_models=known_models,
-        session=request.pid if counted else 0,
-    )
-    path = files.write_overlay(folder, request.pid, overlay.settings)
+    recipe = lasting.Recipe.of(request, env, given, model)
+    overlay = make(recipe, served, notices, request=request, managed_root=managed_root)
+    path = lasting.write(folder, recipe, overlay.settings)
     return LaunchReply(
         ready=True,
         set={**overlay.set, **change},
         unset=overlay.unset,
         args=["--settings", path, *overlay.args],
         notices=[*notices, *overlay.notices],
+    )
+
+
+def make(
+    recipe: lasting.Recipe,
+    served: Served,
+    notices: list[str],
+    *,
+    request: LaunchRequest | None = None,
+    managed_root: str = "/",
+) -> Overlay:
+    """The overlay of a recipe as it has to be now; ``request`` is the launch itself, where there is one.
+
+    The user's own settings are read as they are now: a session that is started again finds them changed too.
+    """
+    user = files.read_user(recipe.env, "/", notices)
+    if recipe.model is not None:
+        user = {**user, "model": recipe.model}
+    managed = files.read_managed(managed_root, files.config_folder(recipe.env, "/"), notices)
+    return build(
+        request or recipe.request(),
+        user_settings=user,
+        extra_settings=recipe.given,
+        managed=managed,
+        slots=served.slots,
+        base_url=served.base_url,
+        key=served.key,
+        auth=served.auth,
+        known_models=served.known_models,
     )

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
+from ocd.claude.notices import hooks
+from ocd.claude.variables import DEFEATING, EMPTIED, MODELS, REPLACED
 from ocd.errors import EX_CONFIG, EX_USAGE, OcdError
 from ocd.stack import families
 from ocd.wire.messages import LaunchRequest
@@ -21,22 +23,6 @@ from ocd.wire.messages import LaunchRequest
 #: "none": nothing is for Anthropic, the session's credential is the proxy's own key
 Auth = Literal["plan", "api-key", "none"]
 
-#: Emptied in the file and dropped from the process: each of them moves Claude Code away from the plan or the
-#: proxy.
-EMPTIED = (
-    "ANTHROPIC_API_KEY",
-    "ANTHROPIC_AUTH_TOKEN",
-    "ANTHROPIC_MODEL",
-    "ANTHROPIC_UNIX_SOCKET",
-    "CLAUDE_CODE_SUBAGENT_MODEL",
-    "CLAUDE_CODE_USE_ANTHROPIC_AWS",
-    "CLAUDE_CODE_USE_ANTHROPIC_GOOGLE_CLOUD",
-    "CLAUDE_CODE_USE_BEDROCK",
-    "CLAUDE_CODE_USE_FOUNDRY",
-    "CLAUDE_CODE_USE_GATEWAY",
-    "CLAUDE_CODE_USE_MANTLE",
-    "CLAUDE_CODE_USE_VERTEX",
-)
 #: What pins each slot. Replaced where a slot is pinned; otherwise the user's own stays, if main has a route for it.
 PINS = {
     "opus": ("ANTHROPIC_DEFAULT_OPUS_MODEL",),
@@ -44,20 +30,15 @@ PINS = {
     "haiku": ("ANTHROPIC_DEFAULT_HAIKU_MODEL", "ANTHROPIC_SMALL_FAST_MODEL"),
     "fable": ("ANTHROPIC_DEFAULT_FABLE_MODEL",),
 }
-#: Replaced by ours.
-REPLACED = (
-    "ANTHROPIC_BASE_URL",
-    "CLAUDE_CODE_MODEL_CAPABILITIES",
-    "ENABLE_TOOL_SEARCH",
-)
+SUBAGENTS = "CLAUDE_CODE_SUBAGENT_MODEL"
 #: Claude Code takes an unknown model for the newest Claude and sends it what no other model understands.
 NOT_CAPABLE = (
     "-adaptive_thinking,-effort,-max_effort,-mid_conv_system,-mid_conv_tool_change,-context_management,"
     "-tool_loaded_text"
 )
 KEY_HEADER = "x-litellm-api-key"
-#: taken off by the proxy (ocd/guest/meter.py); says which session asks
-SESSION_HEADER = "x-ocd-session"
+#: what earlier versions told sessions apart by; a user's own line with that name would be taken for it
+_FORMER_HEADER = "x-ocd-session"
 #: A header of the user's with one of these names would travel instead of the plan's token.
 _CREDENTIAL_HEADERS = ("authorization", "x-api-key")
 _ALIASES = ("default", "best", "opus", "sonnet", "haiku", "fable", "opusplan", "inherit")
@@ -75,6 +56,8 @@ class Slots:
     sonnet: str
     haiku: str
     fable: str = ""
+    #: an alias or a group for subagents that name no model of their own; empty: Claude Code's own choice
+    subagents: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,15 +88,13 @@ def build(
     key: str,
     auth: Auth = "plan",
     known_models: Sequence[str] = (),
-    session: int = 0,
 ) -> Overlay:
-    """The overlay for one session.
+    """The overlay for one session. Nothing in it belongs to a process: another session may use it as well.
 
     ``user_settings`` is the user's own settings.json, ``extra_settings`` what they gave with ``--settings``,
     ``managed`` the administrator's. ``known_models`` are the groups of main's LiteLLM file (``claude-*``
-    stands for many); empty means that they cannot be known, and no name is refused. ``session`` is the pid that
-    our own proxy counts the requests by, 0: none. Raises OcdError: exit 64
-    for a model that main does not have, 78 when managed settings keep Claude Code away from the proxy.
+    stands for many); empty means that they cannot be known, and no name is refused. Raises OcdError: exit 64 for a
+    model that main does not have, 78 when managed settings keep Claude Code away from the proxy.
     """
     extra = extra_settings or {}
     notices = _managed_notices(managed, base_url, key, auth)
@@ -129,10 +110,10 @@ def build(
         # Any login of Claude's stays at home: with this variable it is not sent.
         env["ANTHROPIC_AUTH_TOKEN"] = key
     env["ANTHROPIC_BASE_URL"] = base_url
-    env["ANTHROPIC_CUSTOM_HEADERS"] = _headers(levels, key, notices, session)
+    env["ANTHROPIC_CUSTOM_HEADERS"] = _headers(levels, key, notices)
     pins = _pins(used, levels, known_models, base_url, notices)
+    pins |= _models(used, levels, known_models, notices)
     env |= pins
-    env["ENABLE_TOOL_SEARCH"] = "false"
     names = [*filter(None, pins.values()), *args[1:], *known_models]
     own_capabilities = _first(levels[:2], "CLAUDE_CODE_MODEL_CAPABILITIES")
     env["CLAUDE_CODE_MODEL_CAPABILITIES"] = _capabilities(own_capabilities, names)
@@ -142,6 +123,8 @@ def build(
     env["NO_PROXY"] = env["no_proxy"] = exempt
     settings["env"] = env
     settings["apiKeyHelper"] = ""
+    if request.terminal:
+        settings["hooks"] = hooks(settings.get("hooks"))
 
     wanted = extra["model"] if "model" in extra else user_settings.get("model")
     model = _session_model(wanted, known_models, notices)
@@ -204,6 +187,7 @@ def _chosen(
         else families.group_of(slot, getattr(slots, slot), known)
         for slot in PINS
     }
+    named["subagents"] = slots.subagents
     args = []
     if "model" in options:
         wanted = options["model"]
@@ -233,6 +217,24 @@ def _pins(
                     f"{variable} names {own}, for which main has no route: this session's {slot} slot is what "
                     "Claude Code chooses"
                 )
+    return found
+
+
+def _models(
+    used: Slots, levels: Sequence[Mapping[str, str]], known: Sequence[str], notices: list[str]
+) -> dict[str, str]:
+    """The user's other choices of a model, emptied where they lead nowhere; and the subagents' of the settings."""
+    found: dict[str, str] = {}
+    for variable in MODELS:
+        own = _first(levels, variable)
+        bare = own.partition("@")[2] if own.startswith(("litellm@", "ll@")) else own
+        if own and not _usable(bare, known):
+            found[variable] = ""
+            notices.append(f"{variable} names {own}, for which main has no route: it does not count here")
+        elif bare != own:
+            found[variable] = bare
+        elif variable == SUBAGENTS and not own and used.subagents:
+            found[variable] = used.subagents
     return found
 
 
@@ -308,14 +310,14 @@ def _capabilities(own: str, names: Sequence[str]) -> str:
 # ---- headers, proxies, time-outs
 
 
-def _headers(levels: Sequence[Mapping[str, str]], key: str, notices: list[str], session: int) -> str:
+def _headers(levels: Sequence[Mapping[str, str]], key: str, notices: list[str]) -> str:
     """The user's own headers, of all levels, and ours: Claude Code replaces the variable whole."""
     lines: dict[str, str] = {}
     for level in levels:
         for line in level.get("ANTHROPIC_CUSTOM_HEADERS", "").splitlines():
             name, colon, value = (part.strip() for part in line.partition(":"))
             lowered = name.lower()
-            if not colon or not name or lowered in lines or lowered in (KEY_HEADER, SESSION_HEADER):
+            if not colon or not name or lowered in lines or lowered in (KEY_HEADER, _FORMER_HEADER):
                 continue
             if lowered in _CREDENTIAL_HEADERS:
                 notices.append(
@@ -323,8 +325,7 @@ def _headers(levels: Sequence[Mapping[str, str]], key: str, notices: list[str], 
                 )
                 continue
             lines[lowered] = f"{name}: {value}"
-    counted = [f"{SESSION_HEADER}: {session}"] if session else []
-    return "\n".join([*lines.values(), *counted, f"{KEY_HEADER}: Bearer {key}"])
+    return "\n".join([*lines.values(), f"{KEY_HEADER}: Bearer {key}"])
 
 
 def _no_proxy(levels: Sequence[Mapping[str, str]]) -> str:
@@ -395,13 +396,10 @@ def _managed_notices(managed: Mapping[str, Any], base_url: str, key: str, auth: 
         and f"{KEY_HEADER}: Bearer {key}" not in env["ANTHROPIC_CUSTOM_HEADERS"]
     ):
         defeated.append("env.ANTHROPIC_CUSTOM_HEADERS")
-    if env.get("ANTHROPIC_UNIX_SOCKET"):
-        defeated.append("env.ANTHROPIC_UNIX_SOCKET")
     defeated += [
         f"env.{name}"
-        for name in EMPTIED
-        if name.startswith("CLAUDE_CODE_USE_")
-        and env.get(name, "").lower() not in ("", "0", "false", "no", "off")
+        for name in DEFEATING
+        if env.get(name, "").lower() not in ("", "0", "false", "no", "off")
     ]
     if defeated:
         raise OcdError(
@@ -413,10 +411,10 @@ def _managed_notices(managed: Mapping[str, Any], base_url: str, key: str, auth: 
         )
     changed = [
         f"env.{name}"
-        for name in (*EMPTIED, *REPLACED)
+        for name in (*EMPTIED, *REPLACED, *MODELS)
         if env.get(name)
         and name != "ANTHROPIC_BASE_URL"
-        and not name.startswith("CLAUDE_CODE_USE_")
+        and name not in DEFEATING
         and not (auth == "api-key" and name == "ANTHROPIC_API_KEY")
     ]
     changed += [name for name in ("apiKeyHelper", "model", "availableModels") if managed.get(name)]

@@ -15,7 +15,7 @@ from typing import Any
 
 from ocd import atomic
 from ocd.claude.files import Settings, config_folder, read_optional
-from ocd.claude.overlay import EMPTIED, REPLACED
+from ocd.claude.variables import EMPTIED, REPLACED
 from ocd.errors import EX_CANTCREAT, EX_NOPERM, OcdError
 
 NAME = ".openClaude"
@@ -110,8 +110,6 @@ def derive(user: Mapping[str, Any]) -> Settings:
     model = kept.get("model")
     if isinstance(model, str) and (model.startswith("arn:") or "anthropic." in model):
         del kept["model"]
-    elif isinstance(model, str) and model.lower().endswith("[1m]"):
-        kept["model"] = model[:-4]
     return kept
 
 

@@ -12,6 +12,7 @@ import time
 
 from ocd import API_VERSION
 from ocd.client import arguments, asking
+from ocd.client.variables import NAME_ONLY, WITH_VALUE
 from ocd.errors import EX_OSERR, EX_PROTOCOL, EX_UNAVAILABLE, EX_USAGE, OcdError
 
 try:
@@ -36,46 +37,12 @@ if TYPE_CHECKING:
 
 ACCEPT = "text/x-ocd-exec"
 
-#: What the overlay is made from; the values are sent.
-_WITH_VALUE = (
-    b"ANTHROPIC_CUSTOM_HEADERS",
-    b"ANTHROPIC_DEFAULT_FABLE_MODEL",
-    b"ANTHROPIC_DEFAULT_HAIKU_MODEL",
-    b"ANTHROPIC_DEFAULT_OPUS_MODEL",
-    b"ANTHROPIC_DEFAULT_SONNET_MODEL",
-    b"ANTHROPIC_SMALL_FAST_MODEL",
-    b"API_FORCE_IDLE_TIMEOUT",
-    b"API_TIMEOUT_MS",
-    b"CLAUDE_BYTE_STREAM_IDLE_TIMEOUT_MS",
-    b"CLAUDE_CONFIG_DIR",
-    b"CLAUDE_STREAM_IDLE_TIMEOUT_MS",
-    b"HOME",
-    b"NO_PROXY",
-    b"OPENCLAUDE_VERBOSE",
-    b"no_proxy",
-)
-#: What the overlay sets aside: the daemon names them on request. Their values stay here.
-_NAME_ONLY = (
-    b"ANTHROPIC_API_KEY",
-    b"ANTHROPIC_AUTH_TOKEN",
-    b"ANTHROPIC_BASE_URL",
-    b"ANTHROPIC_MODEL",
-    b"ANTHROPIC_UNIX_SOCKET",
-    b"CLAUDE_CODE_MODEL_CAPABILITIES",
-    b"CLAUDE_CODE_SUBAGENT_MODEL",
-    b"CLAUDE_CODE_USE_ANTHROPIC_AWS",
-    b"CLAUDE_CODE_USE_ANTHROPIC_GOOGLE_CLOUD",
-    b"CLAUDE_CODE_USE_BEDROCK",
-    b"CLAUDE_CODE_USE_FOUNDRY",
-    b"CLAUDE_CODE_USE_GATEWAY",
-    b"CLAUDE_CODE_USE_MANTLE",
-    b"CLAUDE_CODE_USE_VERTEX",
-    b"ENABLE_TOOL_SEARCH",
-)
 #: Alone on the command line these need no proxy, and must work when the daemon does not.
-_NO_PROXY_NEEDED = ([b"--help"], [b"-h"], [b"--version"], [b"-v"])
+_NO_PROXY_NEEDED = ([b"--help"], [b"-h"], [b"--version"], [b"-v"], [b"-V"])
 #: Marks the process that is becoming Claude Code: a `claude` that leads back here would go round for ever.
 _GUARD = b"OCD_SESSION_PID"
+#: What there is to say to the person, for the hook in the session's settings (ocd/claude/notices.py).
+_NOTICE = b"OCD_NOTICE"
 _INLINE_LIMIT = 1 << 20
 
 
@@ -95,19 +62,41 @@ def main(argv: "list[str] | None" = None) -> int:
 
 def _run(given: list[bytes], line: "_ProgressLine") -> int:
     environ = dict(os.environb)
-    claude = find_claude(environ)
-    if environ.get(_GUARD) == str(os.getpid()).encode():
-        raise OcdError(
-            f"{os.fsdecode(claude)} leads back to openclaude",
-            "",
-            "Set OPENCLAUDE_CLAUDE to Claude Code's own file",
-            exit_code=EX_UNAVAILABLE,
-            code="claude-loop",
-        )
-    environ[_GUARD] = str(os.getpid()).encode()
+    program: list[bytes] = []
+    if given and given[0][:1] == b"/":
+        from ocd.client import wrapper
+
+        program, given = wrapper.split(given, _is_launcher)
+    if not program:
+        program = [find_claude(environ)]
+        if environ.get(_GUARD) == str(os.getpid()).encode():
+            raise OcdError(
+                f"{os.fsdecode(program[0])} leads back to openclaude",
+                "",
+                "Set OPENCLAUDE_CLAUDE to Claude Code's own file",
+                exit_code=EX_UNAVAILABLE,
+                code="claude-loop",
+            )
     if given in _NO_PROXY_NEEDED:
-        return _become(claude, given, environ)
+        environ[_GUARD] = str(os.getpid()).encode()
+        return _become(program, given, environ)
     rest, settings, options = arguments.split(given)
+    notices: list[bytes] = []
+    # Most of what may stand there needs no table: nothing, a short option, a prompt of several words.
+    if rest and rest[0][:1] != b"/" and b" " not in rest[0]:
+        from ocd.client import verbs
+
+        where, said, refusal = verbs.place(rest)
+        if refusal is not None:
+            raise OcdError(*refusal, exit_code=EX_UNAVAILABLE, code="not-behind-a-proxy")
+        if said:
+            notices.append(said.encode())
+            _say(said)
+        if where != "before":
+            if settings is not None and where == "plain":
+                rest = [b"--settings", settings, *rest]
+            return _become(program, rest, environ)
+    environ[_GUARD] = str(os.getpid()).encode()
     first: list[bytes] = []
     for verb, value in _ask_until_ready(environ, settings, options, line):
         if verb == b"arg":
@@ -118,21 +107,25 @@ def _run(given: list[bytes], line: "_ProgressLine") -> int:
             name, _, value = value.partition(b"=")
             environ[name] = value
         elif verb == b"notice":
+            notices.append(value)
             _say(value.decode("utf-8", "replace"))
         else:
             raise _strange_answer()
-    return _become(claude, first + rest, environ)
+    environ.pop(_NOTICE, None)
+    if notices and _on_terminal():
+        environ[_NOTICE] = message(notices)
+    return _become(program, first + rest, environ)
 
 
-def _become(claude: bytes, given: list[bytes], environ: dict[bytes, bytes]) -> int:
+def _become(program: list[bytes], given: list[bytes], environ: dict[bytes, bytes]) -> int:
     # Python ignores these two for itself, and an ignored signal stays ignored over exec.
     for number in _IGNORED_BY_PYTHON:
         _signal(number, SIG_DFL)
     try:
-        os.execve(claude, [claude, *given], environ)
+        os.execve(program[0], [*program, *given], environ)
     except OSError as error:
         raise OcdError(
-            f"Claude Code could not be started from {os.fsdecode(claude)}",
+            f"Claude Code could not be started from {os.fsdecode(program[0])}",
             error.strerror or "",
             "Run it by itself, or set OPENCLAUDE_CLAUDE to another one",
             exit_code=EX_OSERR,
@@ -140,12 +133,25 @@ def _become(claude: bytes, given: list[bytes], environ: dict[bytes, bytes]) -> i
         ) from None
 
 
+def message(notices: list[bytes]) -> bytes:
+    """The notices as a hook of Claude Code's prints them: its terminal covers what stands on stderr."""
+    lines = "\n".join(f"openclaude: {text.decode('utf-8', 'replace')}" for text in notices)
+    return f'{{"systemMessage":{_quoted(lines)}}}'.encode()
+
+
+def _on_terminal() -> bool:
+    try:
+        return os.isatty(1)
+    except OSError:
+        return False
+
+
 # ---- finding Claude Code
 
 
 def find_claude(environ: "Mapping[bytes, bytes]") -> bytes:
     """The path of Claude Code: ``OPENCLAUDE_CLAUDE``, else the first ``claude`` on the PATH that is not
-    openclaude.
+    openclaude, else one in its usual places (``ocd.client.places``).
 
     Raises OcdError (exit 69) when there is none.
     """
@@ -166,10 +172,15 @@ def find_claude(environ: "Mapping[bytes, bytes]") -> bytes:
         path = os.path.join(folder or b".", b"claude")
         if _is_program(path):
             return path
+    from ocd.client import places
+
+    for path in places.usual(environ):
+        if _is_program(path):
+            return path
     raise OcdError(
         "Claude Code was not found",
-        "there is no claude on your PATH",
-        "Install it with: npm install -g @anthropic-ai/claude-code; or set OPENCLAUDE_CLAUDE to its path",
+        "there is no claude on your PATH, nor in one of its usual places",
+        places.ADVICE,
         exit_code=EX_UNAVAILABLE,
         code="claude-missing",
     )
@@ -272,8 +283,8 @@ def request_body(
     environ: "Mapping[bytes, bytes]", settings: bytes | None, options: dict[str, bytes], wait: float
 ) -> bytes:
     """The LaunchRequest (``ocd/wire/messages.py``) as JSON. No credential's value is ever in it."""
-    fields = [_field(name, environ[name]) for name in _WITH_VALUE if environ.get(name)]
-    fields += [_field(name, b"") for name in _NAME_ONLY if environ.get(name)]
+    fields = [_field(name, environ[name]) for name in WITH_VALUE if environ.get(name)]
+    fields += [_field(name, b"") for name in NAME_ONLY if environ.get(name)]
     models = [_field(name.encode(), value) for name, value in options.items()]
     try:
         cwd = os.getcwdb()
@@ -283,7 +294,7 @@ def request_body(
     return (
         f'{{"pid":{os.getpid()},"cwd":{_text(cwd)},"env":{{{",".join(fields)}}},'
         f'"settings":{"null" if text is None else _quoted(text)},"models":{{{",".join(models)}}},'
-        f'"wait":{wait},"client_api":{API_VERSION}}}'
+        f'"wait":{wait},"terminal":{"true" if _on_terminal() else "false"},"client_api":{API_VERSION}}}'
     ).encode()
 
 

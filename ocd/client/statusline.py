@@ -104,7 +104,7 @@ def _pieces(text: str, pid: int, now: float) -> "Iterator[str]":
         if what == "external" and len(fields) >= 1:
             yield f"{_DIM}ocd: {fields[0]}{_END}"
         elif what == "proxy" and len(fields) >= 2:
-            color = _YELLOW if fields[1] in ("starting", "draining", "backoff", "stopped") else _RED
+            color = _YELLOW if fields[1] in ("starting", "draining", "stopped", "disabled") else _RED
             yield f"{color}{fields[0]} {fields[1]}{_END}"
         elif what == "session" and len(fields) >= 7 and fields[0] == str(pid):
             yield from _session(fields)
@@ -112,6 +112,8 @@ def _pieces(text: str, pid: int, now: float) -> "Iterator[str]":
         elif what == "fallback" and len(fields) >= 2 and not moved:
             # Somebody's fallback: it may cost money, so all may see it.
             _note(moved, fields[0], fields[1])
+        elif what == "limit" and len(fields) >= 1:
+            yield f"{_YELLOW if len(fields) > 1 and fields[1] == 'near' else _DIM}{fields[0]}{_END}"
         elif what in ("trouble", "problem") and len(fields) >= 1:
             wrong.append(f"{_RED}{fields[0]}{_END}")
     for text_of, taken in moved.items():

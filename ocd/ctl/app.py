@@ -33,6 +33,7 @@ VERBS: dict[str, dict[str, str]] = {
         "stop": "lifecycle",
         "restart": "lifecycle",
         "reload": "reload",
+        "spill": "spill",
         "wait": "wait",
     },
     "Set up": {

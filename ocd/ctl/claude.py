@@ -1,22 +1,21 @@
-"""``occtl claude``: the proxies' settings in Claude Code's own settings.json, for those who start ``claude`` itself."""
+"""``occtl claude``: Claude Code started by something else than openclaude: `claude`, editors, SDK, CI, shells."""
 
 import os
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from ocd.ctl import screen
-from ocd.ctl.daemon import is_running
+from ocd.ctl.daemon import Daemon, NotRunning, is_running
 from ocd.ctl.options import examples, json_option
-from ocd.errors import EX_OK
+from ocd.errors import EX_NOINPUT, EX_OK, EX_UNAVAILABLE, OcdError
 
 if TYPE_CHECKING:
     from ocd.claude.configure import Done
-    from ocd.claude.overlay import Auth, Slots
+    from ocd.claude.permanent import Target
     from ocd.settings.folders import Folders
-
-#: of the environment, what the settings would otherwise replace
-_TAKEN_ALONG = ("HOME", "CLAUDE_CONFIG_DIR", "NO_PROXY", "no_proxy")
 
 
 @click.group()
@@ -32,36 +31,66 @@ def configure(as_json: bool) -> int:
     """Write the settings that openclaude uses into Claude Code's settings.json, permanently.
 
     The file is replaced in one step and is 0600 afterwards, because it then holds the proxy's key; what it was is
-    kept for `occtl claude remove`. Run it again when port, slots or models change.
+    kept for `occtl claude remove`. Each CLAUDE_CONFIG_DIR is configured by itself. The daemon keeps them up to date
+    when port, key, slots or models change; what you change in the file yourself stays as you put it.
     """
     from ocd.claude import configure as writing
-    from ocd.claude import files
-    from ocd.claude.overlay import build
+    from ocd.claude import permanent
     from ocd.settings.folders import Folders
-    from ocd.wire.messages import LaunchRequest
 
     folders = Folders.find().ensure()
-    base_url, key, auth, slots, known = _target(folders)
-    env = {name: os.environ[name] for name in _TAKEN_ALONG if os.environ.get(name)}
-    folder = files.config_folder(env, os.getcwd())
-    path = folder / "settings.json"
+    target = _target(folders)
+    env = {name: os.environ[name] for name in permanent.TAKEN_ALONG if os.environ.get(name)}
+    path = _settings_file()
     notices: list[str] = []
-    overlay = build(
-        LaunchRequest(pid=os.getpid(), cwd="/", env=env),
-        user_settings=writing.read_base(path, folders.state),
-        extra_settings=None,
-        managed=files.read_managed("/", folder, notices),
-        slots=slots,
-        base_url=base_url,
-        key=key,
-        auth=auth,
-        known_models=known,
-    )
-    done = writing.configure(path, folders.state, overlay.settings)
-    said = (
-        f"{done.path} now leads to {base_url}" if done.changed else f"{done.path} leads to {base_url} already"
-    )
-    return _report(done, said, [*notices, *overlay.notices], as_json)
+    base = writing.read_base(path, folders.state)
+    done = writing.configure(path, folders.state, permanent.overlay(path, base, target, env, notices))
+    url = target.base_url
+    said = f"{done.path} now leads to {url}" if done.changed else f"{done.path} leads to {url} already"
+    return _report(done, said, notices, as_json)
+
+
+@claude.command(epilog=examples("occtl claude status", "occtl claude status --json"))
+@json_option
+def status(as_json: bool) -> int:
+    """Show the settings files that `configure` and `statusline on` wrote into, and where they lead.
+
+    Ends with 69 when one of them leads elsewhere than to what is served now.
+    """
+    from ocd.claude import configure as writing
+    from ocd.settings.folders import Folders
+
+    folders = Folders.find()
+    known = writing.known(folders.state) if folders.state.is_dir() else []
+    served = _target(folders).base_url if known else ""
+    stale = [one for one in known if one.address and one.address != served]
+    if as_json:
+        rows = [
+            {
+                "path": str(one.path),
+                "exists": one.exists,
+                "address": one.address,
+                "status_line": one.status_line,
+                "yours": list(one.theirs),
+            }
+            for one in known
+        ]
+        screen.out_json({"ok": not stale, "served": served, "files": rows})
+        return EX_UNAVAILABLE if stale else EX_OK
+    if not known:
+        screen.out("No settings file of Claude Code's holds anything of ocd's.")
+    for one in known:
+        what = [f"leads to {one.address}" if one.address else "", "status line" if one.status_line else ""]
+        screen.out(f"{one.path}: {', '.join(filter(None, what)) or 'nothing of ours any more'}")
+        if not one.exists:
+            screen.note("The file is gone: `occtl claude configure` makes it again.")
+        elif one.theirs:
+            screen.note(f"Changed by you, and left alone: {', '.join(one.theirs)}.")
+    for one in stale:
+        screen.note(
+            f"{one.path} leads to {one.address}, but {served} is served: run `occtl claude configure`."
+        )
+    return EX_UNAVAILABLE if stale else EX_OK
 
 
 @claude.command(epilog=examples("occtl claude statusline on", "occtl claude statusline off"))
@@ -74,16 +103,14 @@ def statusline(switch: str, as_json: bool) -> int:
     byte for byte when nothing else changed. Off ends with 66 when it is not on.
     """
     from ocd.claude import configure as writing
-    from ocd.claude import files
     from ocd.settings.folders import Folders
 
     folders = Folders.find().ensure()
+    path = _settings_file()
     if switch == "off":
-        done = writing.status_line_off(folders.state)
-        said = "Claude Code's status line is as it was"
-        return _report(done, f"{said}: {done.path}", [], as_json)
-    env = {name: os.environ[name] for name in _TAKEN_ALONG if os.environ.get(name)}
-    path = files.config_folder(env, os.getcwd()) / "settings.json"
+        on = [one.path for one in writing.known(folders.state) if one.status_line]
+        done = writing.status_line_off(on[0] if path not in on and len(on) == 1 else path, folders.state)
+        return _report(done, f"Claude Code's status line is as it was: {done.path}", [], as_json)
     kept = "statusLine" in writing.read_base(path, folders.state)
     done = writing.status_line_on(path, folders.state, _command())
     how = "shows" if done.changed else "shows already"
@@ -94,53 +121,207 @@ def statusline(switch: str, as_json: bool) -> int:
 def _command() -> str:
     """How Claude Code's shell is to run `occtl statusline`: by this command's own path where it has one."""
     import shlex
+
+    own = _beside("occtl")
+    return shlex.join([*([own] if own else [sys.executable, "-m", "ocd.ctl"]), "statusline"])
+
+
+def _beside(name: str) -> str:
+    """The path of one of our commands: beside this one, else on the PATH; empty when there is none."""
     import shutil
-    import sys
 
     own = os.path.abspath(sys.argv[0])
-    if os.path.basename(own) != "occtl" or not os.access(own, os.X_OK):
-        own = shutil.which("occtl") or ""
-    words = [own] if own else [sys.executable, "-m", "ocd.ctl"]
-    return shlex.join([*words, "statusline"])
+    path = os.path.join(os.path.dirname(own), name)
+    if os.path.basename(own) == "occtl" and os.access(path, os.X_OK):
+        return path
+    return shutil.which(name) or ""
 
 
-@claude.command(epilog=examples("occtl claude remove"))
+@claude.command(
+    epilog=examples("occtl claude remove", "occtl claude remove ~/.other", "occtl claude remove --all")
+)
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+@click.option("everything", "--all", is_flag=True, help="In every folder, the status line too.")
 @json_option
-def remove(as_json: bool) -> int:
+def remove(folder: Path | None, everything: bool, as_json: bool) -> int:
     """Take back what `configure` wrote: the file byte for byte as it was.
 
-    When somebody changed the file since, only our own keys go, and only where they still have our value. Ends with
-    66 when there is nothing to take back.
+    FOLDER is a CLAUDE_CONFIG_DIR; without it the one of this shell, or the only one that is configured. When somebody
+    changed the file since, only our own keys go, and only where they still have our value. Ends with 66 when there is
+    nothing to take back.
     """
     from ocd.claude import configure as writing
     from ocd.settings.folders import Folders
 
-    done = writing.remove(Folders.find().state)
-    how = "is as it was" if done.exact else "was changed since: only our own keys were taken out"
-    return _report(done, f"{done.path} {how}", [], as_json)
+    state = Folders.find().state
+    known = writing.known(state) if state.is_dir() else []
+    path = (folder.expanduser().absolute() / "settings.json") if folder is not None else _settings_file()
+    if everything:
+        paths = [one.path for one in known]
+    elif folder is None and path not in {one.path for one in known} and len(known) == 1:
+        paths = [known[0].path]
+    else:
+        paths = [path]
+    if not paths or not state.is_dir():
+        raise OcdError(
+            "There is nothing of ours in Claude Code's settings",
+            "`occtl claude configure` has not been run, or was taken back already",
+            exit_code=EX_NOINPUT,
+            code="not-configured",
+        )
+    done = [writing.remove(one, state, status_line=everything) for one in paths]
+    if as_json:
+        files = [{"path": str(one.path), "exact": one.exact, "keys": list(one.keys)} for one in done]
+        first = {
+            "path": str(done[0].path),
+            "changed": done[0].changed,
+            "exact": all(one.exact for one in done),
+        }
+        screen.out_json({"ok": True, **first, "keys": list(done[0].keys), "notices": [], "files": files})
+        return EX_OK
+    for one in done:
+        how = "is as it was" if one.exact else "was changed since: only our own keys were taken out"
+        screen.out(f"{one.path} {how}")
+    return EX_OK
 
 
-def _target(folders: "Folders") -> "tuple[str, str, Auth, Slots, list[str]]":
-    """Address, key, auth, slots and model groups of what Claude Code is to use."""
+# ---- what others need
+
+
+@claude.command(
+    epilog=examples(
+        'eval "$(occtl claude env)"',
+        "occtl claude env --shell fish | source",
+        'eval "$(occtl claude env --unset)"',
+    )
+)
+@click.option(
+    "--shell",
+    type=click.Choice(("sh", "bash", "zsh", "fish")),
+    default="sh",
+    help="Whose syntax: sh unless named; bash and zsh understand it.",
+)
+@click.option("--unset", is_flag=True, help="Take the variables out of the shell again.")
+@json_option
+def env(shell: str, unset: bool, as_json: bool) -> int:
+    """Print the variables that lead Claude Code, and what else reads them, to the proxies; for a shell to evaluate.
+
+    Weaker than openclaude: settings files beat the environment, and everything that the shell starts sees the proxy's
+    key. On a terminal the key is not printed.
+    """
+    from ocd.claude import shells
+    from ocd.settings.folders import Folders
+
+    made = shells.variables(_target(Folders.find().ensure()), os.environ)
+    shown = made if not sys.stdout.isatty() else shells.hidden(made)
+    if as_json:
+        screen.out_json(
+            {"ok": True, "set": {} if unset else shown.set, "unset": [*shown.set] if unset else shown.unset}
+        )
+        return EX_OK
+    sys.stdout.write(shells.text(shown, shell, unset=unset))
+    if sys.stdout.isatty():
+        screen.note("The key is hidden here. Let the shell take it: " + shells.USE[shell])
+    elif not unset and shown.unset:
+        screen.note(f"Taken out of this shell, because they lead elsewhere: {', '.join(shown.unset)}.")
+    return EX_OK
+
+
+@claude.command(epilog=examples("occtl claude sdk", "occtl claude sdk python"))
+@click.argument("which", required=False, type=click.Choice(("typescript", "python", "github")))
+@json_option
+def sdk(which: str | None, as_json: bool) -> int:
+    """Print how the Agent SDK (TypeScript, Python) and a GitHub workflow start Claude Code through the proxies.
+
+    All of them can be told which program to start: openclaude. No key is in any of it.
+    """
+    from ocd.claude import shells
+
+    texts = shells.sdk(_openclaude())
+    chosen = {which: texts[which]} if which else texts
+    if as_json:
+        screen.out_json({"ok": True, "executable": _openclaude(), **chosen})
+        return EX_OK
+    screen.out("\n".join(chosen.values()).rstrip("\n"))
+    return EX_OK
+
+
+@claude.command(epilog=examples("occtl claude vscode", "occtl claude vscode --json"))
+@json_option
+def vscode(as_json: bool) -> int:
+    """Print the settings with which VS Code's extension, and JetBrains' plugin, start Claude Code through the proxies.
+
+    They name openclaude as the program that starts Claude Code. No key is in them.
+    """
+    from ocd.claude import shells
+
+    path = _openclaude()
+    if as_json:
+        screen.out_json({"ok": True, "executable": path, "settings": shells.vscode(path)})
+        return EX_OK
+    screen.out(shells.vscode_text(path))
+    screen.note("VS Code: Preferences: Open User Settings (JSON), then reload the window.")
+    screen.note(f"JetBrains: Settings, Tools, Claude Code: set the Claude command to {path}.")
+    return EX_OK
+
+
+def _openclaude() -> str:
+    path = _beside("openclaude")
+    if not path:
+        raise OcdError(
+            "openclaude was not found",
+            "it is neither beside occtl nor on your PATH",
+            "Run `python3 install.py`",
+            exit_code=EX_UNAVAILABLE,
+            code="no-openclaude",
+        )
+    return path
+
+
+# ---- where to
+
+
+def _settings_file() -> Path:
+    """Claude Code's settings.json of this shell's user."""
+    from ocd.claude import files
+    from ocd.claude.permanent import TAKEN_ALONG
+
+    env = {name: os.environ[name] for name in TAKEN_ALONG if os.environ.get(name)}
+    return files.config_folder(env, os.getcwd()) / "settings.json"
+
+
+def _target(folders: "Folders") -> "Target":
+    """What Claude Code is to use: what the daemon serves; what the files say when none runs."""
     from ocd.claude.overlay import Slots
+    from ocd.claude.permanent import Target
     from ocd.settings import external_key, keys
     from ocd.settings.findings import ConfigError
     from ocd.settings.load import load
+    from ocd.settings.schema import Settings
     from ocd.stack.stack import names
     from ocd.stack.swap import read_stack
+    from ocd.wire.messages import ConfigReply, Status
 
-    settings = load(folders)
+    port = 0
+    try:
+        with Daemon() as daemon:
+            # Not the file: the daemon may have other variables, and may have refused what is in the file now.
+            settings = Settings.model_validate(daemon.get(ConfigReply, "/v1/config").settings)
+            main = daemon.get(Status, "/v1/status").proxies.get("main")
+            port = main.port if main is not None else 0
+    except NotRunning:
+        settings = load(folders)
     slots = Slots(**settings.slots.model_dump())
     if settings.external.enabled:
         key = external_key.load(folders, os.environ)
-        return settings.external.base_url, key, settings.auth, slots, []
+        return Target(settings.external.base_url, key, settings.auth, slots)
     try:
-        known = names(read_stack(folders, settings).main)
+        groups = names(read_stack(folders, settings).main)
     except ConfigError:
         # `occtl config check` says what is wrong there; the settings do not depend on it.
-        known = []
+        groups = []
     key = keys.load_or_create(folders).main
-    return f"http://127.0.0.1:{settings.port}", key, settings.auth, slots, known
+    return Target(f"http://127.0.0.1:{port or settings.port}", key, settings.auth, slots, tuple(groups))
 
 
 def _report(done: "Done", said: str, notices: list[str], as_json: bool) -> int:

@@ -31,7 +31,7 @@ def explain(model: str, as_json: bool) -> int:
     MODEL is a slot (opus, sonnet, haiku, fable), a model's name, litellm@NAME or ll@NAME, or NAME[1m]. Ends with 64
     when there is no such model, with 78 when its way leads nowhere.
     """
-    from ocd.stack import routes
+    from ocd.stack import pipe, routes
     from ocd.stack.stack import names
 
     stack = load_stack()
@@ -54,7 +54,7 @@ def explain(model: str, as_json: bool) -> int:
         )
         ways: list[Way] = []
     else:
-        ways = routes.find(stack, name)
+        ways = pipe.explained(stack, routes.find(stack, name))
         if not ways:
             known = names(stack.main)
             near = difflib.get_close_matches(name, known, 3, 0.4) or known[:8]
@@ -79,11 +79,21 @@ def explain(model: str, as_json: bool) -> int:
     return EX_CONFIG if broken else EX_OK
 
 
+#: how a request gets there, in words
+WAYS = {
+    "anthropic": "passes untouched",
+    "hop": "passes beside LiteLLM",
+    "litellm": "goes through LiteLLM",
+}
+
+
 def _show(way: "Way", indent: str) -> None:
     for number, hop in enumerate(way.hops, 1):
         screen.out(screen.plain(f"{indent}{number}. the {hop.proxy} proxy takes {hop.group} for {hop.model}"))
         screen.out(screen.plain(f"{indent}   goes to {hop.upstream}"))
         screen.out(screen.plain(f"{indent}   with {hop.credential}"))
+    if way.way:
+        screen.out(screen.plain(f"{indent}   {WAYS.get(way.way, way.way)}: {way.why}"))
     if way.broken:
         screen.out(screen.plain(f"{indent}   and there it ends: {way.broken}. See `occtl config check`."))
     for fallback in way.fallbacks:

@@ -231,13 +231,33 @@ def _log_line(line: "LogLine") -> None:
 
 #: how an event of a kind looks; all others have no colour
 _EVENT_COLORS: dict[str, Literal["31", "32", "33"]] = {
-    **dict.fromkeys(("crashed", "boot-failed", "hang", "crash-loop", "blocked", "credential-refused"), "31"),
     **dict.fromkeys(
-        ("ready", "accepting", "unblocked", "reload-done", "started", "daemon-started", "upstream-ok"), "32"
+        (
+            "crashed",
+            "boot-failed",
+            "hang",
+            "hang-ended",
+            "crash-loop",
+            "failed",
+            "blocked",
+            "credential-refused",
+        ),
+        "31",
     ),
     **dict.fromkeys(
-        ("backoff", "memory-limit", "reload-rejected", "drain-timeout", "log-degraded", "fallback"), "33"
+        (
+            "ready",
+            "accepting",
+            "recovered",
+            "unblocked",
+            "reload-done",
+            "started",
+            "daemon-started",
+            "upstream-ok",
+        ),
+        "32",
     ),
+    **dict.fromkeys(("memory-limit", "reload-rejected", "drain-timeout", "log-degraded", "fallback"), "33"),
     "upstream-trouble": "33",
 }
 

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 _LOOK = 0.1
 _pause: Callable[[float], None] = time.sleep
 
-#: states out of which a proxy does not come without somebody's help
-_STUCK = ("blocked", "crash-loop")
-
 
 @click.command(epilog=examples("occtl start", "occtl start bedrock --timeout 30"))
 @proxy_argument
@@ -47,11 +44,11 @@ def start(name: str | None, as_json: bool, timeout: float) -> int:
         failed: Outcome | None = None
         for one in names:
             proxy = status.proxies[one]
-            if proxy.wanted == "up" and proxy.state in ("ready", "idle"):
+            if proxy.wanted == "up" and proxy.state.well:
                 said[one] = "already running" if not woke else "ready"
                 continue
             changed = True
-            if proxy.wanted != "up" or proxy.state in ("stopped", "backoff", *_STUCK):
+            if proxy.wanted != "up" or proxy.state.off or proxy.state.hopeless:
                 with screen.progress(f"Starting {one}…"):
                     outcome = daemon.post(Outcome, f"/v1/proxies/{one}/start")
                 if not outcome.ok:
@@ -136,9 +133,12 @@ def known(name: str) -> None:
 
 
 def select(status: "Status", name: str | None) -> list[str]:
-    """The proxies that a verb is about: the named one, or all. Raises OcdError, exit 64, for another name."""
+    """The proxies that a verb is about: the named one, or all that the configuration has not switched off.
+
+    Raises OcdError, exit 64, for another name.
+    """
     if name is None:
-        return list(status.proxies)
+        return [one for one, proxy in status.proxies.items() if proxy.state != "disabled"]
     _one_of(name, status.proxies)
     return [name]
 
@@ -208,9 +208,9 @@ def wait_until_ready(
             status = _status(daemon)
             for one in list(waiting):
                 proxy = status.proxies.get(one)
-                if proxy is None or proxy.state in ("ready", "idle"):
+                if proxy is None or proxy.state.well:
                     said[one] = "ready"
-                elif proxy.state in _STUCK:
+                elif proxy.state.hopeless:
                     said[one] = f"{proxy.state}: {proxy.reason}" if proxy.reason else proxy.state
                     stuck = stuck or OcdError(
                         f"{one} is {proxy.state}",

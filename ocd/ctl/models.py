@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ocd.stack.routes import Way
     from ocd.stack.stack import Stack
 
-_COLUMNS = ("slot", "name", "route", "upstream", "credential")
+_COLUMNS = ("slot", "name", "route", "way", "upstream", "credential")
 
 
 @click.command(
@@ -30,12 +30,12 @@ def models(as_json: bool) -> int:
     if as_json:
         screen.out_json({"ok": not broken, "models": rows})
         return EX_CONFIG if broken else EX_OK
-    table = [
-        [str(row[name]) or "-" for name in ("slot", "name", "route", "upstream", "credential")]
-        for row in rows
-    ]
-    styles = [["bold", "", "", "", "bold red" if row["broken"] else ""] for row in rows]
+    table = [[str(row[name]) or "-" for name in _COLUMNS] for row in rows]
+    styles = [["bold", "", "", "", "", "bold red" if row["broken"] else ""] for row in rows]
     screen.print_rich(screen.table(_COLUMNS, table, styles))
+    for why in dict.fromkeys(str(row["why"]) for row in rows if row["way"] == "litellm" and row["why"]):
+        named = [str(row["name"]) for row in rows if row["why"] == why]
+        screen.out(f"Through LiteLLM: {screen.plain(', '.join(named))} ({screen.plain(why)}).")
     loose = [row for row in rows if row["slot"] and not row["pinned"]]
     if loose:
         screen.out("Claude Code itself chooses the model of a slot that is shown with a star.")
@@ -51,7 +51,7 @@ def models(as_json: bool) -> int:
 
 
 def _rows() -> "list[tuple[Way | None, dict[str, Any]]]":
-    from ocd.stack import routes
+    from ocd.stack import pipe, routes
     from ocd.stack.families import SLOTS
     from ocd.stack.stack import names
 
@@ -68,7 +68,8 @@ def _rows() -> "list[tuple[Way | None, dict[str, Any]]]":
         pinned = any(routes.slot_group(stack, slot) for slot in mine)
         last = "" if pinned else next((seen[slot] for slot in mine if slot in seen), "")
         ways = routes.find(stack, name) or [routes.Way(name, (), "litellm.yaml has no such model_name")]
-        rows += [(way, _row(way, ", ".join(mine), pinned, last)) for way in ways]
+        explained = pipe.explained(stack, ways)
+        rows += [(way, _row(way, ", ".join(mine), pinned, last)) for way in explained]
     return rows
 
 
@@ -92,6 +93,8 @@ def _row(way: "Way", slot: str, pinned: bool, seen: str) -> dict[str, Any]:
         "upstream": "" if way.broken or last is None else last.upstream,
         "credential": way.broken or (last.credential if last else ""),
         "broken": way.broken,
+        "way": way.way,
+        "why": way.why,
         "fallbacks": [
             {"when": one.when, "to": list(dict.fromkeys(other.name for other in one.ways))}
             for one in way.fallbacks
@@ -113,5 +116,7 @@ def _outside(stack: "Stack", slot: str) -> dict[str, Any]:
         "credential": "LITELLM_API_KEY"
         + ("" if stack.settings.auth == "none" else " and the session's login"),
         "broken": "",
+        "way": "external",
+        "why": "",
         "fallbacks": [],
     }

@@ -12,8 +12,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 #: the proxies of this product; known without a daemon, so that completion and spelling mistakes need none
 PROXIES = {"main": "Claude's plan, to Anthropic", "bedrock": "AWS credentials, to Bedrock"}
 
-#: the states of a proxy, ``ocd.wire.messages.ProxyStatus``
-STATES = ("stopped", "starting", "ready", "draining", "backoff", "crash-loop", "blocked", "idle")
+#: the states of a proxy, ``ocd.core.state.State``; spelled out, because completion must be quick
+STATES = (
+    "disabled",
+    "stopped",
+    "draining",
+    "idle",
+    "starting",
+    "ready",
+    "blocked",
+    "crash-loop",
+    "failed",
+)
 
 
 class ProxyName(click.ParamType[str]):

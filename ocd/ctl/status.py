@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ocd.core.limits import percent
 from ocd.ctl import screen
 from ocd.ctl.daemon import Daemon, NotRunning, differs
 from ocd.ctl.options import examples, json_option
@@ -30,7 +31,7 @@ _WIDE = 120
 
 def is_fit(status: "Status") -> bool:
     """Whether every proxy that is wanted serves, or will at the next connection (idle)."""
-    return all(proxy.wanted != "up" or proxy.state in ("ready", "idle") for proxy in status.proxies.values())
+    return all(proxy.state.well or proxy.state.off for proxy in status.proxies.values())
 
 
 @click.command(
@@ -169,6 +170,7 @@ def remarks(status: "Status") -> list[tuple[str, str]]:
         )
     for name, proxy in status.proxies.items():
         found += _about(name, proxy)
+    found += [(text, style) for text, style in limit_lines(status, time.time())]
     for problem in status.problems:
         why = f": {problem.why}" if problem.why else ""
         found.append((f"{problem.what}{why}.", "bold yellow"))
@@ -180,9 +182,25 @@ def remarks(status: "Status") -> list[tuple[str, str]]:
     return [(screen.plain(text), style) for text, style in found]
 
 
+def limit_lines(status: "Status", now: float) -> list[tuple[str, str]]:
+    """One line a login: each of its windows, the binding one first, and whether its requests go to AWS."""
+    lines = []
+    for login in status.limits:
+        windows = sorted(login.windows, key=lambda one: one.name != login.binding)
+        parts = []
+        for window in windows:
+            again = f", resets in {screen.duration(window.reset - now)}" if window.reset else ""
+            parts.append(f"{window.name} {percent(window.used)} used{again}")
+        who = f"plan {login.login[:6]}" if len(status.limits) > 1 else "plan"
+        lines.append((f"{who}: {'; '.join(parts)}.", "bold yellow" if login.spilling else ""))
+        if login.spilling:
+            lines.append(("  its requests go to AWS until the reset; `occtl spill off` ends that", ""))
+    return lines
+
+
 def _about(name: str, proxy: "ProxyStatus") -> list[tuple[str, str]]:
     lines: list[tuple[str, str]] = []
-    troubled = proxy.state in ("blocked", "crash-loop", "backoff")
+    troubled = proxy.state.hopeless
     reason = proxy.reason
     if proxy.holder and (not reason or str(proxy.holder.pid) not in reason):
         reason = (reason.rstrip(".") + "; " if reason else "") + holder_sentence(proxy.port, proxy.holder)
@@ -202,9 +220,13 @@ def _about(name: str, proxy: "ProxyStatus") -> list[tuple[str, str]]:
         lines.append((text, "bold yellow"))
     for trouble in proxy.troubles:
         lines += _trouble(name, trouble)
-    if proxy.rejected:
+    if proxy.rejected and proxy.rejected != reason:
+        how = "keeps serving with" if proxy.state.well else "would serve with"
         lines.append(
-            (f"{name} serves on with its earlier configuration: {proxy.rejected.rstrip('.')}.", "bold yellow")
+            (
+                f"{name} {how} its earlier configuration: {proxy.rejected.rstrip('.')}.",
+                "bold yellow",
+            )
         )
         lines.append(("  next: occtl config check", ""))
     return lines

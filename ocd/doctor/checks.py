@@ -5,7 +5,7 @@ import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ocd.claude.overlay import EMPTIED, REPLACED
+from ocd.claude.variables import EMPTIED, REPLACED
 from ocd.doctor.report import Level, Row
 from ocd.wire.messages import Status
 
@@ -243,7 +243,10 @@ def status(found: Status, version: str) -> list[Row]:
         fix = problem.next or "`occtl events`"
         rows.append(Row(level, "daemon", problem.code, problem.what, problem.why, fix))
     for name, proxy in found.proxies.items():
-        if proxy.wanted != "up":
+        if proxy.state == "disabled":
+            # The configuration says so, and other checks say whether that can work.
+            pass
+        elif proxy.wanted == "stopped":
             what = f"The {name} proxy is stopped"
             rows.append(
                 Row(
@@ -251,11 +254,11 @@ def status(found: Status, version: str) -> list[Row]:
                     "proxies",
                     "stopped",
                     what,
-                    proxy.reason or "somebody stopped it",
+                    proxy.reason or "stopped with `occtl stop`",
                     f"`occtl start {name}`",
                 )
             )
-        elif proxy.state in ("blocked", "crash-loop", "backoff", "stopped"):
+        elif proxy.state.hopeless:
             who = f"; {proxy.holder.command} (pid {proxy.holder.pid})" if proxy.holder else ""
             why = (proxy.reason or proxy.cause or "no reason is known") + who
             fix = proxy.next_step or f"`occtl logs {name}`"
@@ -265,7 +268,8 @@ def status(found: Status, version: str) -> list[Row]:
                 Row("note", "proxies", "starting", f"The {name} proxy is starting", "", "`occtl wait`")
             )
         if proxy.rejected:
-            what = f"The {name} proxy serves with its earlier configuration"
+            serves = "serves with" if proxy.state.well else "would serve with"
+            what = f"The {name} proxy {serves} its earlier configuration"
             rows.append(Row("warning", "proxies", "rejected", what, proxy.rejected, "`occtl config check`"))
         for trouble in proxy.troubles:
             who = trouble.slot or trouble.model

@@ -17,7 +17,7 @@ import httpx  # noqa: F401
 from ocd import __version__
 from ocd.adapters.ports import holder
 from ocd.aws.ask import report
-from ocd.claude import files, overlay
+from ocd.claude import files, overlay, variables
 from ocd.client.__main__ import find_claude
 from ocd.ctl.daemon import Daemon, NotRunning
 from ocd.doctor import checks
@@ -268,7 +268,7 @@ def claude(settings: Settings) -> list[Row]:
         if "managed" in text:
             rows.append(Row("warning", "Claude Code", "managed-settings", text, "", "Ask your administrator"))
     env = user["env"] if isinstance(user.get("env"), dict) else {}
-    names = [name for name in (*overlay.EMPTIED, *overlay.REPLACED, *made.pins) if env.get(name)]
+    names = [name for name in (*variables.EMPTIED, *variables.REPLACED, *made.pins) if env.get(name)]
     names += ["apiKeyHelper"] if user.get("apiKeyHelper") else []
     ours = env.get("ANTHROPIC_BASE_URL") == made.settings["env"]["ANTHROPIC_BASE_URL"]
     stale = [name for pins in overlay.PINS.values() for name in pins if env.get(name)]

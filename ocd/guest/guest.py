@@ -129,6 +129,7 @@ class Guest:
         self.phase = "booting"
         self.counters: dict[str, int] = {}
         self.meter: Any = None
+        self.pipe: Any = None
 
     @staticmethod
     def misunderstood(text: object) -> None:
@@ -192,9 +193,11 @@ class Guest:
         preload.give_back()
         gc.freeze()
 
-    def status(self, connections: int = 0, requests: int = 0) -> None:
+    def status(self, connections: int = 0, requests: int = 0, **more: Any) -> None:
+        """``more``: the ports that it accepts on, and while it drains how much of the limit is used up (quiet)."""
         self.tell(
             "status",
+            **more,
             phase=self.phase,
             pid=os.getpid(),
             connections=connections,
@@ -250,25 +253,32 @@ def run_command(guest: Guest) -> int:
     from litellm.proxy.proxy_cli import run_server
 
     _sibling("discovery").install()
-    meters = _sibling("meter")
-    faithful = None
-    if guest.spec.get("fidelity"):
-        keeping = _sibling("fidelity")
-        faithful = keeping.Fidelity(keeping.untouched(guest.spec["config"]))
-    meter = guest.meter = meters.Meter(guest.tell_request, faithful)
-    meter.install(meters.own_hop())
-
-    def on_fallback(event: dict[str, Any]) -> None:
-        exchange = meters.current.get()
-        if exchange is not None and event.get("kind") == "fallback":
-            exchange.fallback = str(event.get("where", ""))
-        guest.tell("report", **event)
-
-    _sibling("fallbacks").install(on_fallback, guest.spec["config"])
-    if os.environ.get("OCD_PROXY") == "bedrock":
-        _sibling("signing").install(meters.signing_failed)
+    spec = guest.spec
+    pipes, meters, upstream = (_sibling(f"layers.{name}") for name in ("pipe", "meter", "upstream"))
+    table = pipes.Table(spec.get("pipe") or {}, os.environ)
+    policy = spec.get("policy") or {}
+    meter = guest.meter = meters.Meter(
+        guest.tell_request, table.names, policy.get("key", ""), spec.get("salt", "")
+    )
     server = _sibling("server")
     private = guest.private_socket()
+
+    def make_pipe(app: Any) -> Any:
+        try:
+            client = upstream.Client(dict(os.environ))
+        except ValueError as error:
+            print(f"[proxies.main.env]: {error}", file=sys.stderr)
+            raise SystemExit(EX_CONFIG) from None
+        pipe = pipes.Pipe(
+            app,
+            table,
+            client,
+            lambda event: guest.tell("report", **event),
+            key=policy.get("key", ""),
+            hop_key=os.environ.get("OCD_BEDROCK_KEY", ""),
+        )
+        pipe.spill.take(spec.get("spill") or {})
+        return pipe
 
     def run(app: Any, **options: Any) -> None:
         for name in ("host", "port", "workers", "uds", "fd", "reload"):
@@ -276,10 +286,20 @@ def run_command(guest: Guest) -> int:
         if isinstance(app, str):
             module, _, attribute = app.partition(":")
             app = getattr(importlib.import_module(module), attribute)
+        pipe = None
+        if os.environ.get("OCD_PROXY") == "main":
+            app = pipe = guest.pipe = make_pipe(app)
         app = meter.inside(app)
-        policy = guest.spec.get("policy")
+        if "contract" in guest.spec:
+            app = _sibling("layers.contract").wrap(app, guest.spec["contract"])
         if policy:
-            app = _sibling("layers.boundary").wrap(app, policy, lambda event: guest.tell("report", **event))
+            app = _sibling("layers.boundary").wrap(
+                app, policy, lambda event: guest.tell("report", **event), pipe and pipe.direct
+            )
+        # An upstream's own Date and Server pass; a second one beside them would not be what was sent.
+        options.update(server_header=False, date_header=False)
+        # A client of this machine is who it is, whatever X-Forwarded-For says. What was asked is told by the meter.
+        options.update(proxy_headers=False, access_log=False)
         config = uvicorn.Config(server.answer_liveness(meter.outside(app)), **options)
         server.GuestServer(config, guest).run(sockets=[private])
 

@@ -19,6 +19,16 @@ SILENT_CONNECTION = 5.0
 ACCEPT_SETTLE = 0.2
 
 
+#: While it drains it says how far it is, every so many seconds, and at least twice in its limit.
+DRAIN_REPORTS = 15.0
+
+
+class Flow:
+    """When the last byte of any answer went to a client (monotonic seconds)."""
+
+    last = 0.0
+
+
 def answer_liveness(app: Any) -> Any:
     """Answer the supervisor's probe on the private socket ourselves, on the same event loop.
 
@@ -35,8 +45,13 @@ def answer_liveness(app: Any) -> Any:
         if scope["type"] == "http" and scope.get("client") is None and scope["path"] == "/health/liveliness":
             await send(start)
             await send({"type": "http.response.body", "body": b'"I\'m alive!"'})
-        else:
-            await app(scope, receive, send)
+            return
+
+        async def noted(message: Any) -> None:
+            Flow.last = time.monotonic()
+            await send(message)
+
+        await app(scope, receive, noted)
 
     return answering
 
@@ -49,6 +64,8 @@ class GuestServer(uvicorn.Server):
         self.guest = guest
         self.shared: list[Any] = []
         self.work: set[asyncio.Task[None]] = set()
+        #: the drain's limit (seconds), whether it counts from the last byte, and when it was ordered
+        self.limit, self.flowing, self.ordered = 600.0, False, 0.0
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets=sockets)
@@ -64,6 +81,8 @@ class GuestServer(uvicorn.Server):
 
     async def arm(self) -> None:
         """Say that the private socket answers; then make the lazy imports of a first request happen now."""
+        if self.guest.pipe is not None:
+            self.guest.pipe.prepare()
         warm = self.guest.spec.get("warm")
         if warm:
             started = time.monotonic()
@@ -88,13 +107,17 @@ class GuestServer(uvicorn.Server):
             for fd in fds:
                 os.close(fd)
             if op == "drain":
-                self.start(self.drain(float(message.get("limit", 600))))
+                self.limit, self.flowing = float(message.get("limit", 600)), bool(message.get("flowing"))
+                self.ordered = time.monotonic()
+                self.start(self.drain())
             elif op == "release":
                 self.release(int(message["port"]))
+            elif op == "spill" and self.guest.pipe is not None:
+                self.guest.pipe.spill.take(message)
             elif op == "rebind":
                 self.start(self.rebind())
             elif op == "status":
-                self.guest.status(self.client_connections(), self.server_state.total_requests)
+                self.tell_status()
         self.guest.end_if_abandoned()
 
     def client_connections(self) -> int:
@@ -114,7 +137,15 @@ class GuestServer(uvicorn.Server):
             self.shared.append(server)
             self.servers.append(server)
         self.guest.phase = "accepting"
-        self.guest.tell("accepting")
+        self.guest.tell("accepting", ports=self.ports())
+
+    def tell_status(self, **more: Any) -> None:
+        requests = self.server_state.total_requests
+        self.guest.status(self.client_connections(), requests, ports=self.ports(), **more)
+
+    def ports(self) -> list[int]:
+        """The ports that it accepts on."""
+        return sorted({sock.getsockname()[1] for server in self.shared for sock in server.sockets})
 
     def release(self, port: int) -> None:
         """Stop accepting on one port; its connections go on."""
@@ -136,11 +167,13 @@ class GuestServer(uvicorn.Server):
         make: Any = self.config.http_protocol_class
         return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
-    async def drain(self, limit: float) -> None:
-        """Stop accepting, let what runs finish (at most ``limit`` seconds), then end.
+    async def drain(self) -> None:
+        """Stop accepting, let what runs finish, then end; said again, only the limit is another one.
 
-        Idle keep-alive connections are not cut: a client may be sending on one right now. Their next answer
-        carries ``Connection: close``, and uvicorn's keep-alive timer closes the silent ones.
+        The limit counts from the order, or (``flowing``) from the last byte of any answer: a stream that flows is not
+        cut off because we exchange processes. Idle keep-alive connections are not cut: a client may be sending on one
+        right now. Their next answer carries ``Connection: close``, and uvicorn's keep-alive timer closes the silent
+        ones.
         """
         if self.guest.phase == "draining":
             return
@@ -152,17 +185,26 @@ class GuestServer(uvicorn.Server):
         close = (b"connection", b"close")
         self.config.encoded_headers.append(close)
         self.server_state.default_headers = [*self.server_state.default_headers, close]
-        began = time.monotonic()
+        began = told = time.monotonic()
         await asyncio.sleep(ACCEPT_SETTLE)
-        while self.client_connections() and time.monotonic() - began < limit:
-            if time.monotonic() - began > SILENT_CONNECTION:
+        while self.client_connections() and self.drain_time() < self.limit:
+            now = time.monotonic()
+            if now - began > SILENT_CONNECTION:
                 for connection in list(self.server_state.connections):
                     if getattr(connection, "client", None) and getattr(connection, "cycle", True) is None:
                         connection.transport.close()
+            if now - told > min(DRAIN_REPORTS, self.limit / 2):
+                told = now
+                self.tell_status(quiet=round(self.drain_time(), 3))
             await asyncio.sleep(0.05)
-        self.guest.tell("drained", left=self.client_connections(), seconds=round(time.monotonic() - began, 3))
+        seconds = round(time.monotonic() - began, 3)
+        self.guest.tell("drained", left=self.client_connections(), seconds=seconds)
         self.config.timeout_graceful_shutdown = 1
         self.should_exit = True
+
+    def drain_time(self) -> float:
+        """Seconds of the drain's limit that are used up."""
+        return time.monotonic() - (max(self.ordered, Flow.last) if self.flowing else self.ordered)
 
 
 async def private_request(path: str, request: dict[str, Any]) -> int:

@@ -271,6 +271,9 @@ class Boot(NamedTuple):
     fidelity: bool = False
     warm: list[dict[str, Any]] = []
     confine: Any = None
+    pipe: Any = None
+    contract: Any = None
+    salt: str = ""
 
 
 class Accept(NamedTuple):
@@ -278,15 +281,20 @@ class Accept(NamedTuple):
 
 
 class Drain(NamedTuple):
-    """Accept nothing more, let what runs finish, end. ``limit`` in seconds."""
+    """Accept nothing more, let what runs finish, end. ``limit`` in seconds, with ``flowing`` from the last byte."""
 
     limit: float = 600.0
+    flowing: bool = False
 
 
 class Release(NamedTuple):
     """Stop accepting on one port."""
 
     port: int
+
+
+class Spill(NamedTuple):
+    """Where main's requests go near the plan's limit; the fields are those of ``ocd/supervisor/limits``."""
 
 
 class Rebind(NamedTuple):
@@ -331,7 +339,9 @@ class Armed(NamedTuple):
 
 
 class Accepting(NamedTuple):
-    """It serves the shared sockets."""
+    """It serves the shared sockets, on these ports."""
+
+    ports: list[int] = []
 
 
 class AcceptFailed(NamedTuple):
@@ -352,6 +362,8 @@ class Status(NamedTuple):
     requests: int = 0
     in_flight: int = 0
     counters: dict[str, int] = {}
+    ports: list[int] = []
+    quiet: float = 0.0
 
 
 class Request(NamedTuple):
@@ -386,7 +398,7 @@ FromKeeper: TypeAlias = (
 )
 ToForkserver: TypeAlias = Fork | Warm
 FromForkserver: TypeAlias = Forked | Importing | HostReady | HostWarm
-ToGuest: TypeAlias = Boot | Accept | Drain | Release | Rebind | AskStatus
+ToGuest: TypeAlias = Boot | Accept | Drain | Release | Spill | Rebind | AskStatus
 FromGuest: TypeAlias = (
     GuestImporting
     | Version
@@ -444,6 +456,7 @@ TO_GUEST: dict[str, type[ToGuest]] = {
     "accept": Accept,
     "drain": Drain,
     "release": Release,
+    "spill": Spill,
     "rebind": Rebind,
     "status": AskStatus,
 }

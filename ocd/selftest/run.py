@@ -281,17 +281,17 @@ class _Check:
         return self.refusal(row, answer, seen)
 
     def refusal(self, row: Row, answer: httpx.Response | str, seen: list[Seen]) -> Row:
-        """Refused by us with 403 (401 would make Claude Code refresh the login), and nothing went out."""
+        """Refused by us (never with 401, which would make Claude Code refresh the login), and nothing went out."""
         row.upstream = ", ".join(sorted({_TITLES[one.upstream] for one in seen})) or "none"
         if isinstance(answer, str):
             row.note = answer
-        elif answer.status_code != 403 or not _message(answer).startswith("ocd:"):
-            row.note = f"expected a refusal with 403, got {answer.status_code}: {_message(answer)}"
+        elif answer.status_code not in (403, 424) or not _message(answer).startswith("ocd:"):
+            row.note = f"expected a refusal with 403 or 424, got {answer.status_code}: {_message(answer)}"
         elif seen:
             row.note = "refused, but something reached an upstream"
         else:
             row.ok = True
-            row.note = "refused with 403"
+            row.note = f"refused with {answer.status_code}"
         return row
 
     def at_anthropic(self) -> Row:

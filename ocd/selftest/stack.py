@@ -25,6 +25,7 @@ import psutil
 
 import ocd
 from ocd import paths
+from ocd.core.state import State
 from ocd.errors import EX_TEMPFAIL, EX_UNAVAILABLE, OcdError
 from ocd.selftest.redirected import DUMMY
 from ocd.settings.folders import Folders, private_folder
@@ -130,6 +131,7 @@ def write_settings(stack: Stack, settings: Settings, litellm_python: str) -> Non
         "[litellm]",
         f"python = {json.dumps(litellm_python)}",
         f"mode = {json.dumps(settings.litellm.mode)}",
+        f"pipe = {json.dumps(settings.litellm.pipe)}",
         "[boundary]",
         f"pass_through = {json.dumps(settings.boundary.pass_through)}",
         f"admin = {json.dumps(settings.boundary.admin)}",
@@ -219,10 +221,11 @@ async def wait_ready(stack: Stack) -> str:
 
 def _raise_if_hopeless(status: dict[str, Any]) -> None:
     for name, one in status["proxies"].items():
-        failed = one["state"] in ("blocked", "crash-loop", "backoff", "stopped") and one.get("reason")
+        state = State(one["state"])
+        failed = (state.hopeless or state is State.STOPPED) and one.get("reason")
         if failed or one.get("rejected"):
             raise _not_booted(f"the {name} proxy did not boot", str(one.get("rejected") or one["reason"]))
-    if any(one["state"] == "stopped" for one in status["proxies"].values()) and status.get("problems"):
+    if any(one["state"] == State.STOPPED for one in status["proxies"].values()) and status.get("problems"):
         raise _not_booted("the daemon has a problem", _reasons(status))
 
 

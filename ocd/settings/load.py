@@ -38,12 +38,16 @@ def load(folders: Folders, environ: Mapping[str, str] | None = None) -> Settings
 
     ``environ`` defaults to ``os.environ``. Raises ConfigError (exit 78) with one finding for each mistake.
     """
-    environ = os.environ if environ is None else environ
     path = folders.config / FILE
-    text = read_text(path)
+    return parse(path, read_text(path), environ)
+
+
+def parse(path: Path, text: str, environ: Mapping[str, str] | None = None) -> Settings:
+    """Like ``load``, with ``text`` as the content of ``path``."""
+    environ = os.environ if environ is None else environ
     from_file = _parse(path, text)
     from_environ = _environment(environ)
-    merged = _merge(from_file, from_environ)
+    merged = _without_removed(_merge(from_file, from_environ))
     try:
         return Settings(**merged)
     except ValidationError as error:
@@ -51,6 +55,68 @@ def load(folders: Folders, environ: Mapping[str, str] | None = None) -> Settings
         details = error.errors(include_url=False, include_context=False)
         found = [_finding(path, lines, from_environ, environ, detail) for detail in details]
         raise ConfigError(worst_first(found)) from None
+
+
+#: settings of earlier versions that mean nothing any more: accepted, ignored, told (``removed``)
+REMOVED: dict[KeyPath, str] = {
+    ("supervision", name): "how soon a process is started again is no setting any more (docs/decisions)"
+    for name in (
+        "backoff_first",
+        "backoff_max",
+        "backoff_jitter",
+        "restart_intensity",
+        "restart_period",
+        "sustained_ready",
+        "crash_loop_retry",
+    )
+}
+REMOVED["litellm", "fidelity"] = "requests to Anthropic pass untouched now, see [litellm] pipe"
+
+
+def removed(path: Path, text: str, environ: Mapping[str, str]) -> list[Finding]:
+    """A warning for each setting in ``text`` or ``environ`` that an earlier version knew and this one ignores."""
+    try:
+        values = _parse(path, text)
+    except ConfigError:
+        return []
+    lines = lines_of_keys(text)
+    found = []
+    for key, why in REMOVED.items():
+        here: Any = values
+        for part in key:
+            here = here.get(part) if isinstance(here, dict) else None
+        if here is not None:
+            place = (str(path), line_of(lines, key), ".".join(key))
+            found.append(Finding("warning", "setting-ignored", *place, f"{why}; it is ignored", "Remove it"))
+        variable = "OCD_" + "__".join(key).upper()
+        if environ.get(variable):
+            place = (variable, None, ".".join(key))
+            found.append(
+                Finding("warning", "setting-ignored", *place, f"{why}; it is ignored", "Unset the variable")
+            )
+    return found
+
+
+def _without_removed(values: dict[str, Any]) -> dict[str, Any]:
+    kept = dict(values)
+    for section, name in REMOVED:
+        if isinstance(kept.get(section), dict):
+            kept[section] = {key: value for key, value in kept[section].items() if key != name}
+    return kept
+
+
+def to_json(settings: Settings) -> str:
+    """All of the settings, those of ``env`` in clear: for a private file."""
+    values = settings.model_dump(mode="json")
+    for name, proxy in values["proxies"].items():
+        own = settings.proxy(name).env
+        proxy["env"] = {key: value.get_secret_value() for key, value in own.items()}
+    return json.dumps(values, sort_keys=True)
+
+
+def from_json(text: str) -> Settings:
+    """What ``to_json`` made, by this version or another. Raises ValueError."""
+    return Settings(**_without_removed(json.loads(text)))
 
 
 def read_text(path: Path, largest: int = LARGEST) -> str:

@@ -52,6 +52,15 @@ class Slots(Section):
         default="",
         description="The model group that the fable slot is pinned to; empty: what Claude Code chooses.",
     )
+    subagents: str = Field(
+        default="",
+        description="The model of subagents that name none themselves: a slot (opus, sonnet, haiku, fable) or a model "
+        "group; empty: what Claude Code chooses.",
+    )
+
+    def pins(self) -> dict[str, str]:
+        """The slots themselves: slot → the group that it is pinned to, empty where it is not."""
+        return self.model_dump(exclude={"subagents"})
 
 
 class LiteLLM(Section):
@@ -70,9 +79,10 @@ class LiteLLM(Section):
     args: list[str] = Field(
         default=[], description="Further options of the litellm command, for both proxies."
     )
-    fidelity: bool = Field(
-        default=True,
-        description="Put back what LiteLLM loses of requests to Anthropic and of its answers (docs/fidelity.md).",
+    pipe: Literal["auto", "off"] = Field(
+        default="auto",
+        description="auto: requests to Anthropic and to the bedrock proxy pass untouched beside LiteLLM where the "
+        "LiteLLM file allows it (occtl models says which and why); off: everything goes through LiteLLM.",
     )
 
 
@@ -168,7 +178,8 @@ class Supervision(Section):
     )
     drain_timeout: Seconds = Field(
         default=600.0,
-        description="How long a process that was replaced may finish the answers that it is giving.",
+        description="How long a process that was replaced may finish the answers that it is giving: since the last "
+        "byte of any of them; since the beginning when it is stopped for good.",
     )
     stop_timeout: Seconds = Field(
         default=10.0, description="From the request to end until the process is killed."
@@ -180,26 +191,16 @@ class Supervision(Section):
         default=2.0, description="An answer that takes longer counts as missed."
     )
     liveness_misses: int = Field(
-        default=2, ge=1, le=100, description="Missed answers in a row that mean a hang."
-    )
-    backoff_first: Seconds = Field(
-        default=0.5, description="Wait before the first restart; doubles with every failure."
-    )
-    backoff_max: Seconds = Field(default=30.0, description="The longest wait before a restart.")
-    backoff_jitter: float = Field(
-        default=0.1, ge=0, le=1, description="Random part of that wait, 0.1 is ten per cent."
-    )
-    restart_intensity: int = Field(
-        default=5,
+        default=2,
         ge=1,
-        le=1000,
-        description="More failures than this inside restart_period are a crash loop.",
+        le=100,
+        description="Missed answers in a row that mean a hang: another serves beside it.",
     )
-    restart_period: Seconds = Field(default=60.0, description="The period that restart_intensity speaks of.")
-    sustained_ready: Seconds = Field(
-        default=30.0, description="Ready for so long, earlier failures are forgotten."
+    hang_timeout: Seconds = Field(
+        default=30.0,
+        description="A process that hangs and still has connections is ended after so long; until then another "
+        "serves beside it.",
     )
-    crash_loop_retry: Seconds = Field(default=60.0, description="In a crash loop, try again after so long.")
     idle_minutes: float = Field(
         default=60.0,
         ge=0,
@@ -211,13 +212,6 @@ class Supervision(Section):
     max_draining: int = Field(
         default=8, ge=1, le=100, description="At most so many replaced processes finish side by side."
     )
-
-    @field_validator("backoff_max")
-    @classmethod
-    def _not_below_first(cls, value: float, info: ValidationInfo) -> float:
-        if value < info.data.get("backoff_first", 0):
-            raise ValueError("the longest wait is shorter than the first one (backoff_first)")
-        return value
 
 
 class Logs(Section):
@@ -290,8 +284,43 @@ class Notifications(Section):
             "upstream-trouble",
             "fallback",
             "log-degraded",
+            "plan-limit-near",
+            "spill-started",
+            "spill-ended",
         ],
         description="The kinds of events that are shown (docs/api.md lists all); each at most once a minute.",
+    )
+
+
+class Plan(Section):
+    """The Claude plan's limits, as Anthropic states them with each answer."""
+
+    warn_at: list[int] = Field(
+        default=[75, 90],
+        description="Per cents of a window (5 hours, 7 days) at which an event says so; an empty list: never.",
+    )
+
+    @field_validator("warn_at")
+    @classmethod
+    def _are_per_cents(cls, value: list[int]) -> list[int]:
+        if any(not 1 <= one <= 100 for one in value):
+            raise ValueError("whole per cents from 1 to 100 are expected")
+        return sorted(set(value))
+
+
+class Spill(Section):
+    """Requests that go to AWS while the plan's limit is nearly reached (`occtl spill on`)."""
+
+    at: int = Field(
+        default=0,
+        ge=0,
+        le=100,
+        description="From so many per cent of the plan's binding window on, until its reset; 0: never.",
+    )
+    routes: dict[str, str] = Field(
+        default={},
+        description="Slot or model group of main -> model group of main with a route on AWS, "
+        '{ opus = "claude-opus-bedrock" } for instance; empty: the groups\' own fallbacks on AWS.',
     )
 
 
@@ -358,6 +387,8 @@ class Settings(BaseSettings):
     logs: Logs = Field(default=Logs(), description="Log files.")
     metrics: Metrics = Field(default=Metrics(), description="Figures for Prometheus.")
     notifications: Notifications = Field(default=Notifications(), description="What is told on the desktop.")
+    plan: Plan = Field(default=Plan(), description="The Claude plan's limits.")
+    spill: Spill = Field(default=Spill(), description="What goes to AWS near the plan's limit.")
     boundary: Boundary = Field(default=Boundary(), description="What of LiteLLM is reachable.")
     external: External = Field(default=External(), description="A LiteLLM that somebody else runs.")
 

@@ -11,7 +11,7 @@ from ocd.stack.families import SLOTS, family, group_of, without_1m
 from ocd.stack.litellm_file import LiteLLMFile
 from ocd.stack.stack import AWS, ENVIRON, Route, Stack, names, port_of, routes, serves
 
-#: what must have happened before LiteLLM moves on; ``ocd.guest.fallbacks`` sees to it
+#: what must have happened before another group answers; ``ocd.guest.layers.pipe`` sees to it
 WHEN = {
     "fallbacks": "on overload (503, 529), rate limit (429), other 5xx, a time-out or a lost connection",
     "context_window_fallbacks": "when the request is too long for the model",
@@ -46,6 +46,9 @@ class Way:
     hops: tuple[Hop, ...]
     broken: str = ""
     fallbacks: tuple[Fallback, ...] = field(default=())
+    #: anthropic, hop or litellm, and why (``ocd.stack.pipe.explained``)
+    way: str = ""
+    why: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -195,7 +198,7 @@ def _fallbacks(stack: Stack, name: str, been: tuple[str, ...]) -> tuple[Fallback
 
 
 def _targets(file: LiteLLMFile, key: str, name: str) -> list[str]:
-    """The fallbacks of a model group: its own list, else that of the longest pattern (``ocd.guest.fallbacks`` sees
+    """The fallbacks of a model group: its own list, else that of the longest pattern (``ocd.guest.layers.pipe`` sees
     to that), else that of "*", else the default ones."""
     general: list[str] = []
     best = ""

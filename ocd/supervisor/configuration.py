@@ -40,9 +40,14 @@ class Examined:
     retiring: list[Retirement]
 
 
-async def candidates(folders: Folders, settings: Settings, home: str, path: str, host: str) -> Examined:
-    """Check both proxies' files and take snapshots of those that pass. Never raises for a mistake in a file."""
-    answer = await run_examination(folders, settings)
+async def candidates(
+    folders: Folders, settings: Settings, settings_id: str, toml: Path, home: str, path: str, host: str
+) -> Examined:
+    """Check both proxies' files and take snapshots of those that pass. Never raises for a mistake in a file.
+
+    ``settings_id`` names the settings' snapshot, ``toml`` is its file.
+    """
+    answer = await run_examination(folders, settings, toml)
     found = {}
     for proxy, taken in answer["revisions"].items():
         origin = config_path(folders, settings, proxy)
@@ -57,7 +62,8 @@ async def candidates(folders: Folders, settings: Settings, home: str, path: str,
             found[proxy] = Candidate(proxy, None, taken["error"])
         else:
             revision = spec.revision(taken["id"], settings, proxy, home, path, host)
-            found[proxy] = Candidate(proxy, Config(revision, Path(taken["config"]), Path(taken["origin"])))
+            config = Config(revision, Path(taken["config"]), Path(taken["origin"]), settings, settings_id)
+            found[proxy] = Candidate(proxy, config)
     inputs = {Path(file) for files in answer["inputs"].values() for file in files}
     return Examined(found, inputs, from_dicts(answer.get("retiring")))
 
@@ -87,9 +93,9 @@ def config_path(folders: Folders, settings: Settings, proxy: str) -> Path:
     return Path(folders.config / getattr(settings.proxies, proxy).config)
 
 
-async def run_examination(folders: Folders, settings: Settings) -> dict[str, Any]:
+async def run_examination(folders: Folders, settings: Settings, toml: Path) -> dict[str, Any]:
     """``ocd.stack.examine`` in a process of its own; one that crashes or hangs refuses the configuration."""
-    command = [sys.executable, "-P", "-m", "ocd.stack.examine"]
+    command = [sys.executable, "-P", "-m", "ocd.stack.examine", "--settings", str(toml)]
     with contextlib.suppress(OcdError):
         site = litellm_env.site_packages(litellm_env.python(settings, folders))
         if site is not None:

@@ -17,8 +17,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ocd import __version__, paths
-from ocd.core import proxy as core
-from ocd.errors import EX_DATAERR, EX_SOFTWARE, EX_UNAVAILABLE, EX_USAGE, OcdError
+from ocd.core import state as core
+from ocd.core import step as transitions
+from ocd.errors import EX_CONFIG, EX_DATAERR, EX_SOFTWARE, EX_UNAVAILABLE, EX_USAGE, OcdError
 from ocd.supervisor import configuration
 from ocd.supervisor.launching import Launching
 from ocd.text import printable
@@ -159,23 +160,28 @@ class Control:
             self.daemon.settings.supervision.drain_timeout + 2 * self.daemon.settings.supervision.stop_timeout
         )
         before = unit.state
+        if not before.enabled and verb in ("start", "restart"):
+            status = unit.status()
+            raise OcdError(
+                f"the {unit.name} proxy is switched off",
+                status.reason,
+                status.next_step,
+                exit_code=EX_CONFIG,
+                code="disabled",
+            )
         if verb == "stop":
-            unit.feed(core.Want(core.Wanted.STOPPED))
+            unit.feed(transitions.Want(core.Wanted.STOPPED))
             done = await unit.wait(lambda p: not p.members or p.wanted is not core.Wanted.STOPPED, drain)
         elif verb in ("start", "restart"):
             if verb == "restart" and before.members:
-                unit.feed(core.Restart())
+                unit.feed(transitions.Restart())
             else:
-                unit.feed(core.Want(core.Wanted.UP))
-            from ocd.supervisor.daemon import core_stuck
-
+                unit.feed(transitions.Want(core.Wanted.UP))
             done = await unit.wait(
-                lambda p: (
-                    (core.settled(p) and p.port_open) or core_stuck(p) or p.wanted is not core.Wanted.UP
-                ),
+                lambda p: core.settled(p) or core.state_of(p).hopeless or p.wanted is not core.Wanted.UP,
                 limit,
             )
-            done = done and core.settled(unit.state) and unit.state.port_open
+            done = done and core.settled(unit.state) and unit.state.wanted is core.Wanted.UP
         else:
             raise OcdError(
                 f"there is no verb {verb!r}",
@@ -183,7 +189,7 @@ class Control:
                 exit_code=EX_USAGE,
                 code="not-found",
             )
-        state = core.public_state(unit.state, time.monotonic())
+        state = core.state_of(unit.state)
         status = unit.status()
         changed = before.members != unit.state.members
         outcome = Outcome(ok=done, changed=changed, reason="" if done else status.reason or f"it is {state}")
@@ -194,8 +200,8 @@ class Control:
         unit = self._unit(request.path_params["name"])
         wanted = request.query_params.get("for", "ready")
         limit = _number(request, "timeout", 60.0)
-        met = await unit.wait(lambda p: core.public_state(p, time.monotonic()) == wanted, limit)
-        state = core.public_state(unit.state, time.monotonic())
+        met = await unit.wait(lambda p: core.state_of(p) == wanted, limit)
+        state = core.state_of(unit.state)
         reason = "" if met else f"after {limit:g} s it is {state}. {unit.status().reason}".strip()
         return _json(Outcome(ok=met, reason=reason, proxies={unit.name: state}))
 

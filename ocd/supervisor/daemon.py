@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import datetime
+import functools
 import json
 import os
 import secrets
@@ -17,26 +18,32 @@ from ocd import __version__
 from ocd.adapters.desktop import Desktop
 from ocd.adapters.logs import LogFile
 from ocd.adapters.mask import mask
-from ocd.claude.files import remove_overlay
-from ocd.core import proxy as core
+from ocd.core import state as core
+from ocd.core import step as transitions
+from ocd.core.state import State
 from ocd.errors import EX_CONFIG, EX_TEMPFAIL, OcdError
 from ocd.settings import keys as config_keys
-from ocd.settings import load as config_settings
 from ocd.settings.findings import ConfigError
 from ocd.settings.folders import Folders
 from ocd.settings.schema import Settings
+from ocd.stack import pipe
 from ocd.stack import renew as config_renew
+from ocd.stack.inputs import aws_files
 from ocd.stack.retire import Retirement, due
 from ocd.supervisor import configuration, journal, litellm_env, spec, takeover
+from ocd.supervisor.configured import Configured
 from ocd.supervisor.exchanges import Exchanges
 from ocd.supervisor.exporter import Exporter
 from ocd.supervisor.health import Health
 from ocd.supervisor.history import History
 from ocd.supervisor.host import Host
 from ocd.supervisor.idle import Idle
-from ocd.supervisor.link import GuestChannel, KeeperLink
+from ocd.supervisor.limits import PlanLimits
+from ocd.supervisor.link import KeeperLink
 from ocd.supervisor.metrics import Counts
+from ocd.supervisor.overlays import Overlays
 from ocd.supervisor.sessions import Sessions
+from ocd.supervisor.settings_file import SettingsFile
 from ocd.supervisor.statusfile import StatusFile
 from ocd.supervisor.unit import Config, Unit, tag
 from ocd.supervisor.usage import Usage
@@ -67,6 +74,7 @@ class Daemon:
         self.ended = asyncio.Event()
         self.listeners: dict[str, socket.socket] = {}
         renewed = config_renew.renew(self.folders)
+        self.settings_file = SettingsFile(self.folders)
         self.settings, problem = self._first_settings()
         if problem is not None:
             self.problems["settings"] = problem
@@ -78,18 +86,29 @@ class Daemon:
         self.link = KeeperLink(sock, self.on_keeper, self.on_keeper_end, self.on_link_fault)
         self.units: dict[str, Unit] = {}
         self.host = Host(self)
-        self.exchanges = Exchanges(self.event, lambda: self.settings.slots.model_dump())
+        self.exchanges = Exchanges(self.event, lambda: self.settings.slots.pins())
         usage_path = self.folders.state / "usage.db"
+        self.limits = PlanLimits(
+            self.event,
+            self.order_spill,
+            lambda: tuple(self.settings.plan.warn_at),
+            lambda: self.settings.spill.at or None,
+            self.spill_targets,
+        )
         self.usage = Usage(usage_path, self.exchanges.label, self.on_usage_trouble, self.on_usage_moved)
         self.metrics = Counts(self.exchanges.label)
         self.desktop = Desktop(lambda why: self.log.warning("no desktop notification", text=why))
         self.exporter = Exporter(self)
         self.line = StatusFile(self)
-        self.exchanges.listeners += [self.usage.take, self.metrics.take, self.line.news]
+        self.configured = Configured(self)
+        self.exchanges.listeners += [self.usage.take, self.metrics.take, self.limits.take, self.line.news]
         self.sessions = Sessions(self.on_session_end)
+        self.exchanges.owner = self.sessions.owner
+        self.overlays = Overlays(self)
         self.health = Health(self)
         self.idle = Idle(self)
-        self.watch = Watch(self)
+        warn = functools.partial(self.log.warning, "watching files")
+        self.watch = Watch(self.watched, self.reload, lambda why: warn(error=why))
         self.orders: dict[int, tuple[Unit, int]] = {}
         #: begins anywhere: answers to a predecessor's orders may still come, and must not be taken for ours
         self.order_number = secrets.randbelow(1 << 52)
@@ -101,17 +120,17 @@ class Daemon:
         self.last_notes = ""
         self.last_told = ""
         self.keeper_state = asyncio.Event()
-        self.former: takeover.Former | None = takeover.Former()
+        self.handover: takeover.Handover | None = takeover.Handover()
         self.tasks: set[asyncio.Task[Any]] = set()
 
     # ----------------------------------------------------------------------------------------------- start
 
     def _first_settings(self) -> tuple[Settings, Problem | None]:
-        """A mistake in ocd.toml does not stop the daemon: it serves with the defaults and says so."""
+        """A mistake in ocd.toml does not stop the daemon: it serves with the last good ones and says so."""
         try:
-            return config_settings.load(self.folders), None
+            return self.settings_file.load(), None
         except ConfigError as error:
-            return Settings(), _problem(error)
+            return self.settings_file.last_good(), _problem(error)
 
     def _log_file(self, name: str) -> LogFile:
         logs = self.settings.logs
@@ -126,14 +145,14 @@ class Daemon:
 
     async def run(self) -> int:
         """Serve until the keeper is gone or we are told to end; returns the exit code."""
+        asyncio.get_running_loop().set_exception_handler(self.on_callback_error)
         self.link.start()
-        for name, port in self.settings.ports().items():
-            if getattr(self.settings.proxies, name).enabled:
-                self.units[name] = Unit(self, name, port, self._log_file(name))
+        for name in spec.PROXIES:
+            self.units[name] = Unit(self, name, self._log_file(name))
         async with asyncio.timeout(10):
             await self.keeper_state.wait()
         restarted = takeover.restore(self)
-        self.former = None
+        self.handover = None
         try:
             # Before anything else that takes time: the import of LiteLLM is what a cold start waits for.
             if self.anything_wanted():
@@ -151,6 +170,7 @@ class Daemon:
         self.start(self.watch.run())
         self.start(self.idle.run())
         self.start(self.usage.run())
+        self.start(self.overlays.run())
         await self.ended.wait()
         for task in list(self.tasks):
             task.cancel()
@@ -169,6 +189,18 @@ class Daemon:
             return
         # A part of us that failed silently would be a lie: start over; the proxies do not notice.
         self.log.error("a task of the supervisor failed", exc_info=task.exception())
+        os._exit(70)
+
+    def on_callback_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What a callback of the loop raised is logged with its traceback; if it was one of ours, start over."""
+        error = context.get("exception")
+        self.log.error("a callback failed", text=str(context.get("message", "")), exc_info=error)
+        # A connection that broke names its transport; an awaited task tells whoever awaits it.
+        if error is None or "handle" not in context:
+            return
+        self.notes_due = True
+        with contextlib.suppress(Exception):
+            self.flush_notes()
         os._exit(70)
 
     async def _open_control(self) -> None:
@@ -202,7 +234,9 @@ class Daemon:
             self.flush_notes()
             self.tell_manager()
             self.exporter.follow()
+            self.limits.follow()
             self.line.look()
+            self.configured.look()
             await asyncio.sleep(pause)
 
     # ------------------------------------------------------------------------------------------------ news
@@ -215,6 +249,21 @@ class Daemon:
         self.log.info(kind, proxy=proxy or None, generation=generation, text=happened.text or None, **data)
         if self.settings.notifications.desktop:
             self.desktop.take(self.settings.notifications.kinds, kind, proxy, happened.text)
+
+    def order_spill(self, order: dict[str, Any]) -> None:
+        """Tell every process of main where requests go near the plan's limit."""
+        if unit := self.units.get("main"):
+            for member in unit.state.members:
+                unit.tell(member.generation, "spill", **order)
+        self.note_soon()
+
+    def spill_targets(self) -> dict[str, str]:
+        """Which groups of main can go to AWS, by the settings or by main's own fallbacks."""
+        unit = self.units.get("main")
+        config = unit.configs.get(unit.state.good) if unit is not None else None
+        if config is None:
+            return {}
+        return pipe.spill_targets(spec.pipe_table(config.path), self.settings.spill.routes)
 
     def on_log_trouble(self, text: str) -> None:
         if hasattr(self, "history") and "log" not in self.problems:
@@ -250,6 +299,7 @@ class Daemon:
     def changed(self, unit: Unit) -> None:
         """A proxy's state changed: tell the service manager, and keep the notes for a successor."""
         self.line.news()
+        self.idle.follow()
         self.note_soon()
 
     def note_soon(self) -> None:
@@ -273,10 +323,14 @@ class Daemon:
 
     def tell_manager(self) -> None:
         """Say to the service manager what is serving. Started means: serving, or it will not for a reason we know."""
-        states = {name: core.public_state(u.state, time.monotonic()) for name, u in self.units.items()}
-        words = ", ".join(f"{name} {state} on {self.units[name].port}" for name, state in states.items())
+        states = {name: core.state_of(u.state) for name, u in self.units.items()}
+        words = ", ".join(
+            f"{name} {state} on {self.units[name].port}"
+            for name, state in states.items()
+            if state is not State.DISABLED
+        )
         text = f"STATUS={words or 'no proxy is enabled'}"
-        if "starting" not in states.values() and not self.stopping:
+        if State.STARTING not in states.values() and not self.stopping:
             text += "\nREADY=1"
         if text != self.last_told:
             self.last_told = text
@@ -292,14 +346,14 @@ class Daemon:
     def on_keeper(self, message: dict[str, Any], fds: list[int]) -> None:
         match message.get("op"):
             case "state" | "process" | "state-end":
-                if self.former is not None:
-                    self.former.take(message, fds)
+                if self.handover is not None:
+                    self.handover.take(message, fds)
                     fds = []
                 if message["op"] == "state-end":
                     self.keeper_state.set()
             case "host-started":
-                if self.former is not None and message.get("old"):
-                    self.former.host = (message["pid"], fds)
+                if self.handover is not None and message.get("old"):
+                    self.handover.host = (message["pid"], fds)
                 else:
                     self.host.on_started(message["pid"], fds, bool(message.get("old")))
                 fds = []
@@ -348,6 +402,7 @@ class Daemon:
             return
         old = self.listeners.pop(name, None)
         if old is not None:
+            self.idle.unwatch(old.fileno())
             old.close()
         self.listeners[name] = socket.socket(fileno=fds[0])
         if name == "control":
@@ -364,11 +419,12 @@ class Daemon:
             return
         unit = self.units.get(name.split(":")[0])
         if unit is not None:
-            unit.on_listening(name, int(message.get("errno") or 1))
+            unit.on_listening(name, int(message.get("errno") or 1), message.get("error", ""))
 
     def close_listener(self, name: str) -> None:
         sock = self.listeners.pop(name, None)
         if sock is not None:
+            self.idle.unwatch(sock.fileno())
             sock.close()
         self.link.send("unlisten", name=name)
 
@@ -387,8 +443,7 @@ class Daemon:
         self.order_number += 1
         number = self.order_number
         self.orders[number] = (unit, generation)
-        serving = sum(1 for m in unit.state.members if m.phase_is(core.Serving))
-        spare = serving >= unit.state.limits.workers and revision == unit.state.good
+        spare = unit.state.accepting(fresh=True) >= unit.state.limits.workers
         trouble = self.host.spawn({"id": number, "tag": tag(unit.name, generation, revision)}, spare)
         if trouble:
             asyncio.get_running_loop().call_soon(self.spawn_failed, number, trouble, False)
@@ -396,26 +451,27 @@ class Daemon:
     def on_warm(self) -> None:
         """The forkserver is warm: what it forked before that is exchanged, and new before old as always."""
         for unit in self.units.values():
-            unit.feed(core.Warm())
+            unit.feed(transitions.Warm())
 
     def spawn_failed(self, number: int, reason: str, transient: bool) -> None:
         unit, generation = self.orders.pop(number, (None, 0))
         if unit is not None:
-            unit.feed(core.SpawnFailed(generation, reason, transient))
+            unit.feed(transitions.SpawnFailed(generation, reason, transient))
 
     def boot_message(self, unit: Unit, generation: int, config: Config) -> dict[str, Any]:
+        # The settings that this revision passed the checks with, whatever they are by now.
         message = spec.boot(
-            self.settings, self.keys, self.folders, unit.name, generation, config.path, self.home, self.path
+            config.settings, self.keys, self.folders, unit.name, generation, config.path, self.home, self.path
         )
-        serving = sum(1 for m in unit.state.members if m.phase_is(core.Serving))
-        if serving >= unit.state.limits.workers:
+        if unit.name == "main":
+            message["spill"] = self.limits.order()
+        if unit.state.accepting() >= unit.state.limits.workers:
             # Nobody waits for this one: one request through LiteLLM's routes now, so that its first is not slow.
             message["warm"] = [{"method": "GET", "path": "/health/readiness"}]
         return message
 
-    def on_guest_status(self, unit: Unit, channel: GuestChannel, message: dict[str, Any]) -> None:
+    def on_guest_status(self, unit: Unit) -> None:
         self.idle.on_status(unit)
-        takeover.on_guest_status(unit, channel, message)
 
     def on_report(self, unit: Unit, generation: int, message: dict[str, Any]) -> None:
         """News from the boundary inside a proxy."""
@@ -424,14 +480,6 @@ class Daemon:
             unit.refused_credentials += 1
         elif kind == "fallback":
             unit.on_fallback(mask(str(message.get("where", ""))))
-        elif kind == "fallback-unfiltered":
-            self.problems[kind] = Problem(
-                code=kind,
-                what="LiteLLM falls back on every error, an expired login included",
-                why=f"this version lacks the place for ocd's filter ({message.get('where', '')})",
-                next="Remove fallbacks from the LiteLLM file, or run `occtl litellm use` with the pinned version",
-                exit=EX_CONFIG,
-            )
         text = printable(str(message.get("where", "")))
         if kind == "request-refused":
             text = printable(f"{message.get('why', '')}, {message.get('count', 1)} times")
@@ -447,28 +495,46 @@ class Daemon:
 
     # ---------------------------------------------------------------------------------------- configuration
 
+    def watched(self) -> set[Path]:
+        """Every file whose change may change what is served."""
+        own = {self.folders.config / "ocd.toml", self.folders.config / ".env"}
+        return own | {self.config_path(name) for name in self.units} | self.inputs
+
     def config_path(self, name: str) -> Path:
         return configuration.config_path(self.folders, self.settings, name)
 
     async def reload(self, why: str, only: str | None = None, dry_run: bool = False) -> Outcome:
         """Read the files; serve what changed and passes. Failure keeps what serves. Returns what was decided."""
         async with self.reloading:
+            wrong: Outcome | None = None
+            if not dry_run and self.watch.reading() & {str(path) for path in aws_files()}:
+                # A profile or a login was written: what AWS refused before says nothing any more.
+                for name in self.units:
+                    self.exchanges.clear_troubles(name, kinds=frozenset({"aws-expired", "access-denied"}))
             try:
-                settings = await asyncio.to_thread(config_settings.load, self.folders)
+                settings = await asyncio.to_thread(self.settings_file.load)
             except ConfigError as error:
                 problem = _problem(error)
+                wrong = Outcome(ok=False, reason=error.sentence(), problems=[problem])
                 if dry_run:
-                    return Outcome(ok=False, reason=error.sentence(), problems=[problem])
+                    return wrong
                 self.problems["settings"] = problem
                 self.event("reload-rejected", text=error.sentence())
                 if any(u.state.revision for u in self.units.values()):
-                    return Outcome(ok=False, reason=error.sentence(), problems=[problem])
+                    return wrong
                 settings = self.settings
             else:
                 if not dry_run:
                     self.problems.pop("settings", None)
+            settings_id = await asyncio.to_thread(self.settings_file.keep, settings)
             examined = await configuration.candidates(
-                self.folders, settings, self.home, self.path, self.host.identity(settings)
+                self.folders,
+                settings,
+                settings_id,
+                self.settings_file.path(settings_id),
+                self.home,
+                self.path,
+                self.host.identity(settings),
             )
             found = examined.candidates
             if examined.inputs:
@@ -477,7 +543,8 @@ class Daemon:
                 return self._would(found, only)
             self.retiring = examined.retiring
             self._apply_settings(settings)
-            return self._apply(found, only, why)
+            outcome = self._apply(found, only, why)
+            return wrong or outcome
 
     def _would(self, found: dict[str, configuration.Candidate], only: str | None) -> Outcome:
         outcome = Outcome(ok=True)
@@ -500,15 +567,10 @@ class Daemon:
         old, self.settings = self.settings, settings
         self.host.follow()
         self.exporter.follow()
-        for name, port in settings.ports().items():
-            enabled = getattr(settings.proxies, name).enabled
-            unit = self.units.get(name)
-            if unit is None and enabled:
-                self.units[name] = Unit(self, name, port, self._log_file(name))
-            elif unit is not None and not enabled:
-                unit.feed(core.Want(core.Wanted.STOPPED))
-            elif unit is not None:
-                unit.change_port(port)
+        # Who was told of a port keeps it, also one who was told a moment ago.
+        self.hold_ports()
+        for name, unit in self.units.items():
+            unit.feed(spec.adjust(settings, name))
         if old.slots != settings.slots:
             for name in self.units:
                 self.exchanges.routes_changed(name)
@@ -522,18 +584,15 @@ class Daemon:
             unit = self.units.get(name)
             if unit is None or only not in (None, name):
                 continue
-            limits = spec.limits(self.settings, name)
             if candidate.config is None:
                 outcome.ok = False
                 outcome.reason = outcome.reason or candidate.reason
                 outcome.proxies[name] = f"rejected: {candidate.reason}"
                 already = unit.state.rejected is not None and unit.state.rejected.reason == candidate.reason
-                if not unit.state.revision:
-                    good = takeover.last_good(self, name)
-                    if good is not None:
-                        unit.configs[good.revision] = good
-                        unit.feed(core.Configure(good.revision, limits))
-                unit.feed(core.Refuse("", candidate.reason))
+                good = None if unit.state.revision else takeover.last_good(self, name)
+                if good is not None:
+                    unit.configs[good.revision] = good
+                unit.feed(transitions.Refuse(candidate.reason, good.revision if good else ""))
                 if not already:
                     self.event("reload-rejected", name, text=candidate.reason)
                 continue
@@ -547,13 +606,14 @@ class Daemon:
                 # main answers for what the other one is asked over it
                 for one in self.units:
                     self.exchanges.routes_changed(one)
-            unit.feed(core.Configure(revision, limits))
+            unit.feed(transitions.Configure(revision))
             unit.configs = {
                 r: c
                 for r, c in unit.configs.items()
                 if r in {unit.state.good, unit.state.revision, *(m.revision for m in unit.state.members)}
             }
         self.watch.refresh()
+        self.hold_ports()
         return outcome
 
     async def reload_and_wait(self, only: str | None) -> Outcome:
@@ -570,7 +630,8 @@ class Daemon:
             def decided(p: core.Proxy, wanted: str = wanted) -> bool:
                 if p.wanted is not core.Wanted.UP:
                     return True
-                return p.revision != wanted or (p.good == wanted and core.settled(p)) or core_stuck(p)
+                done = p.good == wanted and core.settled(p)
+                return p.revision != wanted or done or core.state_of(p).hopeless
 
             limit = 4 * self.settings.supervision.start_timeout
             done = await unit.wait(decided, limit)
@@ -582,18 +643,25 @@ class Daemon:
             elif p.good == wanted and p.revision == wanted and done:
                 outcome.proxies[name] = f"serves revision {wanted} (before: {before.get(name) or 'none'})"
             else:
-                reason = (
-                    p.rejected.reason if p.rejected else p.failure.reason or f"not ready within {limit:.0f} s"
-                )
+                reason = p.rejected.reason if p.rejected else unit.status().reason
+                reason = reason or f"not ready within {limit:.0f} s"
                 outcome.ok = False
                 outcome.reason = outcome.reason or reason
-                outcome.proxies[name] = f"rejected, the old one serves on: {reason}"
+                serves = core.state_of(p) is State.READY
+                kept = "rejected, the earlier one keeps serving" if serves else "it does not serve"
+                outcome.proxies[name] = f"{kept}: {reason}"
         return outcome
 
-    def remember_good(self, unit: Unit) -> None:
-        config = unit.configs.get(unit.state.good)
+    def on_serves(self, unit: Unit, revision: str, former: str) -> None:
+        """A revision serves: it is the one to come back with, and what troubled the one before is over."""
+        config = unit.configs.get(revision)
         if config is not None:
             takeover.remember_good(self, unit.name, config)
+        if former:
+            self.event("reload-done", unit.name, text=revision)
+            # What the second proxy answers to the first is shown as the first one's.
+            self.exchanges.clear_troubles("main", hop=unit.name != "main")
+            self.exchanges.clear_troubles(unit.name)
 
     # --------------------------------------------------------------------------------------------- the verbs
 
@@ -607,6 +675,7 @@ class Daemon:
             litellm=self.litellm_version,
             proxies={name: unit.status() for name, unit in self.units.items()},
             sessions=self.sessions.messages(self.exchanges.sessions),
+            limits=self.limits.messages(),
             problems=[
                 *self.problems.values(),
                 *litellm_env.worries(self.litellm_version),
@@ -616,25 +685,20 @@ class Daemon:
         )
 
     def on_session_end(self, pid: int) -> None:
-        with contextlib.suppress(OSError):
-            remove_overlay(str(self.folders.runtime / "sessions"), pid)
         self.exchanges.forget_session(pid)
         self.event("session-ended", text=f"pid {pid}")
         self.note_soon()
-        self.retire_ports()
+        self.hold_ports()
 
-    def retire_ports(self) -> None:
-        """Close ports that no longer are ours, once no living session was told of them."""
-        told = {session.port for session in self.sessions.living.values()}
-        for unit in self.units.values():
-            for port in {int(name.split(":")[1]) for name in unit.own_listeners()} - {unit.port}:
-                # The second proxy's old port is needed for as long as main has processes that know it.
-                stale = any(
-                    m.revision != unit.state.revision for u in self.units.values() for m in u.state.members
-                )
-                if port not in told and unit.state.port_open and not (unit.name != "main" and stale):
-                    self.event("port-closed", unit.name, text=f"port {port}")
-                    unit.release_port(port)
+    def hold_ports(self) -> None:
+        """Tell each proxy which of its ports are still needed, by living sessions or by the other proxy's processes."""
+        told = frozenset(session.port for session in self.sessions.living.values())
+        main = self.units["main"]
+        revisions = {main.state.good, main.state.revision, *(m.revision for m in main.state.members)}
+        hops = {c.settings.ports()["bedrock"] for r, c in main.configs.items() if r in revisions}
+        for unit, held in ((main, told), (self.units["bedrock"], frozenset(hops))):
+            if unit.state.ports.held != held:
+                unit.feed(transitions.PortsHeld(held))
 
     async def shutdown(self) -> None:
         """Drain and end everything."""
@@ -645,15 +709,15 @@ class Daemon:
         text = f"STOPPING=1\nSTATUS=draining\nEXTEND_TIMEOUT_USEC={DRAIN_EXTENSION * 1_000_000}"
         self.link.send("notify", text=text)
         for unit in self.units.values():
-            unit.feed(core.Want(core.Wanted.STOPPED))
+            unit.feed(transitions.Want(core.Wanted.STOPPED))
         limit = self.settings.supervision.drain_timeout + 2 * self.settings.supervision.stop_timeout
         await asyncio.gather(*(unit.wait(lambda p: not p.members, limit) for unit in self.units.values()))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(USAGE_PATIENCE):
                 await self.usage.write()
         for pid in list(self.sessions.living):
-            # The overlay of a living session stays: Claude Code has read it, its commands may look at it.
             self.log.info("session outlives the daemon", pid=pid)
+        self.overlays.keep()
         self.line.remove()
         await self.control.close()
         self.link.send("exit", code=EX_CONFIG if self.exit_code == EX_CONFIG else 0)
@@ -669,11 +733,6 @@ class Daemon:
             argv=[sys.executable, "-P", "-m", "ocd"],
             supervisor_argv=[sys.executable, "-P", "-m", "ocd.supervisor"],
         )
-
-
-def core_stuck(p: core.Proxy) -> bool:
-    """Nothing good is to be expected soon: blocked, or failing in a loop."""
-    return p.failure.looping or (p.holder is not None and not p.port_open)
 
 
 def _goodbyes(known: list[Retirement], today: datetime.date) -> list[Problem]:

@@ -7,7 +7,7 @@ one validated message and a few dictionary look-ups, whoever listens.
 import collections
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -72,6 +72,7 @@ _OF_THE_HOST = frozenset({"login-expired", "aws-expired", "unreachable", "plan-l
 _LASTING = frozenset({"model-gone"})
 
 _FIELDS = frozenset(Exchange.model_fields)
+_Key = TypeVar("_Key", int, str)
 
 
 class Tally:
@@ -114,6 +115,10 @@ class Exchanges:
         self.listeners: list[Callable[[Exchange], None]] = []
         self.followers: list[Callable[[str], None]] = []
         self.sessions: collections.OrderedDict[int, Tally] = collections.OrderedDict()
+        #: Claude Code's id of a session → its process's pid, as far as they are known
+        self.owner: Callable[[str], int | None] = lambda identity: None
+        #: figures of sessions whose process is not known yet
+        self.unclaimed: collections.OrderedDict[str, Tally] = collections.OrderedDict()
         #: requests that are being answered: proxy → generation → how many, where the guest says so
         self.in_flight: dict[str, dict[int, int]] = {}
         #: what a guest sent that was no Exchange
@@ -130,6 +135,8 @@ class Exchanges:
         """A guest's ``{"ev": "request", …}``; anything but an Exchange is counted and dropped."""
         fields = {name: value for name, value in message.items() if name in _FIELDS}
         fields |= {"proxy": proxy, "generation": generation, "slot": self.slot(str(fields.get("model", "")))}
+        if fields.get("session") is None and isinstance(fields.get("session_id"), str):
+            fields["session"] = self.owner(fields["session_id"])
         try:
             exchange = Exchange.model_validate(fields)
         except ValidationError:
@@ -170,15 +177,15 @@ class Exchanges:
         return name
 
     def _tally(self, exchange: Exchange) -> None:
-        if exchange.session is None:
+        # Claude Code counts a context in twenty questions at a time; nothing is used up by them.
+        if exchange.path.endswith("/count_tokens"):
             return
-        tally = self.sessions.get(exchange.session)
-        if tally is None:
-            tally = self.sessions[exchange.session] = Tally()
-            while len(self.sessions) > KEPT_SESSIONS:
-                self.sessions.popitem(last=False)
+        if exchange.session is not None:
+            tally = _latest(self.sessions, exchange.session)
+        elif exchange.session_id:
+            tally = _latest(self.unclaimed, exchange.session_id)
         else:
-            self.sessions.move_to_end(exchange.session)
+            return
         tally.requests += 1
         tally.tokens += exchange.input_tokens + exchange.output_tokens
         tally.last = exchange.time
@@ -198,6 +205,18 @@ class Exchanges:
         """Whether there was a request since this was asked last."""
         news, self._news = self._news, False
         return news
+
+    def claim(self, identity: str, pid: int) -> None:
+        """The session of that id is this process's: what it asked before counts."""
+        early = self.unclaimed.pop(identity, None)
+        if early is None:
+            return
+        tally = _latest(self.sessions, pid)
+        tally.requests += early.requests
+        tally.tokens += early.tokens
+        if early.last >= tally.last:
+            tally.last, tally.latest = early.last, early.latest
+        tally.fallback = max(tally.fallback, early.fallback)
 
     def forget_session(self, pid: int) -> None:
         """A session ended; its pid may be another's soon."""
@@ -226,6 +245,9 @@ class Exchanges:
 
     def _begin(self, exchange: Exchange) -> None:
         key = (exchange.proxy, exchange.model, exchange.trouble)
+        for other in [one for one in self._troubles if one[:2] == key[:2] and one != key]:
+            # It fails for another reason now: the earlier one is not what is wrong.
+            del self._troubles[other]
         found = self._troubles.get(key)
         if found is None:
             if len(self._troubles) >= KEPT_TROUBLES:
@@ -270,6 +292,16 @@ class Exchanges:
                     model=model,
                     slot=found.slot,
                 )
+
+    def clear_troubles(self, proxy: str, hop: bool = False, kinds: frozenset[str] | None = None) -> None:
+        """The cause may be gone (another configuration, another login): what is still wrong will show itself again.
+
+        ``hop``: only of what went on to the second proxy; ``kinds``: only these.
+        """
+        aws = frozenset({"access-denied", "model-access", "aws-expired", "throttled", "unreachable"})
+        for key in list(self._troubles):
+            if key[0] == proxy and (kinds is None or key[2] in kinds) and (not hop or key[2] in aws):
+                del self._troubles[key]
 
     def troubles(self, proxy: str) -> list[Trouble]:
         """What of a proxy's upstreams is not well now, the latest first."""
@@ -344,6 +376,15 @@ class Exchanges:
         except (TypeError, ValueError, AttributeError):
             # ValidationError is a ValueError: another version's notes.
             self.misunderstood += 1
+
+
+def _latest(tallies: "collections.OrderedDict[_Key, Tally]", key: _Key) -> Tally:
+    """The tally of a session that asks now; the one that asked least lately makes room."""
+    tally = tallies.setdefault(key, Tally())
+    tallies.move_to_end(key)
+    while len(tallies) > KEPT_SESSIONS:
+        tallies.popitem(last=False)
+    return tally
 
 
 def _bare(proxy: str, model: str, slot: str, host: str, moment: float) -> Exchange:

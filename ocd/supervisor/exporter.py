@@ -10,7 +10,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from ocd.adapters import ports
-from ocd.core import proxy as core
+from ocd.core import state as core
 from ocd.errors import EX_CONFIG
 from ocd.supervisor import metrics
 from ocd.supervisor.openmetrics import CONTENT_TYPE

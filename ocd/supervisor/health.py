@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from ocd.adapters import probe
-from ocd.core import proxy as core
+from ocd.adapters import ports, probe
+from ocd.core import state as core
+from ocd.core import step as transitions
 from ocd.supervisor import spec
 from ocd.wire.messages import Problem
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 #: A clock that counts sleep ran ahead of one that does not by this much (seconds): the machine slept.
 SLEPT = 2.0
+#: A probe that took so much longer than it may (seconds) was held up by ourselves.
+OUR_OWN = 1.0
 #: A process that started above its memory limit is replaced when it is so many times as large as then.
 GROWN = 1.5
 #: Spares and draining processes are asked every so many rounds.
@@ -58,8 +61,8 @@ class Health:
                 self.memory_due = time.monotonic() + self.daemon.settings.supervision.memory_interval
                 self.memory()
             for unit in self.daemon.units.values():
-                unit.feed(core.Tick())
-            self.daemon.retire_ports()
+                unit.feed(transitions.Tick())
+            self.daemon.hold_ports()
 
     def notice_sleep(self) -> None:
         now = sleep_clock()
@@ -68,33 +71,40 @@ class Health:
             self.daemon.log.info("the machine slept", seconds=round(slept))
             for unit in self.daemon.units.values():
                 # Monotonic deadlines did not run meanwhile; only misses of the moment before count no more.
-                unit.feed(core.Slept(0.0))
+                unit.feed(transitions.Slept())
 
     async def liveness(self) -> None:
         self.round += 1
         asked = []
         for unit in self.daemon.units.values():
             for member in unit.state.members:
-                serving = member.phase_is(core.Serving)
+                serving = member.phase_is(core.Serving, core.Accepting)
                 if serving or (member.phase_is(core.Armed, core.Draining) and self.round % SPARE_ROUNDS == 0):
                     asked.append(self._ask(unit, member.generation))
         await asyncio.gather(*asked)
 
     async def _ask(self, unit: "Unit", generation: int) -> None:
         path = spec.socket_path(self.daemon.folders, unit.name, generation)
+        timeout = self.daemon.settings.supervision.liveness_timeout
         before = self.asleep
         answer = probe.Answer.MISSED
         for _ in range(self.daemon.settings.supervision.liveness_misses):
             # A miss is asked again at once: the interval is for those that answer.
-            answer = await probe.liveness(path, self.daemon.settings.supervision.liveness_timeout)
-            if abs(sleep_clock() - before) > SLEPT:
+            asked = time.monotonic()
+            answer = await probe.liveness(path, timeout)
+            if abs(sleep_clock() - before) > SLEPT or time.monotonic() - asked > timeout + OUR_OWN:
+                # The machine slept, or we did not get round to it ourselves: that says nothing of the process.
                 return
             if answer is not probe.Answer.MISSED:
                 break
-            unit.feed(core.ProbeMissed(generation))
+            unit.feed(transitions.ProbeMissed(generation, self._busy(unit, generation)))
         else:
             return
         place = (unit.name, generation)
+        if answer is probe.Answer.CANNOT_ASK:
+            self.cannot_ask()
+            return
+        self.daemon.problems.pop("probe", None)
         if answer is probe.Answer.NO_SOCKET and place not in self.no_socket:
             # Somebody removed the file, which says nothing about the process: have it made again.
             self.no_socket.add(place)
@@ -102,9 +112,27 @@ class Health:
             return
         self.no_socket.discard(place)
         if answer is probe.Answer.ALIVE:
-            unit.feed(core.ProbeAnswered(generation))
+            unit.feed(transitions.ProbeAnswered(generation))
         else:
-            unit.feed(core.ProbeMissed(generation))
+            unit.feed(transitions.ProbeMissed(generation, self._busy(unit, generation)))
+
+    def _busy(self, unit: "Unit", generation: int) -> bool:
+        """Whether a process that does not answer has connections; one that cannot be looked into may have."""
+        member = unit.state.member(generation)
+        if member is None or member.pid is None or not member.ports:
+            return member is not None and not member.phase_is(core.Armed)
+        return ports.connected(member.pid, member.ports)
+
+    def cannot_ask(self) -> None:
+        """We are short of something ourselves: nobody is suspected for that, and it is told."""
+        if "probe" not in self.daemon.problems:
+            self.daemon.problems["probe"] = Problem(
+                code="probe-failed",
+                what="the daemon cannot ask its proxies whether they are alive",
+                why="it has no file descriptors or no memory left",
+                next="Run `occtl reexec`; see `occtl logs daemon`",
+            )
+            self.daemon.event("probe-failed", text="no file descriptors or no memory left")
 
     def memory(self) -> None:
         """Measure every process with its children; twice over the limit is too much."""
@@ -118,13 +146,13 @@ class Health:
                     continue
                 unit.memory[member.generation] = used
                 # One that we took over may have leaked before we looked for the first time.
-                taken_over = str(member.generation) in unit.restored.get("roles", {})
+                taken_over = member.generation in unit.adopted
                 fresh = unit.fresh_memory.setdefault(member.generation, 0 if taken_over else used)
                 if not over_limit(used, fresh, limit):
                     unit.over_memory.discard(member.generation)
                 elif member.generation in unit.over_memory:
                     text = f"{used // 2**20} MiB used, {limit // 2**20} MiB allowed"
-                    unit.feed(core.MemoryOver(member.generation, text))
+                    unit.feed(transitions.MemoryOver(member.generation, text))
                 else:
                     unit.over_memory.add(member.generation)
                     self.memory_due = 0.0

@@ -4,7 +4,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from ocd.core import proxy as core
+from ocd.core import state as core
+from ocd.core import step as transitions
 
 if TYPE_CHECKING:
     from ocd.supervisor.daemon import Daemon
@@ -21,7 +22,8 @@ class Idle:
         self.daemon = daemon
         self.last_activity = time.monotonic()
         self.seen: dict[str, int] = {}
-        self.watching: list[int] = []
+        #: listening sockets whose next connection wakes the proxies
+        self.watching: set[int] = set()
 
     async def run(self) -> None:
         if any(unit.state.wanted is core.Wanted.IDLE for unit in self.daemon.units.values()):
@@ -56,7 +58,7 @@ class Idle:
         """Stop everything that costs memory; keep listening."""
         for unit in self.daemon.units.values():
             if unit.state.wanted is core.Wanted.UP:
-                unit.feed(core.Want(core.Wanted.IDLE))
+                unit.feed(transitions.Want(core.Wanted.IDLE))
         self.daemon.start(self._finish())
 
     async def _finish(self) -> None:
@@ -65,22 +67,31 @@ class Idle:
         if self.daemon.anything_wanted():
             return
         self.daemon.host.stop()
-        loop = asyncio.get_running_loop()
+        self.follow()
+
+    def follow(self) -> None:
+        """Watch the ports of proxies that sleep, whichever they are by now; called whenever a state has changed."""
+        wanted: dict[int, str] = {}
         for unit in self.daemon.units.values():
-            if unit.state.wanted is core.Wanted.IDLE:
+            if unit.state.wanted is core.Wanted.IDLE and not unit.state.members:
                 for name in unit.own_listeners():
-                    fd = self.daemon.listeners[name].fileno()
-                    loop.add_reader(fd, self.wake, f"a connection to {unit.name}")
-                    self.watching.append(fd)
+                    wanted[self.daemon.listeners[name].fileno()] = unit.name
+        for fd in self.watching - wanted.keys():
+            self.unwatch(fd)
+        for fd in wanted.keys() - self.watching:
+            asyncio.get_running_loop().add_reader(fd, self.wake, f"a connection to {wanted[fd]}")
+            self.watching.add(fd)
+
+    def unwatch(self, fd: int) -> None:
+        """A listener is being closed, or its proxy is awake."""
+        if fd in self.watching:
+            self.watching.discard(fd)
+            asyncio.get_running_loop().remove_reader(fd)
 
     def wake(self, why: str) -> None:
         """Somebody is there: boot. The connection waits in the backlog meanwhile."""
-        loop = asyncio.get_running_loop()
-        for fd in self.watching:
-            loop.remove_reader(fd)
-        self.watching = []
         self.touch()
         for unit in self.daemon.units.values():
             if unit.state.wanted is core.Wanted.IDLE:
                 self.daemon.event("woken", unit.name, text=why)
-                unit.feed(core.Want(core.Wanted.UP))
+                unit.feed(transitions.Want(core.Wanted.UP))

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import re
 import time
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,8 @@ from ocd import API_VERSION
 from ocd.adapters import external
 from ocd.claude import launch, plan
 from ocd.claude.overlay import Slots
-from ocd.core import proxy as core
+from ocd.core import state as core
+from ocd.core.state import State
 from ocd.errors import EX_CONFIG, EX_NOPERM, EX_UNAVAILABLE, OcdError
 from ocd.settings import external_key
 from ocd.wire.messages import LaunchReply, LaunchRequest
@@ -26,13 +26,11 @@ PLAN = "text/x-ocd-exec"
 #: a LiteLLM elsewhere: how long one question may take, how long a good answer holds (seconds)
 IDENTITY_TIMEOUT = 5.0
 IDENTITY_SECONDS = 30.0
-_MODEL_NAME = re.compile(r"""^\s*(?:-\s*)?["']?model_name["']?\s*:\s*["']?([^"'#\s,}]+)""", re.MULTILINE)
 
 
 class Launching:
     def __init__(self, daemon: "Daemon") -> None:
         self.daemon = daemon
-        self._models: tuple[str, list[str]] = ("", [])
         self._elsewhere_known: tuple[tuple[str, int], float, list[str]] | None = None
 
     async def launch(self, request: Request) -> Response:
@@ -74,7 +72,7 @@ class Launching:
             self._refuse_if_hopeless(unit)
             await unit.wait(lambda p: _ready(p) or _hopeless(p), max(0.0, deadline - time.monotonic()))
             self._refuse_if_hopeless(unit)
-        waiting = [unit for unit in needed if not _ready(unit.state)]
+        waiting = [unit for unit in needed if not (_ready(unit.state) or _hopeless(unit.state))]
         if waiting:
             return LaunchReply(ready=False, progress="; ".join(self._progress(unit) for unit in waiting))
         return await self._prepare(order)
@@ -82,50 +80,46 @@ class Launching:
     def _needed(self, unit: "Unit") -> bool:
         if unit.state.wanted is core.Wanted.STOPPED:
             if unit.name == "main":
+                off = not unit.state.enabled
+                status = unit.status()
                 raise OcdError(
-                    "the main proxy is stopped",
-                    "somebody stopped it",
-                    "Run `occtl start`",
-                    exit_code=EX_UNAVAILABLE,
-                    code="stopped",
+                    f"the main proxy is {'switched off' if off else 'stopped'}",
+                    status.reason,
+                    status.next_step or "Run `occtl start`",
+                    exit_code=EX_CONFIG if off else EX_UNAVAILABLE,
+                    code="disabled" if off else "stopped",
                 )
             return False
         return True
 
     def _refuse_if_hopeless(self, unit: "Unit") -> None:
-        if not _hopeless(unit.state):
+        # Each slot needs its own proxy only: without the other one a session can still ask for Claude's models.
+        if unit.name != "main" or not _hopeless(unit.state):
             return
         status = unit.status()
         raise OcdError(
             f"the {unit.name} proxy does not serve",
             status.reason or status.state,
             status.next_step or "See `occtl status`",
-            exit_code=EX_CONFIG if status.state == "failed" else EX_UNAVAILABLE,
+            exit_code=EX_CONFIG if status.state == State.FAILED else EX_UNAVAILABLE,
             code=status.state,
         )
 
     def _progress(self, unit: "Unit") -> str:
-        state = core.public_state(unit.state, time.monotonic())
+        state = core.state_of(unit.state)
         seconds = time.monotonic() - unit.state.since
         why = unit.status().reason
         return f"{unit.name} is {state}, {seconds:.0f} s" + (f" ({why})" if why else "")
 
     async def _prepare(self, order: LaunchRequest) -> LaunchReply:
         daemon = self.daemon
-        slots = daemon.settings.slots
-        folder = daemon.folders.runtime / "sessions"
         daemon.sessions.add(order.pid, order.cwd, port=daemon.units["main"].port)
         reply = await asyncio.to_thread(
             launch.prepare,
             order,
-            folder=str(folder),
-            slots=Slots(**slots.model_dump()),
-            base_url=f"http://127.0.0.1:{daemon.units['main'].port}",
-            key=daemon.keys.main,
-            auth=daemon.settings.auth,
-            known_models=self.models(),
+            folder=daemon.overlays.folder,
+            served=daemon.overlays.served(),
             isolation=daemon.settings.isolation,
-            counted=True,
         )
         daemon.event("session-started", text=f"pid {order.pid}")
         daemon.note_soon()
@@ -138,7 +132,13 @@ class Launching:
                     f"the newer {unit.name} configuration is not used: {unit.state.rejected.reason}."
                     " Run `occtl config check`."
                 )
-            elif unit.state.wanted is core.Wanted.STOPPED:
+            elif unit.name != "main" and _hopeless(unit.state):
+                status = unit.status()
+                notices.append(
+                    f"the {unit.name} proxy does not serve, its models will not answer: "
+                    f"{status.reason or status.state}. {status.next_step or 'See `occtl status`'}"
+                )
+            elif unit.state.enabled and unit.state.wanted is core.Wanted.STOPPED:
                 notices.append(
                     f"the {unit.name} proxy is stopped: its models will not answer. Run `occtl start`."
                 )
@@ -185,17 +185,12 @@ class Launching:
                 exit_code=EX_UNAVAILABLE,
                 code="external-not-there",
             ) from None
-        slots = settings.slots
         daemon.sessions.add(order.pid, order.cwd)
         reply = await asyncio.to_thread(
             launch.prepare,
             order,
-            folder=str(daemon.folders.runtime / "sessions"),
-            slots=Slots(**slots.model_dump()),
-            base_url=url,
-            key=key,
-            auth=settings.auth,
-            known_models=known,
+            folder=daemon.overlays.folder,
+            served=launch.Served(Slots(**settings.slots.model_dump()), url, key, settings.auth, known),
             isolation=settings.isolation,
         )
         daemon.event("session-started", text=f"pid {order.pid}")
@@ -221,26 +216,10 @@ class Launching:
             self._elsewhere_known = (asked, now + IDENTITY_SECONDS, list(found.models))
         return self._elsewhere_known[2]
 
-    def models(self) -> list[str]:
-        """The model groups of main's configuration, as it is being served."""
-        unit = self.daemon.units["main"]
-        config = unit.configs.get(unit.state.good)
-        if config is None:
-            return []
-        if self._models[0] != config.revision:
-            names: list[str] = []
-            for path in sorted(config.path.parent.rglob("*.y*ml")):
-                try:
-                    names += _MODEL_NAME.findall(path.read_text("utf-8", "replace"))
-                except OSError:
-                    continue
-            self._models = (config.revision, list(dict.fromkeys(names)))
-        return self._models[1]
-
 
 def _ready(p: core.Proxy) -> bool:
-    return core.public_state(p, time.monotonic()) == "ready"
+    return core.state_of(p) is State.READY
 
 
 def _hopeless(p: core.Proxy) -> bool:
-    return core.public_state(p, time.monotonic()) in ("blocked", "crash-loop", "failed")
+    return core.state_of(p).hopeless

@@ -1,11 +1,11 @@
 """What ``GET /metrics`` says: counted from the answered requests as they come, the rest looked up when asked."""
 
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ocd import __version__
-from ocd.core import proxy as core
+from ocd.core import state as core
+from ocd.core.state import State
 from ocd.supervisor.openmetrics import Family, Histogram, render
 from ocd.wire.messages import Exchange
 
@@ -17,7 +17,6 @@ SECONDS = (0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 FIRST = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 #: combinations of labels that are counted apart; more of them are counted as ``other``
 KEPT_SERIES = 400
-STATES = ("stopped", "starting", "ready", "draining", "backoff", "crash-loop", "blocked", "failed", "idle")
 _TOKENS = (
     ("input", "input_tokens"),
     ("output", "output_tokens"),
@@ -103,9 +102,9 @@ def exposition(daemon: "Daemon") -> str:
     )
     troubles = Family("ocd_upstream_trouble", "gauge", "1: an upstream answers so until a request succeeds.")
     for name, unit in daemon.units.items():
-        now = core.public_state(unit.state, time.monotonic())
-        up.add(now in ("ready", "idle"), proxy=name)
-        for one in STATES:
+        now = core.state_of(unit.state)
+        up.add(now.well, proxy=name)
+        for one in State:
             state.add(one == now, proxy=name, state=one)
         restarts.add(unit.state.restarts, proxy=name)
         memory.add(sum(unit.memory.values()), proxy=name)
@@ -129,5 +128,27 @@ def exposition(daemon: "Daemon") -> str:
     problems = Family("ocd_problems", "gauge", "Problems of the daemon itself.").add(len(daemon.problems))
     lost = Family("ocd_dropped_reports", "counter", "Reports of requests that were not understood.")
     lost.add(daemon.exchanges.misunderstood)
-    standing = [up, state, restarts, memory, members, in_flight, fallbacks, refused, troubles]
+    used = Family("ocd_plan_used_ratio", "gauge", "Share of a plan's limit that is used, by window.", "ratio")
+    reset = Family("ocd_plan_reset_seconds", "gauge", "When the window begins again.", "seconds")
+    spilling = Family("ocd_plan_spilling", "gauge", "1: the login's requests go to AWS until the reset.")
+    for login in daemon.limits.messages():
+        spilling.add(login.spilling, login=login.login)
+        for window in login.windows:
+            used.add(window.used, login=login.login, window=window.name)
+            if window.reset is not None:
+                reset.add(window.reset, login=login.login, window=window.name)
+    standing = [
+        used,
+        reset,
+        spilling,
+        up,
+        state,
+        restarts,
+        memory,
+        members,
+        in_flight,
+        fallbacks,
+        refused,
+        troubles,
+    ]
     return render([info, since, sessions, problems, lost, *standing, *daemon.metrics.families()])

@@ -1,21 +1,32 @@
-"""Living ``openclaude`` sessions, tracked by process: the end of the process is the end of the session."""
+"""Living sessions, tracked by process: the end of the process is the end of the session.
+
+``openclaude`` announces its own; those that Claude Code hosts in the background are found by
+``ocd.supervisor.overlays``. Who they are survives a daemon in a file of the state folder, and a process is the same
+one only if it began at the same moment.
+"""
 
 import asyncio
 import contextlib
+import json
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
+from ocd import atomic
 from ocd.supervisor.exchanges import Tally
 from ocd.text import printable
 from ocd.wire.messages import Session
 
 #: Where the kernel has no pidfd, look this often (seconds).
 POLL = 2.0
+#: sessions that the file keeps; a person has fewer
+KEPT = 500
+#: ids of one process that are kept (each /clear and /resume brings one)
+IDS = 20
 
 
 @dataclass
@@ -28,6 +39,10 @@ class Tracked:
     #: main's port as this session was told; 0: not known
     port: int = 0
     pidfd: int = -1
+    #: "background", or empty: openclaude's own
+    kind: str = ""
+    #: Claude Code's ids of it, the latest last
+    ids: list[str] = field(default_factory=list)
 
 
 class Sessions:
@@ -36,9 +51,17 @@ class Sessions:
     def __init__(self, on_end: Callable[[int], None]) -> None:
         self.on_end = on_end
         self.living: dict[int, Tracked] = {}
+        self._owners: dict[str, int] = {}
+        self._kept = ""
 
     def add(
-        self, pid: int, cwd: str, since: float | None = None, born: float | None = None, port: int = 0
+        self,
+        pid: int,
+        cwd: str,
+        since: float | None = None,
+        born: float | None = None,
+        port: int = 0,
+        kind: str = "",
     ) -> bool:
         """Follow a process; returns False when it is not there (any more). Adding it twice changes nothing."""
         found = _born(pid)
@@ -49,7 +72,7 @@ class Sessions:
             known.cwd = cwd or known.cwd
             known.port = port or known.port
             return True
-        tracked = Tracked(pid, cwd, since or time.time(), found, port)
+        tracked = Tracked(pid, cwd, since or time.time(), found, port, kind=kind)
         self.living[pid] = tracked
         self._follow(tracked)
         return True
@@ -77,7 +100,21 @@ class Sessions:
             tracked.pidfd = -1
         if self.living.get(tracked.pid) is tracked:
             del self.living[tracked.pid]
+            self._owners = {name: pid for name, pid in self._owners.items() if pid != tracked.pid}
             self.on_end(tracked.pid)
+
+    def name(self, pid: int, identity: str) -> bool:
+        """Claude Code's id of a living process's session; returns whether that is news."""
+        tracked = self.living.get(pid)
+        if tracked is None or not identity or self._owners.get(identity) == pid:
+            return False
+        tracked.ids = [*(one for one in tracked.ids if one != identity), identity][-IDS:]
+        self._owners[identity] = pid
+        return True
+
+    def owner(self, identity: str) -> int | None:
+        """The process whose session has that id; None: not known."""
+        return self._owners.get(identity)
 
     def messages(self, tallies: Mapping[int, Tally]) -> list[Session]:
         """The living ones, with what each asked for so far."""
@@ -85,21 +122,51 @@ class Sessions:
 
     def notes(self) -> list[list[object]]:
         """What a successor needs to go on following."""
-        return [[t.pid, t.cwd, t.since, t.born, t.port] for t in self.living.values()]
+        return [[t.pid, t.cwd, t.since, t.born, t.port, t.kind, t.ids] for t in self.living.values()]
 
-    def restore(self, notes: list[list[object]], overlays: Path) -> None:
-        """Take over from a former supervisor; overlay files whose session is gone are removed."""
-        for pid, cwd, since, born, port in notes:
-            self.add(int(str(pid)), str(cwd), float(str(since)), float(str(born)), int(str(port)))
-        with contextlib.suppress(OSError):
-            for path in overlays.iterdir():
-                number = path.name.split(".")[0].rpartition("-")[2]
-                if number.isdigit() and int(number) not in self.living:
-                    self.on_end(int(number))
+    def restore(self, notes: object) -> None:
+        """Take over from a former supervisor or daemon; what has another form, or is gone, is left out."""
+        for note in notes if isinstance(notes, list) else []:
+            with contextlib.suppress(ValueError, TypeError, IndexError):
+                pid, cwd, since, born, port, *more = note
+                if not self.add(
+                    int(pid), str(cwd), float(since), float(born), int(port), *map(str, more[:1])
+                ):
+                    continue
+                for identity in more[1] if len(more) > 1 else []:
+                    self.name(int(pid), str(identity))
+
+    def keep(self, path: Path, figures: object) -> None:
+        """Write who lives, and what each asked for, to a file of ours (0600), if it is news. Raises OSError."""
+        text = json.dumps({"sessions": self.notes()[-KEPT:], "figures": figures})
+        if text == self._kept:
+            return
+        atomic.replace(path, text, durable=False)
+        self._kept = text
+
+    def find_again(self, path: Path) -> object:
+        """The living ones of that file, after ``occtl stop; occtl start`` or a dead keeper; returns their figures.
+
+        A file that is not there, broken or somebody else's means: none is known.
+        """
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with os.fdopen(fd, "rb") as file:
+                if os.fstat(fd).st_uid != os.getuid():
+                    return []
+                kept = json.loads(file.read(4 << 20))
+        except (OSError, ValueError):
+            return []
+        if not isinstance(kept, dict):
+            return []
+        self.restore(kept.get("sessions"))
+        figures = kept.get("figures")
+        return [one for one in figures if one and one[0] in self.living] if isinstance(figures, list) else []
 
 
 def _message(tracked: Tracked, tally: Tally | None) -> Session:
-    said = Session(pid=tracked.pid, cwd=printable(tracked.cwd), since=tracked.since)
+    said = Session(pid=tracked.pid, cwd=printable(tracked.cwd), since=tracked.since, kind=tracked.kind)
+    said.id = tracked.ids[-1] if tracked.ids else ""
     if tally is not None:
         said.requests, said.tokens, said.last_request = tally.requests, tally.tokens, tally.last
         if tally.latest is not None:

@@ -1,5 +1,6 @@
 """What a guest is started with: its environment, built from nothing, and its boundary's policy."""
 
+import hashlib
 import json
 import os
 import re
@@ -7,10 +8,13 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from ocd.core.proxy import Limits
+from ocd.core.state import Limits
+from ocd.core.step import Adjust
 from ocd.settings.folders import Folders
 from ocd.settings.keys import Keys
 from ocd.settings.schema import Settings
+from ocd.stack import pipe
+from ocd.stack.abilities import FILE as CONTRACT
 from ocd.supervisor import confinement
 
 PROXIES = ("main", "bedrock")
@@ -29,6 +33,7 @@ NO_AWS = {
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 HOSTS = ("127.0.0.1", "::1")
+LOOPBACK = "localhost,127.0.0.1,::1"
 
 
 def limits(settings: Settings, proxy: str) -> Limits:
@@ -41,16 +46,15 @@ def limits(settings: Settings, proxy: str) -> Limits:
         start_timeout=s.start_timeout,
         drain_timeout=s.drain_timeout,
         stop_timeout=s.stop_timeout,
+        hang_timeout=s.hang_timeout,
         liveness_misses=s.liveness_misses,
-        backoff_first=s.backoff_first,
-        backoff_max=s.backoff_max,
-        backoff_jitter=s.backoff_jitter,
-        restart_intensity=s.restart_intensity,
-        restart_period=s.restart_period,
-        sustained_ready=s.sustained_ready,
-        crash_loop_retry=s.crash_loop_retry,
         max_draining=s.max_draining,
     )
+
+
+def adjust(settings: Settings, proxy: str) -> Adjust:
+    """What the settings say of a proxy and takes effect without another process."""
+    return Adjust(limits(settings, proxy), settings.ports()[proxy], settings.proxy(proxy).enabled)
 
 
 def public_environment(settings: Settings, proxy: str, home: str, path: str) -> dict[str, str]:
@@ -81,6 +85,9 @@ def public_environment(settings: Settings, proxy: str, home: str, path: str) -> 
                 env["AWS_PROFILE"] = settings.aws_profile
     own = getattr(settings.proxies, proxy).env
     env.update({name: value.get_secret_value() for name, value in own.items()})
+    # What stays on this machine never goes through a proxy: neither a prompt nor the other proxy's key.
+    without = env.get("no_proxy") or env.get("NO_PROXY")
+    env["NO_PROXY"] = env["no_proxy"] = ",".join([*([without] if without else []), LOOPBACK])
     return env
 
 
@@ -120,7 +127,6 @@ def revision(snapshot: str, settings: Settings, proxy: str, home: str, path: str
         "host": host,
         "env": public_environment(settings, proxy, home, path),
         "args": settings.litellm.args,
-        "fidelity": settings.litellm.fidelity,
         "boundary": settings.boundary.model_dump(),
     }
     return f"{snapshot}-{zlib.crc32(json.dumps(shared, sort_keys=True).encode()):08x}"
@@ -150,7 +156,10 @@ def boot(
         "socket": socket_path(folders, proxy, generation),
         "policy": policy(settings, keys, proxy),
         "args": settings.litellm.args,
-        "fidelity": settings.litellm.fidelity,
+        "pipe": pipe_table(config),
+        # Logins are told apart by a hash that nobody else can compute, and that a restart does not change.
+        "salt": hashlib.sha256(b"login of " + keys.main.encode()).hexdigest(),
+        **({"contract": contract(config)} if proxy == "bedrock" else {}),
         "confine": confinement.plan(
             proxy,
             home=home,
@@ -164,6 +173,25 @@ def boot(
         if settings.boundary.confine
         else None,
     }
+
+
+def pipe_table(config: Path) -> dict[str, Any]:
+    """The table of routes that was made with a revision; empty for one from before there were any."""
+    try:
+        found = json.loads((config.parent / pipe.FILE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def contract(config: Path) -> dict[str, Any]:
+    """What bedrock's models can do, as the revision has it (``ocd.stack.abilities``). Without it every name passes,
+    and LiteLLM's own stream is what is held to the contract."""
+    try:
+        found = json.loads((config.parent / CONTRACT).read_bytes())
+    except (OSError, ValueError):
+        found = None
+    return found if isinstance(found, dict) else {"groups": {}, "open": True, "direct": False}
 
 
 def socket_path(folders: Folders, proxy: str, generation: int) -> str:

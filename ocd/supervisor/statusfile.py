@@ -14,10 +14,15 @@ from urllib.parse import urlsplit
 
 from ocd import atomic
 from ocd.client.statusline import FALLBACK_SHOWN, NAME
-from ocd.core import proxy as core
+from ocd.core import state as core
+from ocd.core.limits import percent
+from ocd.core.state import State
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ocd.supervisor.daemon import Daemon
+    from ocd.wire.messages import PlanLimit
 
 #: seconds between two writes
 PAUSE = 1.0
@@ -92,8 +97,8 @@ def compose(daemon: "Daemon") -> str:
         rows.append(("external", urlsplit(daemon.settings.external.base_url).netloc))
     else:
         for name, unit in daemon.units.items():
-            state = core.public_state(unit.state, time.monotonic())
-            if state not in ("ready", "idle"):
+            state = core.state_of(unit.state)
+            if not state.well and state is not State.DISABLED:
                 rows.append(("proxy", name, state))
     for pid in daemon.sessions.living:
         tally = daemon.exchanges.sessions.get(pid)
@@ -113,8 +118,22 @@ def compose(daemon: "Daemon") -> str:
             if now - trouble.last < TROUBLE_SHOWN:
                 who = trouble.slot or trouble.model
                 rows.append(("trouble", f"{who}: {SHORT[trouble.kind]}" if who else SHORT[trouble.kind]))
+    rows += limit_rows(daemon.limits.messages(), min(daemon.settings.plan.warn_at or [100]))
     rows += [("problem", f"{problem.what}: occtl status") for problem in daemon.problems.values()]
     return "".join("\t".join(_field(one) for one in row) + "\n" for row in rows)
+
+
+def limit_rows(limits: "Sequence[PlanLimit]", warn_at: int) -> list[tuple[object, ...]]:
+    """The binding window of the login seen last: how much of it is used, and whether its requests go to AWS."""
+    for login in limits[:1]:
+        for window in login.windows:
+            if window.name == login.binding:
+                text = f"plan {window.name} {percent(window.used)}"
+                if login.spilling:
+                    text += ", spilling to AWS"
+                near = login.spilling or window.used * 100 >= warn_at
+                return [("limit", text, "near" if near else "")]
+    return []
 
 
 def _field(value: object) -> str:

@@ -4,24 +4,25 @@ import contextlib
 import json
 import os
 import socket
-import time
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocd import atomic
-from ocd.core import proxy as core
-from ocd.supervisor.unit import Config
+from ocd.core import notes as core_notes
+from ocd.core import state as core
+from ocd.core import step as transitions
+from ocd.supervisor import spec
+from ocd.supervisor.unit import Config, port_of
 
 if TYPE_CHECKING:
     from ocd.supervisor.daemon import Daemon
-    from ocd.supervisor.link import GuestChannel
     from ocd.supervisor.unit import Unit
 
 _KILL = 9
 
 
-class Former:
+class Handover:
     """What the keeper says about the time before us, collected until it is complete."""
 
     def __init__(self) -> None:
@@ -31,6 +32,10 @@ class Former:
         self.listeners: dict[str, int] = {}
         self.host: tuple[int, list[int]] | None = None
         self.restarts = 0
+
+    def proxy(self, name: str) -> dict[str, Any]:
+        """What was noted about one proxy."""
+        return dict(self.notes.get("proxies", {}).get(name, {}))
 
     def take(self, message: dict[str, Any], fds: list[int]) -> None:
         if message["op"] == "state":
@@ -45,35 +50,20 @@ class Former:
 
 def notes(daemon: "Daemon") -> str:
     """History and wishes; what the processes are is asked of themselves."""
-    proxies = {}
-    for name, unit in daemon.units.items():
-        p = unit.state
-        proxies[name] = {
-            "wanted": str(p.wanted),
-            "revision": p.revision,
-            "good": p.good,
-            "rejected": [p.rejected.revision, p.rejected.reason] if p.rejected else None,
-            "restarts": p.restarts,
-            "next_generation": p.next_generation,
-            "failure": asdict(p.failure),
-            "last_cause": p.last_cause,
-            "last_reason": p.last_reason,
-            "since": p.since,
-            "port": unit.port,
-            "roles": {str(m.generation): m.role for m in p.members},
-            "pids": {str(m.generation): m.pid for m in p.members},
-            "revisions": {str(m.generation): m.revision for m in p.members},
-            "serving_since": {
-                str(m.generation): m.phase.since for m in p.members if isinstance(m.phase, core.Serving)
-            },
-            "configs": {r: [str(c.path), str(c.origin)] for r, c in unit.configs.items()},
+    proxies = {
+        name: {
+            "state": core_notes.dump(unit.state),
+            "configs": {r: [str(c.path), str(c.origin), c.settings_id] for r, c in unit.configs.items()},
         }
+        for name, unit in daemon.units.items()
+    }
     return json.dumps(
         {
             "started": daemon.started,
             "proxies": proxies,
             "sessions": daemon.sessions.notes(),
             "exchanges": daemon.exchanges.notes(),
+            "limits": daemon.limits.notes(),
             "usage": daemon.usage.notes(),
             "litellm": daemon.litellm_version,
             "host": daemon.host.runs,
@@ -83,104 +73,55 @@ def notes(daemon: "Daemon") -> str:
 
 def restore(daemon: "Daemon") -> bool:
     """Take over sockets, processes, history; returns whether there was somebody before us."""
-    former = daemon.former
-    assert former is not None
-    for name, fd in former.listeners.items():
+    handover = daemon.handover
+    assert handover is not None
+    for name, fd in handover.listeners.items():
         daemon.listeners[name] = socket.socket(fileno=fd)
-    daemon.started = former.notes.get("started", daemon.started)
-    daemon.litellm_version = former.notes.get("litellm", "")
+    daemon.started = handover.notes.get("started", daemon.started)
+    daemon.litellm_version = handover.notes.get("litellm", "")
     for name, unit in daemon.units.items():
-        _restore_state(unit, former.notes.get("proxies", {}).get(name, {}))
-    found: dict[str, list[core.Member]] = {name: [] for name in daemon.units}
-    for message, fds in former.processes:
+        _restore_state(daemon, unit, handover.proxy(name))
+    found: dict[str, list[transitions.Found]] = {name: [] for name in daemon.units}
+    for message, fds in handover.processes:
         _attach(daemon, message, fds, found)
-    if former.host is not None:
-        daemon.host.on_started(*former.host, True)
-        daemon.host.runs = former.notes.get("host", "")
+    if handover.host is not None:
+        daemon.host.on_started(*handover.host, True)
+        daemon.host.runs = handover.notes.get("host", "")
     for name, unit in daemon.units.items():
-        living = found[name]
-        dead = _dead(unit, former, {m.generation for m in living})
-        port_open = any(listener in daemon.listeners for listener in unit.listener_names())
-        if living or dead or port_open:
-            unit.feed(core.Adopt((*living, *(member for member, _status in dead)), port_open))
-        for member in living:
-            unit.tell(member.generation, "status")
-        for member, status in dead:
-            unit.on_exit(member.pid or 0, status, member.generation)
-    daemon.exchanges.restore(former.notes.get("exchanges", {}))
-    daemon.usage.restore(former.notes.get("usage", {}))
-    daemon.sessions.restore(former.notes.get("sessions", []), daemon.folders.runtime / "sessions")
-    return bool(former.notes)
+        _adopt(daemon, unit, found[name], _exits(handover, name))
+    daemon.exchanges.restore(handover.notes.get("exchanges", {}))
+    daemon.limits.restore(handover.notes.get("limits", []))
+    daemon.usage.restore(handover.notes.get("usage", {}))
+    daemon.overlays.restore(handover.notes)
+    return bool(handover.notes)
 
 
-def _dead(unit: "Unit", former: Former, living: set[int]) -> list[tuple[core.Member, int]]:
-    """Members that ended while no supervisor looked: failures like others, counted, explained, cleaned up after.
-
-    How one ended may be unknown: the keeper's news of it may have died with the supervisor that it was sent to.
-    """
-    statuses = {}
-    for message in former.exits:
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            tag = json.loads(message["tag"])
-            if tag["proxy"] == unit.name:
-                statuses[int(tag["generation"])] = int(message["status"])
-    found = []
-    for text, role in unit.restored.get("roles", {}).items():
-        pid = unit.restored.get("pids", {}).get(text)
-        if int(text) in living or pid is None:
-            continue
-        revision = unit.restored.get("revisions", {}).get(text, "")
-        member = core.Member(int(text), revision, _phase(unit, role, pid, text))
-        found.append((member, statuses.get(int(text), -_KILL)))
-    return found
-
-
-def _phase(unit: "Unit", role: str, pid: int, generation: str) -> core.Phase:
-    """A member's phase from what the notes call its role."""
-    now = time.monotonic()
-    limits = unit.state.limits
-    match role:
-        case "serving":
-            return core.Serving(pid, unit.restored.get("serving_since", {}).get(generation, now))
-        case "spare":
-            return core.Armed(pid)
-        case "draining":
-            return core.Draining(pid, now + limits.drain_timeout, core.Cause.RELOAD)
-        case "stopping":
-            return core.Stopping(pid, now + limits.stop_timeout, core.Cause.OPERATOR)
-        case _:
-            return core.Booting(pid, now + limits.start_timeout)
-
-
-def _restore_state(unit: "Unit", known: dict[str, Any]) -> None:
-    if not known:
-        return
+def _restore_state(daemon: "Daemon", unit: "Unit", known: dict[str, Any]) -> None:
+    """Begin where the notes end; notes of another form are left out, and what runs is adopted all the same."""
     with contextlib.suppress(KeyError, TypeError, ValueError):
-        failure = known["failure"]
-        cause = core.Cause(failure["cause"]) if failure["cause"] else None
-        unit.state = core.Proxy(
-            unit.name,
-            limits=unit.state.limits,
-            wanted=core.Wanted(known["wanted"]),
-            revision=known["revision"],
-            good=known["good"],
-            rejected=core.Rejection(*known["rejected"]) if known["rejected"] else None,
-            next_generation=known["next_generation"],
-            failure=core.Failure(
-                tuple(failure["times"]), failure["retry_at"], failure["looping"], failure["reason"], cause
-            ),
-            restarts=known["restarts"],
-            last_cause=core.Cause(known["last_cause"]) if known["last_cause"] else None,
-            last_reason=known["last_reason"],
-            since=known["since"],
+        state = core_notes.load(unit.name, known["state"])
+        for revision, (path, origin, settings_id) in known["configs"].items():
+            settings = daemon.settings_file.kept(settings_id) or daemon.settings
+            unit.configs[revision] = Config(revision, Path(path), Path(origin), settings, settings_id)
+        unit.state = state
+    if "state" not in known and known:
+        # Version 0.1.0: the wishes count, the rest is asked of the processes.
+        wanted, number = known.get("wanted"), known.get("next_generation")
+        unit.state = replace(
+            unit.state,
+            stopped=wanted == "stopped",
+            asleep=wanted == "idle",
+            next_generation=number if isinstance(number, int) else 1,
         )
-        unit.port = known["port"]
-        unit.configs = {r: Config(r, Path(p), Path(o)) for r, (p, o) in known["configs"].items()}
-        unit.restored = known
+    # Nothing happens yet: what is there comes first.
+    adjust = spec.adjust(daemon.settings, unit.name)
+    port = unit.state.ports.wanted or adjust.port
+    ports = replace(unit.state.ports, wanted=port)
+    unit.state = replace(unit.state, limits=adjust.limits, enabled=adjust.enabled, ports=ports)
 
 
 def _attach(
-    daemon: "Daemon", message: dict[str, Any], fds: list[int], found: dict[str, list[core.Member]]
+    daemon: "Daemon", message: dict[str, Any], fds: list[int], found: dict[str, list[transitions.Found]]
 ) -> None:
     """A process that a former supervisor started: recognised by its tag, or ended if nobody can use it."""
     pid = message["pid"]
@@ -188,40 +129,63 @@ def _attach(
         tag = json.loads(message["tag"])
         unit = daemon.units[tag["proxy"]]
         generation, revision = int(tag["generation"]), str(tag["revision"])
+        noted = unit.state.member(generation)
+        if noted is not None and noted.pid not in (None, pid):
+            raise ValueError("another process has this number")
     except (ValueError, KeyError, TypeError):
         for fd in fds:
             os.close(fd)
         daemon.link.send("kill", pid=pid, signal=_KILL, group=True)
         return
-    role = unit.restored.get("roles", {}).get(str(generation), "booting")
     channel = unit.attach(generation, pid, fds)
-    if role in ("serving", "draining"):
-        channel.given.update(unit.own_listeners())
-    found[unit.name].append(core.Member(generation, revision, _phase(unit, role, pid, str(generation))))
-    config = unit.configs.get(revision)
-    if role == "booting" and config is not None:
-        # The order may have died with our predecessor: say it again, a guest that has booted does not listen.
-        channel.send("boot", **daemon.boot_message(unit, generation, config))
+    unit.adopted.add(generation)
+    # Of what a version before this one noted nothing is known: it may accept on all that is open.
+    mine = unit.own_listeners()
+    channel.given.update(name for name in mine if noted is None or port_of(name) in noted.ports)
+    found[unit.name].append(transitions.Found(generation, pid, revision))
 
 
-def on_guest_status(unit: "Unit", channel: "GuestChannel", message: dict[str, Any]) -> None:
-    """What an adopted process says of itself corrects what the notes said."""
-    member = unit.state.member(channel.generation)
-    if member is None:
-        return
-    phase = message.get("phase")
-    if phase == "armed" and member.phase_is(core.Booting):
-        unit.feed(core.Ready(channel.generation))
-    elif phase == "armed" and member.phase_is(core.Serving):
-        # It was to accept, but the order was lost on the way.
-        channel.given.clear()
-        unit.offer_listeners()
+def _exits(handover: Handover, name: str) -> dict[int, int]:
+    """How processes of a proxy ended while no supervisor looked, by generation."""
+    statuses = {}
+    for message in handover.exits:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            tag = json.loads(message["tag"])
+            if tag["proxy"] == name:
+                statuses[int(tag["generation"])] = int(message["status"])
+    return statuses
+
+
+def _adopt(daemon: "Daemon", unit: "Unit", found: list[transitions.Found], statuses: dict[int, int]) -> None:
+    """Begin with the processes that are there; those that ended meanwhile ended like others: counted, explained,
+    cleaned up after. How may be unknown: the keeper's news of it may have died with the supervisor it was sent to."""
+    unit.feed(transitions.Adopt(tuple(found), unit.open_ports()))
+    living = {one.generation for one in found}
+    for member in unit.state.members:
+        if member.generation not in living:
+            unit.on_exit(member.pid or 0, statuses.get(member.generation, -_KILL), member.generation)
+    for one in found:
+        adopted = unit.state.member(one.generation)
+        config = unit.configs.get(one.revision)
+        channel = unit.by_generation[one.generation]
+        if adopted is not None and adopted.phase_is(core.Booting) and config is not None:
+            # The order may have died with our predecessor: say it again, a guest that has booted does not listen.
+            channel.send("boot", **daemon.boot_message(unit, one.generation, config))
+        channel.send("status")
+    unit.feed(spec.adjust(daemon.settings, unit.name))
 
 
 def remember_good(daemon: "Daemon", name: str, config: Config) -> None:
     """Write down which revision has been ready: the next daemon serves it when the files are broken by then."""
     path = daemon.folders.state / "revisions" / name / "good.json"
-    text = json.dumps({"revision": config.revision, "path": str(config.path), "origin": str(config.origin)})
+    text = json.dumps(
+        {
+            "revision": config.revision,
+            "path": str(config.path),
+            "origin": str(config.origin),
+            "settings": config.settings_id,
+        }
+    )
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         atomic.replace(path, text)
@@ -234,6 +198,9 @@ def remember_good(daemon: "Daemon", name: str, config: Config) -> None:
     keep |= {m.revision.split("-")[0] for m in unit.state.members}
     with contextlib.suppress(OSError):
         snapshot.prune(daemon.folders, name, keep)
+    configs = [c for u in daemon.units.values() for c in u.configs.values()]
+    others = [last_good(daemon, other) for other in daemon.units]
+    daemon.settings_file.prune({c.settings_id for c in [config, *configs, *others] if c is not None})
 
 
 def last_good(daemon: "Daemon", name: str) -> Config | None:
@@ -241,7 +208,12 @@ def last_good(daemon: "Daemon", name: str) -> Config | None:
     path = daemon.folders.state / "revisions" / name / "good.json"
     try:
         known = json.loads(path.read_text())
-        config = Config(known["revision"], Path(known["path"]), Path(known["origin"]))
+        kept = known.get("settings", "")
+        settings = daemon.settings_file.kept(kept) or daemon.settings
+        # The ports are today's: the other proxy may have moved.
+        ports = {"port": daemon.settings.port, "bedrock_port": daemon.settings.bedrock_port}
+        settings = settings.model_copy(update=ports)
+        config = Config(known["revision"], Path(known["path"]), Path(known["origin"]), settings, kept)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return config if config.path.is_file() else None

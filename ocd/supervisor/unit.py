@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import contextlib
+import errno
 import json
 import os
 import random
@@ -17,7 +18,10 @@ from ocd.adapters import ports
 from ocd.adapters.logs import Capture, LogFile
 from ocd.adapters.mask import mask
 from ocd.adapters.unavailable import Apology
-from ocd.core import proxy as core
+from ocd.core import state as core
+from ocd.core import step as transitions
+from ocd.core.state import State
+from ocd.settings.schema import Settings
 from ocd.supervisor import spec
 from ocd.supervisor.link import GuestChannel
 from ocd.supervisor.reason import CHARACTERS, TAIL, reason_from
@@ -26,28 +30,29 @@ from ocd.wire.messages import Holder, Member, ProxyStatus
 if TYPE_CHECKING:
     from ocd.supervisor.daemon import Daemon
 
-#: While somebody else has the port, look this often (seconds): it is to be ours within a second.
-PORT_POLL = 0.25
+#: signals after which what a process wrote last says nothing of why it ended
+_SILENT = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 
-@dataclass
+@dataclass(frozen=True)
 class Config:
-    """What a revision boots from."""
+    """What a revision boots from: the snapshot of its files, and the settings (``settings_id``: their snapshot)."""
 
     revision: str
     path: Path
     origin: Path
+    settings: Settings
+    settings_id: str
 
 
 class Unit:
     """One proxy: its state, its processes, its listening sockets."""
 
-    def __init__(self, daemon: "Daemon", name: str, port: int, log: LogFile) -> None:
+    def __init__(self, daemon: "Daemon", name: str, log: LogFile) -> None:
         self.daemon = daemon
         self.name = name
-        self.port = port
         self.log = log
-        self.state = core.Proxy(name, limits=spec.limits(daemon.settings, name), since=time.monotonic())
+        self.state = core.Proxy(name, since=time.monotonic())
         self.configs: dict[str, Config] = {}
         self.channels: dict[int, GuestChannel] = {}
         self.by_generation: dict[int, GuestChannel] = {}
@@ -59,35 +64,40 @@ class Unit:
         #: what each generation took when it was measured for the first time
         self.fresh_memory: dict[int, int] = {}
         self.over_memory: set[int] = set()
+        #: listeners that the keeper has been asked for
         self.opening: set[str] = set()
         self.timer: asyncio.TimerHandle | None = None
-        self.port_timer: asyncio.TimerHandle | None = None
         self.waiters: list[asyncio.Event] = []
         self.refused_credentials = 0
         self.fallbacks = 0
         self.last_fallback = ""
         self.last_fallback_at: float | None = None
         self.apology: Apology | None = None
-        #: what a former supervisor noted about this proxy
-        self.restored: dict[str, Any] = {}
-        self._depth = 0
-        self._queue: collections.deque[core.Event] = collections.deque()
+        #: generations that a former supervisor started
+        self.adopted: set[int] = set()
+        self._busy = False
+        self._queue: collections.deque[transitions.Event] = collections.deque()
+
+    @property
+    def port(self) -> int:
+        """The port that the settings say."""
+        return self.state.ports.wanted
 
     # --------------------------------------------------------------------------------------------- events
 
-    def feed(self, event: core.Event) -> None:
+    def feed(self, event: transitions.Event) -> None:
         """The one door: nothing else changes the state. Events caused by actions wait until the actions are done."""
         self._queue.append(event)
-        if self._depth:
+        if self._busy:
             return
-        self._depth += 1
+        self._busy = True
         before = self.state
         try:
             while self._queue:
                 self._step(self._queue.popleft())
         finally:
-            self._depth -= 1
-        self._schedule()
+            self._busy = False
+            self._schedule()
         if self.state is before:
             return
         self._apologise()
@@ -95,21 +105,30 @@ class Unit:
         for waiter in self.waiters:
             waiter.set()
 
-    def _step(self, event: core.Event) -> None:
-        good = self.state.good
-        self.state, actions = core.step(self.state, event, time.monotonic(), random.random())
+    def _step(self, event: transitions.Event) -> None:
+        self.state, actions = transitions.step(self.state, event, time.monotonic(), random.random())
+        if any(isinstance(action, transitions.Spawn) for action in actions):
+            # The number is written down before the order is given: a successor must not use it again.
+            self.daemon.notes_due = True
+            self.daemon.flush_notes()
+        failed: Exception | None = None
         for action in actions:
-            self._act(action)
-        if self.state.good != good and self.state.good:
-            self.daemon.remember_good(self)
-            if good:
-                self.daemon.event("reload-done", self.name, text=self.state.good)
+            try:
+                self._act(action)
+            except Exception as error:
+                # The state says that all of it is done: the rest is, and then the failure is everybody's (see
+                # ``Daemon.on_callback_error``).
+                self.daemon.log.error("an action failed", proxy=self.name, text=repr(action), exc_info=error)
+                failed = failed or error
+        if failed is not None:
+            raise failed
 
     def _apologise(self) -> None:
         """Who cannot be served for long is told so, and why."""
-        hopeless = core.public_state(self.state, time.monotonic()) in ("crash-loop", "failed")
+        state = core.state_of(self.state)
+        hopeless = state in (State.CRASH_LOOP, State.FAILED) and not self.state.accepting()
         listeners = [self.daemon.listeners[name] for name in self.own_listeners()]
-        if hopeless and self.state.port_open and listeners and self.apology is None:
+        if hopeless and listeners and self.apology is None:
             status = self.status()
             sentence = (
                 f"the {self.name} proxy does not serve: {status.reason.rstrip('.')}. {status.next_step}."
@@ -119,28 +138,31 @@ class Unit:
             self.apology.close()
             self.apology = None
 
-    def _act(self, action: core.Action) -> None:
+    def _act(self, action: transitions.Action) -> None:
         match action:
-            case core.Spawn(generation, revision):
+            case transitions.Spawn(generation, revision):
                 self.daemon.spawn(self, generation, revision)
-            case core.Accept(generation):
-                self._accept(generation)
-            case core.Drain(generation, limit):
-                self.tell(generation, "drain", limit=limit)
+            case transitions.Accept(generation, listening):
+                self._accept(generation, listening)
+            case transitions.Drain(generation, limit, flowing):
+                self.tell(generation, "drain", limit=limit, flowing=flowing)
+                since = " after the last byte" if flowing else ""
                 self.daemon.event(
-                    "draining", self.name, generation, f"no new connections, at most {limit:.0f} s"
+                    "draining", self.name, generation, f"no new connections, at most {limit:.0f} s{since}"
                 )
-            case core.Terminate(generation, pid):
+            case transitions.Terminate(_, pid):
                 self._signal(pid, signal.SIGTERM)
-            case core.Abort(generation, pid):
+            case transitions.Abort(_, pid):
                 self._signal(pid, signal.SIGABRT)
-            case core.Kill(generation, pid):
+            case transitions.Kill(_, pid):
                 self.daemon.link.send("kill", pid=pid, signal=int(signal.SIGKILL), group=True)
-            case core.OpenPort():
-                self.open_port()
-            case core.ClosePort():
-                self.close_ports()
-            case core.Announce(kind, text, generation):
+            case transitions.OpenPort(port):
+                self._open_port(port)
+            case transitions.ClosePort(port):
+                self._close_port(port)
+            case transitions.Keep(revision, former):
+                self.daemon.on_serves(self, revision, former)
+            case transitions.Announce(kind, text, generation):
                 self.daemon.event(kind, self.name, generation, text)
 
     def _signal(self, pid: int, number: signal.Signals) -> None:
@@ -159,7 +181,7 @@ class Unit:
         deadline = core.next_deadline(self.state)
         if deadline is not None:
             pause = max(0.0, deadline - time.monotonic()) + 0.001
-            self.timer = asyncio.get_running_loop().call_later(pause, self.feed, core.Tick())
+            self.timer = asyncio.get_running_loop().call_later(pause, self.feed, transitions.Tick())
 
     async def wait(self, fulfilled: Callable[[core.Proxy], bool], timeout: float | None) -> bool:
         """Wait until the state satisfies a condition; returns False when ``timeout`` (seconds) is over first."""
@@ -178,119 +200,87 @@ class Unit:
 
     # ---------------------------------------------------------------------------------------------- ports
 
-    def listener_names(self) -> list[str]:
-        return [f"{self.name}:{self.port}:{host}" for host in spec.HOSTS]
+    def listener_name(self, port: int, host: str) -> str:
+        return f"{self.name}:{port}:{host}"
 
     def own_listeners(self) -> list[str]:
         """All that the keeper holds for us, an earlier port's included."""
         return [name for name in self.daemon.listeners if name.startswith(f"{self.name}:")]
 
-    def open_port(self) -> None:
-        """Look first, then bind: we never serve beside somebody else."""
-        if self.opening or self.port_timer is not None:
+    def open_ports(self) -> frozenset[int]:
+        """The ports that the keeper listens on for us, on IPv4 at least."""
+        wanted = f":{spec.HOSTS[0]}"
+        return frozenset(port_of(name) for name in self.own_listeners() if name.endswith(wanted))
+
+    def _open_port(self, port: int) -> None:
+        """Look first, then bind: we never serve beside somebody else. The answer is an event."""
+        if port in self.open_ports():
+            self.feed(transitions.PortOpened(port))
             return
-        if all(name in self.daemon.listeners for name in self.listener_names()[:1]):
-            self._queue.append(core.PortOpened())
+        if any(port_of(name) == port for name in self.opening):
+            # The keeper has not answered yet.
             return
-        holder = ports.holder(self.port)
+        self.opening.clear()
+        known = self.state.ports.holder
+        if known is not None and ports.busy(port):
+            self.feed(transitions.PortBlocked(port, known))
+            return
+        holder = ports.holder(port)
         if holder is not None:
-            self._blocked(holder)
+            self.feed(transitions.PortBlocked(port, holder))
             return
-        self.opening = set(self.listener_names())
+        self.opening = {self.listener_name(port, host) for host in spec.HOSTS}
         for host in spec.HOSTS:
-            self.daemon.link.send("listen", name=f"{self.name}:{self.port}:{host}", host=host, port=self.port)
+            self.daemon.link.send("listen", name=self.listener_name(port, host), host=host, port=port)
 
-    def _blocked(self, holder: core.Holder) -> None:
-        self._queue.append(core.PortBlocked(holder))
-        self.port_timer = asyncio.get_running_loop().call_later(PORT_POLL, self._look_again)
-        if not self._depth:
-            self.feed(core.Tick())
-
-    def _look_again(self) -> None:
-        self.port_timer = None
-        if self.state.wanted is not core.Wanted.UP or self.state.port_open:
-            return
-        if ports.busy(self.port):
-            self.port_timer = asyncio.get_running_loop().call_later(PORT_POLL, self._look_again)
-            return
-        self.open_port()
-        if not self._depth:
-            self.feed(core.Tick())
-
-    def on_listening(self, name: str, error: int | None) -> None:
+    def on_listening(self, name: str, error: int | None, text: str = "") -> None:
         """The keeper's answer to ``listen``. IPv6 may be missing on this machine; IPv4 may not."""
+        port = port_of(name)
         if name not in self.opening:
-            ours = name in self.listener_names() and (self.opening or self.state.port_open)
-            if error is None and not ours:
+            if error is None and port not in self.state.ports.open:
                 # The attempt that asked for it was given up; kept, it would be the foreign listener of the next one.
                 self.daemon.close_listener(name)
             return
         self.opening.discard(name)
-        if error is not None and not name.endswith("::1"):
-            self._give_up_opening()
-            self._blocked(ports.holder(self.port) or core.Holder(address=f"port {self.port}"))
+        first = self.listener_name(port, spec.HOSTS[0])
+        if error is not None and name == first:
+            self._give_up_opening(port)
+            taken = error in (errno.EADDRINUSE, errno.EADDRNOTAVAIL)
+            holder = ports.holder(port) if taken else None
+            unknown = core.Holder(address=f"port {port}", error="" if taken else text or os.strerror(error))
+            self.feed(transitions.PortBlocked(port, holder or unknown))
             return
-        if error is not None:
-            holder = (
-                ports.holder(self.port)
-                if f"{self.name}:{self.port}:127.0.0.1" not in self.daemon.listeners
-                else None
-            )
-            if holder is not None:
-                self._give_up_opening()
-                self._blocked(holder)
-                return
+        if error is not None and first not in self.daemon.listeners and (holder := ports.holder(port)):
+            self._give_up_opening(port)
+            self.feed(transitions.PortBlocked(port, holder))
+            return
         if not self.opening:
-            self.feed(core.PortOpened())
-            self.offer_listeners()
+            self.feed(transitions.PortOpened(port))
 
-    def _give_up_opening(self) -> None:
-        """Close what this attempt opened. An earlier port goes on serving."""
+    def _give_up_opening(self, port: int) -> None:
+        """Close what this attempt opened. An earlier port keeps serving."""
         self.opening.clear()
-        for name in self.listener_names():
-            if name in self.daemon.listeners:
+        for name in self.own_listeners():
+            if port_of(name) == port:
                 self.daemon.close_listener(name)
 
-    def close_ports(self) -> None:
+    def _close_port(self, port: int) -> None:
         if self.daemon.stopping:
             # The keeper closes them when it ends. A service manager that restarts us keeps them until then, and a
             # connection made meanwhile waits instead of being refused.
             return
-        for name in self.own_listeners():
-            self.daemon.close_listener(name)
-
-    def change_port(self, port: int) -> None:
-        """Another port: the new one opens first; the old one closes when its last session ends."""
-        if port == self.port:
-            return
-        self.port = port
-        self.opening.clear()
-        if self.port_timer is not None:
-            self.port_timer.cancel()
-            self.port_timer = None
-        if self.state.wanted is core.Wanted.UP:
-            self.open_port()
-            if not self._depth:
-                self.feed(core.Tick())
-
-    def offer_listeners(self) -> None:
-        """Give all open listeners to those who serve already (a port was added)."""
-        for member in self.state.members:
-            if member.phase_is(core.Serving):
-                self._accept(member.generation)
-
-    def release_port(self, port: int) -> None:
         for member in self.state.members:
             self.tell(member.generation, "release", port=port)
         for name in self.own_listeners():
-            if name.split(":")[1] == str(port):
+            if port_of(name) == port:
                 self.daemon.close_listener(name)
 
-    def _accept(self, generation: int) -> None:
+    def _accept(self, generation: int, listening: frozenset[int]) -> None:
         channel = self.by_generation.get(generation)
         if channel is None:
             return
-        fresh = [name for name in self.own_listeners() if name not in channel.given]
+        mine = [name for name in self.own_listeners() if port_of(name) in listening]
+        fresh = [name for name in mine if name not in channel.given]
         channel.given.update(fresh)
         channel.send("accept", fds=[self.daemon.listeners[name].fileno() for name in fresh])
 
@@ -313,7 +303,7 @@ class Unit:
         config = self.configs.get(member.revision) if member else None
         if member is not None and config is not None:
             channel.send("boot", **self.daemon.boot_message(self, generation, config))
-        self.feed(core.Spawned(generation, pid, cold=self.daemon.host.cold))
+        self.feed(transitions.Spawned(generation, pid, cold=self.daemon.host.cold))
 
     def on_exit(self, pid: int, status: int, generation: int) -> None:
         channel = self.channels.pop(pid, None)
@@ -332,7 +322,9 @@ class Unit:
         with contextlib.suppress(OSError):
             os.unlink(spec.socket_path(self.daemon.folders, self.name, generation))
         tail = self.tails.pop(generation, collections.deque())
-        self.feed(core.Exited(generation, status, self._reason(list(tail))))
+        silent = status < 0 and -status in _SILENT
+        self.adopted.discard(generation)
+        self.feed(transitions.Exited(generation, status, "" if silent else self._reason(list(tail))))
 
     def _reason(self, tail: list[str]) -> str:
         """Why it ended. People know their own file's place, not that of its snapshot."""
@@ -346,9 +338,10 @@ class Unit:
         kind = message.get("ev")
         generation = channel.generation
         if kind == "armed":
-            self.feed(core.Ready(generation))
+            self._reported(channel, transitions.Says.ARMED, message)
         elif kind == "accepting":
             self.daemon.event("accepting", self.name, generation)
+            self._reported(channel, transitions.Says.ACCEPTING, message)
         elif kind == "accept-failed":
             # It is out of descriptors: the sockets are offered again with the next change, and with each status.
             channel.given.clear()
@@ -356,16 +349,40 @@ class Unit:
                 "accept-failed", proxy=self.name, generation=generation, text=message.get("error")
             )
         elif kind == "status":
+            with contextlib.suppress(ValueError):
+                self._reported(channel, transitions.Says(message.get("phase", "")), message)
             self.connections[generation] = int(message.get("connections", 0))
             self.accepted[generation] = int(message.get("counters", {}).get("accepted", 0))
             self.daemon.exchanges.on_guest_status(self.name, generation, message)
-            self.daemon.on_guest_status(self, channel, message)
+            self.daemon.on_guest_status(self)
         elif kind == "request":
             self.daemon.exchanges.take(self.name, generation, message)
         elif kind == "version":
             self.daemon.litellm_version = str(message.get("version", ""))
         elif kind == "report":
             self.daemon.on_report(self, generation, message)
+
+    def _reported(self, channel: GuestChannel, says: transitions.Says, message: dict[str, Any]) -> None:
+        # A guest of an earlier version does not name its ports: it accepts on all that it was given.
+        named = message.get("ports")
+        listening = (
+            frozenset(map(port_of, channel.given))
+            if says is transitions.Says.ACCEPTING and named is None
+            else frozenset(int(port) for port in named or ())
+        )
+        member = self.state.member(channel.generation)
+        if (
+            says is transitions.Says.DRAINING
+            and "quiet" not in message
+            and member
+            and member.role == "draining"
+        ):
+            # Only its numbers: nothing that we do not know.
+            return
+        if says is transitions.Says.ARMED:
+            channel.given.clear()
+        quiet = float(message.get("quiet", 0.0))
+        self.feed(transitions.Reported(channel.generation, says, listening, quiet))
 
     def on_fallback(self, text: str) -> None:
         """A request moved to another model group: who looks at the status must see it, it may cost money."""
@@ -401,13 +418,14 @@ class Unit:
         now = time.monotonic()
         wall = time.time()
         serving = [m for m in p.members if m.phase_is(core.Serving)]
-        first = serving[-1] if serving else None
-        state = core.public_state(p, now)
+        first = next((m for m in reversed(serving) if not m.suspect), serving[-1] if serving else None)
+        state = core.state_of(p)
         reason, step = self._explain(state)
         spare = "none"
         if p.limits.spares and p.wanted is core.Wanted.UP:
             spare = "armed" if any(m.phase_is(core.Armed) for m in p.members) else "arming"
         config = self.configs.get(p.good) or self.configs.get(p.revision)
+        holder = p.ports.holder if state is State.BLOCKED else None
         return ProxyStatus(
             state=state,
             wanted=str(p.wanted),
@@ -420,20 +438,20 @@ class Unit:
             next_step=step,
             cause=str(p.last_cause or ""),
             holder=Holder(
-                pid=p.holder.pid,
-                user=p.holder.user,
-                command=p.holder.command,
-                since=p.holder.since,
-                address=p.holder.address,
+                pid=holder.pid,
+                user=holder.user,
+                command=holder.command,
+                since=holder.since,
+                address=holder.address,
             )
-            if p.holder and state == "blocked"
+            if holder
             else None,
             memory=self.memory.get(first.generation) if first else None,
             config=str(config.origin) if config else str(self.daemon.config_path(self.name)),
             revision=first.revision if first else "",
             rejected=p.rejected.reason if p.rejected else "",
             spare=spare,
-            retry_at=wall + (p.failure.retry_at - now) if p.failure.retry_at else None,
+            retry_at=wall + (p.spell.not_before - now) if p.spell.not_before else None,
             fallbacks=self.fallbacks,
             last_fallback=self.last_fallback,
             last_fallback_at=self.last_fallback_at,
@@ -442,7 +460,7 @@ class Unit:
                 Member(
                     generation=m.generation,
                     pid=m.pid,
-                    role=m.role,
+                    role="hung" if m.suspect and m.phase_is(core.Serving) else m.role,
                     since=wall - (now - m.phase.since) if isinstance(m.phase, core.Serving) else wall,
                     memory=self.memory.get(m.generation),
                     connections=self.connections.get(m.generation),
@@ -452,23 +470,43 @@ class Unit:
             ],
         )
 
-    def _explain(self, state: str) -> tuple[str, str]:
+    def _explain(self, state: State) -> tuple[str, str]:
         p = self.state
-        if state == "blocked":
-            return (
-                f"port {self.port} is taken: {core.describe_holder(p.holder)}",
-                "End that program, or choose another port in ocd.toml; the port is taken as soon as it is free",
-            )
-        if state == "failed" and p.rejected:
-            return p.rejected.reason, "Run `occtl config check`, correct the file and save it"
-        if state in ("crash-loop", "backoff"):
-            again = "It is tried again by itself, and at once when the configuration changes"
-            return p.failure.reason, f"See `occtl logs {self.name}`. {again}"
-        if p.rejected:
-            return "", "Run `occtl config check`; the last good configuration serves on"
-        if state == "starting":
-            return self.daemon.starting_reason(), ""
+        match state:
+            case State.BLOCKED if p.ports.holder is not None and p.ports.holder.error:
+                return (
+                    f"port {self.port} cannot be opened: {p.ports.holder.error}",
+                    "Fix that, or choose another port in ocd.toml; it is tried again by itself",
+                )
+            case State.BLOCKED:
+                return (
+                    f"port {self.port} is taken: {core.describe_holder(p.ports.holder)}",
+                    "End that program, or choose another port in ocd.toml; the port is taken as soon as it is free",
+                )
+            case State.DISABLED:
+                return (
+                    f"[proxies.{self.name}] has enabled = false in ocd.toml",
+                    f"Set enabled = true under [proxies.{self.name}] in ocd.toml",
+                )
+            case State.STOPPED:
+                return "stopped with `occtl stop`", f"Run `occtl start {self.name}`"
+            case State.FAILED if p.rejected:
+                return p.rejected.reason, "Run `occtl config check`, correct the file and save it"
+            case State.CRASH_LOOP:
+                again = "It is tried again by itself, and at once when the configuration changes"
+                return p.spell.reason, f"See `occtl logs {self.name}`. {again}"
+            case State.READY if p.rejected:
+                return "", "Run `occtl config check`; the last good configuration keeps serving"
+            case State.STARTING if any(m.suspect for m in p.members):
+                return "its process does not answer; another is being started beside it", ""
+            case State.STARTING:
+                return p.spell.reason or self.daemon.starting_reason(), ""
         return "", ""
+
+
+def port_of(listener: str) -> int:
+    """The port in a listener's name: ``main:4000:::1``."""
+    return int(listener.split(":")[1])
 
 
 def tag(proxy: str, generation: int, revision: str) -> str:

@@ -18,11 +18,12 @@
 An error is ``{"error": Problem}`` with a fitting HTTP status.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ocd import API_VERSION
+from ocd.core.state import State
 
 
 class Message(BaseModel):
@@ -61,7 +62,7 @@ class Holder(Message):
 
 
 class Member(Message):
-    """One process of a proxy. ``role``: booting, spare, serving, draining, stopping."""
+    """One process of a proxy. ``role``: booting, spare, accepting, serving, hung, draining, stopping."""
 
     generation: int
     pid: int | None
@@ -89,10 +90,15 @@ class Trouble(Message):
     count: int
 
 
-class ProxyStatus(Message):
-    """``state``: stopped, starting, ready, draining, backoff, crash-loop, blocked, idle."""
+def _known(state: object) -> object:
+    """A state of another version's daemon is something to wait for: whoever reads it says that the versions differ."""
+    return state if state in list(State) else State.STARTING
 
-    state: str
+
+class ProxyStatus(Message):
+    """``state``: disabled, stopped, draining, idle, starting, ready, blocked, crash-loop, failed."""
+
+    state: Annotated[State, BeforeValidator(_known)]
     wanted: str = "up"
     pid: int | None = None
     port: int
@@ -130,6 +136,27 @@ class Session(Message):
     last_slot: str = Field(default="", description="slot of the latest request, or its model group")
     last_upstream: str = Field(default="", description="the host that answered the latest request")
     last_request: float | None = None
+    kind: str = Field(default="", description="background: Claude Code hosts it by itself; empty: openclaude")
+    id: str = Field(default="", description="Claude Code's id of the session, as far as it is known")
+
+
+class PlanWindow(Message):
+    """One of a plan's limits, as Anthropic states it with each answer."""
+
+    name: str = Field(description="5h, 7d, …: Anthropic's own names")
+    used: float = Field(description="share of the limit, 1.0: all of it")
+    reset: float | None = Field(default=None, description="when it begins again, seconds since 1970")
+    status: str = ""
+
+
+class PlanLimit(Message):
+    """What is known of one login's limits. ``login`` is a salted hash of it, always the same here."""
+
+    login: str
+    windows: list[PlanWindow]
+    binding: str = Field(default="", description="the window that counts now")
+    seen: float = Field(description="when Anthropic said so last")
+    spilling: bool = Field(default=False, description="its requests go to AWS until the reset")
 
 
 class Status(Message):
@@ -143,6 +170,7 @@ class Status(Message):
     proxies: dict[str, ProxyStatus]
     sessions: list[Session] = []
     problems: list[Problem] = []
+    limits: list[PlanLimit] = []
     external: str = Field(
         default="", description="the LiteLLM elsewhere that sessions use, empty: our own proxies"
     )
@@ -163,6 +191,7 @@ class LaunchRequest(Message):
     wait: float = Field(
         default=1.0, ge=0, le=30, description="seconds to hold the answer while a proxy is starting"
     )
+    terminal: bool = Field(default=False, description="a person looks at the session's terminal")
     client_api: int = API_VERSION
 
 
@@ -221,6 +250,9 @@ class Exchange(Message):
     status: int
     stream: bool = False
     first: float | None = Field(default=None, description="seconds to the first token (plain: first byte)")
+    first_byte: float | None = Field(
+        default=None, description="seconds to the first byte of the answer's body"
+    )
     seconds: float
     input_tokens: int = 0
     output_tokens: int = 0
@@ -228,6 +260,15 @@ class Exchange(Message):
     cache_write_tokens: int = 0
     cost: float | None = Field(default=None, description="US dollars at list price; None: not known")
     fallback: str = Field(default="", description="from, to, why; empty: none was taken")
+    session_id: str = Field(default="", description="Claude Code's id of the session")
+    agent_id: str = Field(default="", description="Claude Code's id of the subagent that asked")
+    parent_agent_id: str = Field(default="", description="the agent that started that one")
+    login: str = Field(
+        default="", description="a salted hash of the client's own login, always the same for it"
+    )
+    limits: dict[str, str] = Field(
+        default={}, description="what Anthropic says of the login's limits: anthropic-ratelimit-unified-NAME"
+    )
     trouble: str = ""
 
 

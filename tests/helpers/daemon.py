@@ -28,10 +28,10 @@ SLOW = float(os.environ.get("OCD_TEST_SLOW", "1"))
 
 MAIN = """\
 model_list:
-  - model_name: claude-opus-4-6
-    litellm_params: {{model: anthropic/claude-opus-4-6, api_base: "{anthropic}"}}
-  - model_name: claude-sonnet-4-5
-    litellm_params: {{model: anthropic/claude-sonnet-4-5, api_base: "{anthropic}"}}
+  - model_name: claude-opus-9-9
+    litellm_params: {{model: anthropic/claude-opus-9-9, api_base: "{anthropic}"}}
+  - model_name: claude-sonnet-9-9
+    litellm_params: {{model: anthropic/claude-sonnet-9-9, api_base: "{anthropic}"}}
   - model_name: qwen-3-coder
     litellm_params:
       model: openai/qwen-3-coder
@@ -301,7 +301,7 @@ class Daemon:
             "anthropic-beta": "oauth-2025-04-20",
         }
 
-    def ask(self, model: str = "claude-opus-4-6", stream: bool = False, **more: Any) -> httpx.Response:
+    def ask(self, model: str = "claude-opus-9-9", stream: bool = False, **more: Any) -> httpx.Response:
         body = {
             "model": model,
             "max_tokens": 64,

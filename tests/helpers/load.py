@@ -82,11 +82,11 @@ def stream(port: int, headers: dict[str, str], model: str, load: Load) -> None:
 
 @contextmanager
 def steady(
-    port: int, headers: dict[str, str], model: str = "claude-opus-4-6", rate: float = 20.0, streams: int = 0
+    port: int, headers: dict[str, str], model: str = "claude-opus-9-9", rate: float = 20.0, streams: int = 0
 ) -> Iterator[Load]:
     """Requests at ``rate`` a second while the block runs; all answers are awaited at its end.
 
-    ``streams`` long streams (of the model ``claude-sonnet-4-5``) are opened at the start.
+    ``streams`` long streams (of the model ``claude-sonnet-9-9``) are opened at the start.
     """
     load = Load()
     stop = threading.Event()
@@ -101,7 +101,7 @@ def steady(
             threads.append(thread)
 
     for _ in range(streams):
-        thread = threading.Thread(target=stream, args=(port, headers, "claude-sonnet-4-5", load))
+        thread = threading.Thread(target=stream, args=(port, headers, "claude-sonnet-9-9", load))
         thread.start()
         threads.append(thread)
     beat = threading.Thread(target=ticker)

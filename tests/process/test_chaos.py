@@ -49,11 +49,6 @@ SETTINGS = """
 [supervision]
 liveness_interval = 1.0
 liveness_timeout = 1.0
-restart_intensity = 30
-sustained_ready = 1.0
-backoff_first = 0.1
-backoff_max = 1.0
-crash_loop_retry = 2.0
 stop_timeout = 2.0
 start_timeout = 20.0
 memory_interval = 2.0
@@ -423,7 +418,7 @@ class Chaos:
                 (c.pid, c.status(), c.cmdline()[-4:]) for c in psutil.Process(self.d.keeper).children(True)
             ]
             raise AssertionError(f"{error}\n{self.d.status()['proxies']}\n{left}") from None
-        for model in ("claude-opus-4-6", "qwen-3-coder"):
+        for model in ("claude-opus-9-9", "qwen-3-coder"):
             answer = self.d.ask(model)
             assert answer.status_code == 200, answer.text
         sockets = {path.name for path in self.d.runtime.glob("*.sock")}

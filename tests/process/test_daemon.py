@@ -70,7 +70,7 @@ def test_both_slots_reach_their_upstreams_with_their_own_credentials(
     daemon: Daemon, upstreams: Upstreams
 ) -> None:
     upstreams.reset()
-    for model in ("claude-opus-4-6", "claude-sonnet-4-5", "qwen-3-coder"):
+    for model in ("claude-opus-9-9", "claude-sonnet-9-9", "qwen-3-coder"):
         for stream in (False, True):
             answer = daemon.ask(model, stream)
             assert answer.status_code == 200, answer.text
@@ -318,7 +318,7 @@ def test_logs_and_events_can_be_followed(daemon: Daemon) -> None:
     assert json.loads(text.splitlines()[-1])["proxy"] == "main"
 
 
-def test_a_session_is_followed_by_its_process_and_its_overlay_goes_with_it(daemon: Daemon) -> None:
+def test_a_session_is_followed_by_its_process_and_its_overlay_stays(daemon: Daemon) -> None:
     session = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
         reply = daemon.post(
@@ -333,7 +333,8 @@ def test_a_session_is_followed_by_its_process_and_its_overlay_goes_with_it(daemo
         assert [s["pid"] for s in daemon.status()["sessions"]] == [session.pid]
     finally:
         session.communicate(b"\n")
-    eventually(lambda: not daemon.status()["sessions"] and not overlay.exists(), 20)
+    eventually(lambda: not daemon.status()["sessions"], 20)
+    assert overlay.parent.parent == daemon.prefix / "state" and overlay.exists()
 
 
 def test_the_runtime_folder_may_be_deleted_under_it(daemon: Daemon) -> None:
@@ -375,9 +376,7 @@ def test_without_litellm_the_daemon_says_so(addresses: dict[str, str]) -> None:
     with Daemon(upstreams=addresses) as daemon:
         daemon.write("ocd.toml", f'port = {daemon.port}\n[litellm]\npython = "/nowhere/python"\n')
         daemon.start(wait=False)
-        proxy = eventually(
-            lambda: (p := daemon.proxy())["state"] in ("crash-loop", "backoff", "failed") and p, 30
-        )
+        proxy = eventually(lambda: (p := daemon.proxy())["state"] in ("crash-loop", "failed") and p, 30)
         assert "/nowhere/python" in proxy["reason"]
         reply = daemon.post("/v1/launch", {"pid": os.getpid(), "cwd": "/", "wait": 0.1})
         assert "error" in reply or not reply["ready"]

@@ -135,7 +135,7 @@ def test_a_reload_under_load_fails_nothing_and_cuts_no_stream(daemon: Daemon, up
 
 def test_a_keep_alive_client_moves_to_the_new_generation_without_an_error(daemon: Daemon) -> None:
     settle(daemon)
-    body = {"model": "claude-opus-4-6", "max_tokens": 8, "messages": [{"role": "user", "content": "ok"}]}
+    body = {"model": "claude-opus-9-9", "max_tokens": 8, "messages": [{"role": "user", "content": "ok"}]}
     with httpx.Client(trust_env=False, timeout=30) as client:
 
         def ask() -> int:

@@ -1,22 +1,17 @@
-"""What reaches Anthropic is what the client sent, and back: measured, held against the table of docs/fidelity.md."""
+"""What arrives is what was sent, both ways, through the real daemon and the real LiteLLM beside it."""
 
 from __future__ import annotations
 
-import json
-import re
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from ocd.selftest.upstreams import Behaviour, Upstreams
-from tests.helpers.daemon import Daemon, eventually, litellm_python
+from tests.helpers.daemon import Daemon, eventually
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(240)]
 
-DOCS = Path(__file__).parents[2] / "docs" / "fidelity.md"
 HELLO = [
     {"role": "user", "content": [{"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}}]}
 ]
@@ -91,120 +86,99 @@ HEADERS = {
 ERRORS = (400, 401, 403, 413, 429, 529)
 
 
-class Measuring:
-    """Sends the same through the proxy and straight to the stand-in; ``lost`` are the differences."""
-
-    def __init__(self, daemon: Daemon, upstreams: Upstreams) -> None:
-        self.d, self.up = daemon, upstreams
-        self.lost: set[str] = set()
-        self.client = httpx.Client(trust_env=False, timeout=60)
-
-    def post(self, base: str, body: dict[str, Any], path: str = "/v1/messages?beta=true") -> httpx.Response:
-        headers = {**self.d.headers(), **HEADERS, "x-ocd-session": "7"}
-        if base != self.d.url():
-            headers = {k: v for k, v in headers.items() if not k.startswith(("x-litellm", "x-ocd"))}
-        body = {"model": "claude-opus-4-6", "max_tokens": 64000, "messages": HELLO, **body}
-        return self.client.post(base + path, headers=headers, json=body)
-
-    def both(self, body: dict[str, Any]) -> tuple[httpx.Response, httpx.Response]:
-        return self.post(self.d.url(), body), self.post(self.up.anthropic, body)
-
-    def up_the_way(self) -> None:
-        for shape in SHAPES.values():
-            self.up.reset()
-            ours, direct = self.both({"stream": True, **shape})
-            assert ours.status_code == direct.status_code == 200, ours.text
-            through, straight = self.up.seen("anthropic")
-            if through.path != straight.path:
-                self.lost.add("the query ?beta=true")
-            sent, got = straight.json(), through.json()
-            self.lost.update(f"field {name}" for name in sent if name not in got or got[name] != sent[name])
-            self.lost.update(f"field {name} (made up)" for name in set(got) - set(sent))
-            if missing := set(HEADERS["anthropic-beta"].split(",")) - set(
-                through.header("anthropic-beta").split(",")
-            ):
-                self.lost.add(f"header anthropic-beta: {', '.join(sorted(missing))}")
-            for name in set(HEADERS) - {"anthropic-beta"}:
-                if through.header(name) != straight.header(name):
-                    self.lost.add(f"header {name}")
-            assert through.header("authorization") == straight.header("authorization")
-            leaked = [name for name, _value in through.headers if name.startswith(("x-ocd", "x-litellm"))]
-            assert not leaked, "our key and our headers stay here"
-
-    def back(self) -> None:
-        for number in ERRORS:
-            self.up.behave(Behaviour(status=number))
-            for stream in (False, True):
-                ours, direct = self.both({"stream": stream})
-                if ours.status_code != direct.status_code:
-                    self.lost.add(f"status {number}")
-                if ours.content != direct.content:
-                    self.lost.add("an error's own body")
-                self.headers_of(ours, direct, "an error's ")
-        for how in (Behaviour(), Behaviour(drop="error"), Behaviour(drop="end"), Behaviour(chunks=40)):
-            self.up.behave(how)
-            ours, direct = self.both({"stream": True})
-            assert ours.content == direct.content, "a stream's events pass byte for byte"
-            self.headers_of(ours, direct, "a stream's ")
-        self.up.behave()
-        ours, direct = self.both({})
-        if ours.json() != direct.json():
-            self.lost.add("a plain answer's body")
-        self.headers_of(ours, direct, "a plain answer's ")
-
-    def headers_of(self, ours: httpx.Response, direct: httpx.Response, whose: str) -> None:
-        for name, value in direct.headers.items():
-            if re.match("request-id|retry-after|anthropic-", name) and ours.headers.get(name) != value:
-                self.lost.add(whose + re.sub("ratelimit-.*", "ratelimit-*", name))
-
-    def tokens(self) -> None:
-        self.up.reset()
-        answer = self.post(self.d.url(), {}, "/v1/messages/count_tokens?beta=true")
-        if answer.status_code != 200 or not self.up.seen("anthropic"):
-            self.lost.add("count_tokens")
-
-    def all(self) -> set[str]:
-        with self.client:
-            self.up_the_way()
-            self.back()
-            self.tokens()
-        return self.lost
+#: of one connection, or ours: all that may differ
+OURS = ("host", "connection", "x-litellm-api-key", "x-ocd-session")
 
 
-def table() -> dict[str, dict[str, bool]]:
-    """docs/fidelity.md: column → what → whether it is lost there."""
-    rows = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in DOCS.read_text(encoding="utf-8").splitlines()
-        if line.startswith("| ")
-    ]
-    head, *lines = rows
-    return {
-        column: {line[0].replace("`", ""): line[place] == "lost" for line in lines}
-        for place, column in enumerate(head)
-        if place
-    }
+def post(
+    base: str, headers: dict[str, str], body: dict[str, Any], path: str = "/v1/messages?beta=true"
+) -> Any:
+    body = {"model": "claude-opus-9-9", "max_tokens": 64000, "messages": HELLO, **body}
+    return httpx.post(base + path, headers=headers, json=body, trust_env=False, timeout=60)
 
 
-def version() -> str:
-    code = "from importlib.metadata import version; print(version('litellm'))"
-    return subprocess.run(
-        [litellm_python(), "-c", code], capture_output=True, text=True, check=True
-    ).stdout.strip()
+def both(daemon: Daemon, up: Upstreams, body: dict[str, Any], **more: Any) -> tuple[Any, Any]:
+    """The same through the proxy and straight to the stand-in."""
+    headers = {**daemon.headers(), **HEADERS, "x-ocd-session": "7"}
+    straight = {name: value for name, value in headers.items() if not name.startswith(("x-litellm", "x-ocd"))}
+    return post(daemon.url(), headers, body, **more), post(up.anthropic, straight, body, **more)
 
 
-def test_nothing_more_is_lost_than_the_table_says(daemon: Daemon, upstreams: Upstreams) -> None:
-    said = table()
-    with_ocd = {what for what, lost in said["with ocd"].items() if lost}
-    assert Measuring(daemon, upstreams).all() == with_ocd
+def essential(headers: Any) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in headers if name not in OURS]
 
-    generation = daemon.proxy()["generation"]
-    daemon.write_settings("fidelity = false\n" + daemon.settings)
-    assert daemon.post("/v1/reload")["ok"]
-    eventually(lambda: daemon.proxy()["generation"] != generation, 60)
-    found = Measuring(daemon, upstreams).all()
-    daemon.write_settings(daemon.settings)
-    assert daemon.post("/v1/reload")["ok"]
-    alone = f"LiteLLM {version()}"
-    assert alone in said, f"a version that the table does not have loses {sorted(found)}"
-    assert found == {what for what, lost in said[alone].items() if lost}, json.dumps(sorted(found))
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_up_the_way(daemon: Daemon, upstreams: Upstreams, shape: str) -> None:
+    for more in ({"stream": True}, {}, {"model": "claude-sonnet-9-9"}):
+        upstreams.reset()
+        ours, direct = both(daemon, upstreams, {**SHAPES[shape], **more})
+        assert ours.status_code == direct.status_code == 200, ours.text
+        through, straight = upstreams.seen("anthropic")
+        assert through.path == straight.path and through.body == straight.body
+        assert essential(through.headers) == essential(straight.headers)
+
+
+def test_up_the_way_to_be_counted(daemon: Daemon, upstreams: Upstreams) -> None:
+    upstreams.reset()
+    path = "/v1/messages/count_tokens?beta=true"
+    ours, direct = both(daemon, upstreams, {}, path=path)
+    assert ours.content == direct.content and ours.status_code == direct.status_code
+    through, straight = upstreams.seen("anthropic")
+    assert (through.path, through.body) == (straight.path, straight.body) == (path, straight.body)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "how",
+    [
+        *(Behaviour(status=number) for number in (400, 401, 403, 404, 413, 429, 500, 503, 529)),
+        *(Behaviour(), Behaviour(drop="error"), Behaviour(chunks=40)),
+    ],
+    ids=lambda how: str(how.status or how.drop or how.chunks),
+)
+def test_and_back(daemon: Daemon, upstreams: Upstreams, how: Behaviour, stream: bool) -> None:
+    if how.drop and not stream:
+        pytest.skip("an error event is for streams")
+    upstreams.reset()
+    upstreams.behave(how)
+    ours, direct = both(daemon, upstreams, {"stream": stream})
+    assert ours.status_code == direct.status_code
+    assert sorted(essential(ours.headers.items())) == sorted(essential(direct.headers.items()))
+    if how.status or stream:
+        assert ours.content == direct.content
+    else:
+        assert {**ours.json(), "id": ""} == {**direct.json(), "id": ""}
+
+
+def test_an_answer_that_breaks_off_is_a_connection_that_breaks_off(
+    daemon: Daemon, upstreams: Upstreams
+) -> None:
+    """No error event is made up, and no clean end: Claude Code does what it would do without us."""
+    upstreams.reset()
+    upstreams.behave(Behaviour(drop="during", chunks=20, delay=0.01))
+    for base in (daemon.url(), upstreams.anthropic):
+        headers = {**daemon.headers(), **HEADERS}
+        if base == upstreams.anthropic:
+            del headers["x-litellm-api-key"]
+        with pytest.raises(httpx.TransportError):
+            post(base, headers, {"stream": True})
+
+
+def test_switched_off_everything_goes_through_litellm(daemon: Daemon, upstreams: Upstreams) -> None:
+    def asks_as_litellm() -> bool:
+        upstreams.reset()
+        ours, _direct = both(daemon, upstreams, {})
+        return ours.status_code == 200 and upstreams.seen("anthropic")[0].path == "/v1/messages"
+
+    assert not asks_as_litellm()
+    for name in ('pipe = "off"', "fidelity = false"):
+        daemon.write_settings(f"{name}\n" + daemon.settings)
+        assert daemon.post("/v1/reload")["ok"]
+        try:
+            if "pipe" in name:
+                eventually(asks_as_litellm, 60)
+        finally:
+            daemon.write_settings(daemon.settings)
+            assert daemon.post("/v1/reload")["ok"]
+            eventually(lambda: not asks_as_litellm(), 60)

@@ -20,6 +20,7 @@ import pytest
 from ocd.claude import launch
 from ocd.claude.overlay import Slots
 from ocd.claude.plan import CONTENT_TYPE, encode_plan, encode_problem, encode_progress
+from ocd.client import places
 from ocd.errors import OcdError
 from ocd.wire.messages import LaunchRequest
 
@@ -106,10 +107,12 @@ class Daemon:
             reply = launch.prepare(
                 LaunchRequest.model_validate_json(request.partition(b"\r\n\r\n")[2]),
                 folder=str(self._box / "run" / "sessions"),
-                slots=Slots("claude-opus-4-6", "claude-sonnet-4-5", "qwen-3-coder"),
-                base_url="http://127.0.0.1:4000",
-                key=KEY,
-                known_models=["claude-opus-4-6", "claude-sonnet-4-5", "qwen-3-coder", "bedrock-opus"],
+                served=launch.Served(
+                    Slots("claude-opus-9-9", "claude-sonnet-9-9", "qwen-3-coder"),
+                    "http://127.0.0.1:4000",
+                    KEY,
+                    known_models=["claude-opus-9-9", "claude-sonnet-9-9", "qwen-3-coder", "bedrock-opus"],
+                ),
                 managed_root=str(self._box),
             )
         except OcdError as error:
@@ -185,13 +188,13 @@ def test_the_users_settings_option_and_model_options(box):
     with Daemon(box):
         done = openclaude(
             box, "--settings", "own.json", "--default-provider", "litellm", "--model", "bedrock-opus",
-            "--model-haiku", "ll@claude-sonnet-4-5", "Say ok only",
+            "--model-haiku", "ll@claude-sonnet-9-9", "Say ok only",
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, b"")
     found = record(box)
     assert found["argv"][2:] == ["--model", "bedrock-opus", "Say ok only"]
     assert found["overlay"]["env"]["MINE"] == "1"
-    assert found["overlay"]["env"]["ANTHROPIC_SMALL_FAST_MODEL"] == "claude-sonnet-4-5"
+    assert found["overlay"]["env"]["ANTHROPIC_SMALL_FAST_MODEL"] == "claude-sonnet-9-9"
 
 
 def test_an_unknown_model_fails_before_claude_starts(box):
@@ -213,6 +216,108 @@ def test_help_and_version_need_no_daemon(box, argument):
     done = openclaude(box, argument)
     assert (done.returncode, done.stderr) == (0, b"")
     assert record(box)["argv"] == [argument]
+
+
+@pytest.mark.parametrize(
+    "words", [["stop", "deadbeef"], ["daemon", "status"], ["update"], ["mcp", "--help"], ["--bg-spare", "x"]]
+)
+def test_verbs_that_take_no_settings_need_no_daemon(box, words):
+    """A11, A20: behind --settings they became prompts."""
+    done = openclaude(box, *words)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert record(box)["argv"] == words
+
+
+def test_what_cannot_work_is_refused_before_anything_starts(box):
+    for words in (["remote-control"], ["rc", "--name", "x"], ["--desktop"]):
+        done = openclaude(box, *words)
+        assert done.returncode == 69 and b"Run: claude " in done.stderr and b"--settings" not in done.stderr
+    assert not (box / "record").exists()
+
+
+def test_the_wrapper_form(box):
+    """VS Code's claudeProcessWrapper and CLAUDE_CODE_PROCESS_WRAPPER: the program that they name is started."""
+    other = box / "native" / "claude"
+    other.parent.mkdir()
+    shutil.copy(box / "bin" / "claude", other)
+    (box / "bin" / "claude").unlink()
+    launcher = box / "bin" / "openclaude"
+    launcher.write_text(f"#!{sys.executable} -IS\n{MAIN}\n")
+    launcher.chmod(0o755)
+    with Daemon(box):
+        done = openclaude(box, other, "-p", "hi", command=(launcher,), KEPT="yes")
+        assert (done.returncode, done.stderr) == (0, b"")
+        found = record(box)
+        assert found["argv"][0] == "--settings" and found["argv"][2:] == ["-p", "hi"]
+        assert found["environ"]["KEPT"] == "yes"
+        # nested: started by a Claude Code that came through openclaude, wrapped twice, as the same process
+        inner = found["environ"]
+        again = 'exec "$0" "$@"'
+        done = subprocess.run(
+            ["/bin/sh", "-c", f"OCD_SESSION_PID=$$ {again}", launcher, launcher, other, "-p", "hi"],
+            env={
+                **environment(box),
+                "OCD_NOTICE": "old",
+                **{k: v for k, v in inner.items() if k.startswith("OCD_")},
+            },
+            cwd=box / "work",
+            capture_output=True,
+            timeout=90,
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert record(box)["argv"][2:] == ["-p", "hi"] and "OCD_NOTICE" not in record(box)["environ"]
+        # an interpreter and its script
+        script = box / "native" / "cli.js"
+        shutil.copy(other, script)
+        node = box / "native" / "node"
+        node.symlink_to(sys.executable)
+        done = openclaude(box, node, script, "--verbose", command=(launcher,))
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert record(box)["argv"][2:] == ["--verbose"]
+        done = openclaude(box, box / "native" / "gone" / "claude", "-p", "hi", command=(launcher,))
+        assert done.returncode == 69 and b"cannot be run" in done.stderr
+    # Claude Code's own processes are not kept waiting for a daemon
+    done = openclaude(box, other, "--bg-pty-host", "x", command=(launcher,))
+    assert (done.returncode, record(box)["argv"]) == (0, ["--bg-pty-host", "x"])
+
+
+def test_found_where_it_usually_is_when_the_path_lacks_it(box):
+    place = box / "home" / ".claude" / "local" / "claude"
+    place.parent.mkdir(parents=True)
+    os.rename(box / "bin" / "claude", place)
+    done = openclaude(box, "--version", PATH="/nonexistent")
+    assert (done.returncode, record(box)["argv"]) == (0, ["--version"])
+
+
+def test_notices_reach_a_full_screen_terminal(box):
+    """A18: a hook in the overlay prints what openclaude had to say; on a pipe there is no hook, stderr is seen."""
+    with Daemon(box):
+        openclaude(box, OPENCLAUDE_VERBOSE="1", ANTHROPIC_AUTH_TOKEN=CANARY)
+        assert "hooks" not in record(box)["overlay"] and "OCD_NOTICE" not in record(box)["environ"]
+        terminal, side = pty.openpty()
+        subprocess.run(
+            [sys.executable, "-IS", "-c", MAIN],
+            env=environment(box, OPENCLAUDE_VERBOSE="1", ANTHROPIC_AUTH_TOKEN=CANARY),
+            cwd=box / "work",
+            stdin=subprocess.DEVNULL,
+            stdout=side,
+            stderr=subprocess.DEVNULL,
+            check=True,
+            timeout=90,
+        )
+        os.close(side)
+        os.close(terminal)
+    found = record(box)
+    (hook,) = found["overlay"]["hooks"]["SessionStart"][0]["hooks"]
+    for environ, text in ((found["environ"], None), ({"PATH": "/usr/bin:/bin"}, b"")):
+        done = subprocess.run(
+            ["/bin/sh", "-c", hook["command"]], env=environ, capture_output=True, check=True
+        )
+        if text is None:
+            said = json.loads(done.stdout)["systemMessage"]
+            assert said == "openclaude: set aside for this session: ANTHROPIC_AUTH_TOKEN (environment)"
+        else:
+            assert done.stdout == text
 
 
 def test_asks_again_until_ready_and_is_quiet_on_a_pipe(box):
@@ -312,6 +417,10 @@ def test_signals_that_python_ignores_are_not_ignored_in_claude(box):
     assert int(done.stdout.split()[1], 16) & (1 << (signal.SIGPIPE - 1)) == 0
 
 
+@pytest.mark.skipif(
+    any(os.path.exists(folder + b"/claude") for folder in places.SYSTEM),
+    reason="this machine has Claude Code",
+)
 def test_missing_claude(box):
     (box / "bin" / "claude").unlink()
     done = openclaude(box, PATH=f"{box}/bin")

@@ -79,7 +79,7 @@ def last_of(daemon: Daemon, count: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("shape", [{}, TOOL], ids=["text", "tool"])
-@pytest.mark.parametrize("model", ["claude-opus-4-6", "qwen-3-coder"])
+@pytest.mark.parametrize("model", ["claude-opus-9-9", "qwen-3-coder"])
 def test_streams_and_plain_answers_keep_the_protocol(
     daemon: Daemon, model: str, shape: dict[str, Any]
 ) -> None:
@@ -100,7 +100,7 @@ def test_streams_and_plain_answers_keep_the_protocol(
         assert json.loads("".join(one.get("partial_json", "") for one in parts)) == {"value": "x"}
 
 
-@pytest.mark.parametrize("model", ["claude-opus-4-6", "qwen-3-coder"])
+@pytest.mark.parametrize("model", ["claude-opus-9-9", "qwen-3-coder"])
 def test_an_error_in_mid_stream_is_an_error_event_and_nothing_after_it(
     daemon: Daemon, upstreams: Upstreams, model: str
 ) -> None:
@@ -113,17 +113,19 @@ def test_an_error_in_mid_stream_is_an_error_event_and_nothing_after_it(
     assert "message_stop" not in answer.text
 
 
-def test_bedrocks_errors_are_in_anthropics_form_and_never_401(daemon: Daemon, upstreams: Upstreams) -> None:
-    """A 401 would make Claude Code renew the plan's token, which has nothing to do with AWS."""
+def test_bedrocks_errors_are_in_anthropics_form_and_never_about_a_login(
+    daemon: Daemon, upstreams: Upstreams
+) -> None:
+    """A 401 would make Claude Code renew the plan's token, a 403 ask for a login: AWS's have nothing to do with it."""
     before = len(last_of(daemon, 0) or [])
     expected = [
-        (Behaviour(status=401, error="UnrecognizedClientException"), 403, "access-denied"),
-        (Behaviour(status=403), 403, "model-access"),
-        (Behaviour(status=403, error="ExpiredTokenException"), 403, "aws-expired"),
-        (Behaviour(status=404), 404, "model-access"),
+        (Behaviour(status=401, error="UnrecognizedClientException"), 424, "access-denied"),
+        (Behaviour(status=403), 424, "model-access"),
+        (Behaviour(status=403, error="ExpiredTokenException"), 424, "aws-expired"),
+        (Behaviour(status=404), 424, "model-access"),
         (Behaviour(status=429), 429, "throttled"),
         (Behaviour(status=400), 400, "bad-request"),
-        (Behaviour(status=503), 503, "overloaded"),
+        (Behaviour(status=503), 529, "overloaded"),
     ]
     for behaviour, status, _word in expected:
         upstreams.behave(behaviour)

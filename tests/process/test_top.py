@@ -35,7 +35,7 @@ def test_it_shows_what_happens_and_ends_with_q(daemon: Daemon) -> None:
         tmux("new-session", "-d", "-x", "80", "-y", "24", f"cd /; exec {sys.executable} -m ocd.ctl top")
         eventually(lambda: shown("LiteLLM", "main", "bedrock", "ready", "q quit"), 30)
         assert daemon.ask().status_code == 200
-        eventually(lambda: shown("opus", "claude-opus-4-6", "200"), 20)
+        eventually(lambda: shown("opus", "claude-opus-9-9", "200"), 20)
         assert daemon.ask("qwen-3-coder").status_code == 200
         eventually(lambda: shown("qwen-3-coder", "haiku"), 20)
         tmux("send-keys", "r")

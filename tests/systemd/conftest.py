@@ -43,7 +43,7 @@ class Machine:
         (self.config / "litellm-bedrock.yaml").write_text(BEDROCK.format(**upstreams))
         (self.config / "ocd.toml").write_text(
             f'port = {self.port}\n[litellm]\npython = "{litellm_python()}"\n'
-            "[supervision]\nrestart_intensity = 1000\ndrain_timeout = 30\n"
+            "[supervision]\ndrain_timeout = 30\n"
         )
         self.env = {
             "PATH": f"{self.bin}:{os.environ['PATH']}",

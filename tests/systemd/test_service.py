@@ -138,7 +138,7 @@ def test_the_sandbox_is_effective_and_the_path_is_the_users(running: Machine) ->
 def test_reload_waits_for_the_outcome_and_keeps_open_streams(running: Machine, upstreams: Upstreams) -> None:
     upstreams.behave(Behaviour(chunks=30, delay=0.1))
     load = Load()
-    thread = threading.Thread(target=stream, args=(running.port, running.headers(), "claude-opus-4-6", load))
+    thread = threading.Thread(target=stream, args=(running.port, running.headers(), "claude-opus-9-9", load))
     upstreams.reset()
     upstreams.behave(Behaviour(chunks=30, delay=0.1))
     thread.start()
@@ -247,7 +247,7 @@ def test_stop_drains_for_as_long_as_it_takes_and_leaves_no_orphan(
     upstreams.reset()
     upstreams.behave(Behaviour(chunks=40, delay=0.1))
     load = Load()
-    thread = threading.Thread(target=stream, args=(running.port, running.headers(), "claude-opus-4-6", load))
+    thread = threading.Thread(target=stream, args=(running.port, running.headers(), "claude-opus-9-9", load))
     with drop_in(running, "TimeoutStopSec=1\n"):
         thread.start()
         eventually(lambda: upstreams.seen("anthropic"), 20)

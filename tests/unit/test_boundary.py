@@ -152,9 +152,11 @@ def test_forms_of_our_key(headers: list[tuple[str, str]]) -> None:
         [("x-litellm-api-key", "\xff\xfe")],
     ],
 )
-def test_without_our_key_it_is_403_and_says_what_to_do(headers: list[tuple[str, str]]) -> None:
+def test_without_our_key_it_is_424_and_says_what_to_do(headers: list[tuple[str, str]]) -> None:
+    """A 401 would make Claude Code renew the plan's login, a 403 ask for one: neither is what is wrong (A16)."""
+    assert Call(path="/v1/models", headers=[HOST, *headers], body=HELLO).status == 403
     call = Call(headers=[HOST, *headers], body=HELLO)
-    assert not call.passed and call.status == 403
+    assert not call.passed and call.status == 424
     assert call.error["type"] == "permission_error"
     assert call.error["message"].startswith("ocd: ") and "openclaude" in call.error["message"]
     assert call.reports[0]["kind"] == "request-refused" and call.reports[0]["count"] == 1
@@ -408,7 +410,7 @@ def test_private_socket_needs_no_key_but_keeps_the_credential_rule() -> None:
 
 def test_nothing_a_client_says_makes_it_private() -> None:
     for name in ("x-forwarded-for", "forwarded", "x-real-ip", "x-forwarded-host"):
-        assert Call(headers=[HOST, (name, "unix:")], body=HELLO).status == 403
+        assert Call(headers=[HOST, (name, "unix:")], body=HELLO).status == 424
 
 
 # ---- bedrock

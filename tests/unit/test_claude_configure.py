@@ -63,7 +63,7 @@ def test_configured_and_byte_for_byte_back(home: Path, capsys: Capture) -> None:
     assert list(written)[:3] == ["model", "env", "x"], "order is kept"
     assert b'\n\t"x"' in file.read_bytes(), "so is the indentation"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600, "it holds the proxy's key now"
-    record = home / "state" / configure.RECORD
+    (record,) = (home / "state" / configure.RECORDS).iterdir()
     assert stat.S_IMODE(record.stat().st_mode) == 0o600
     assert key not in json.dumps(said) and "sk-mine" not in json.dumps(said)
     assert run(capsys, "claude", "configure")[1]["changed"] is False
@@ -93,7 +93,7 @@ def test_changed_since_only_our_keys_go(tmp_path: Path) -> None:
     now["env"]["NEW"] = "2"
     now["permissions"] = {}
     file.write_text(json.dumps(now))
-    done = configure.remove(state)
+    done = configure.remove(file, state)
     assert not done.exact
     assert json.loads(file.read_text()) == {
         "env": {"ANTHROPIC_API_KEY": "old", "MINE": "1", "NEW": "2"},
@@ -110,16 +110,161 @@ def test_links_broken_files_and_lost_records(tmp_path: Path) -> None:
     link.symlink_to(real)
     configure.configure(link, state, OVERLAY)
     assert link.is_symlink() and "4000" in real.read_text()
-    configure.remove(state)
+    configure.remove(link, state)
     assert link.is_symlink() and real.read_text() == "{}"
     for broken in ("{", "[]", '{"env": []}', "\x00"):
         real.write_text(broken)
         with pytest.raises(OcdError) as found:
             configure.configure(link, state, OVERLAY)
         assert found.value.exit_code == 65 and real.read_text() == broken and os.listdir(state) == []
-    (state / configure.RECORD).write_text("{}")
+    real.write_text("{}")
+    configure.configure(link, state, OVERLAY)
+    (record,) = (state / configure.RECORDS).iterdir()
+    record.write_text("{}")
     with pytest.raises(OcdError, match="Cannot understand"):
-        configure.remove(state)
+        configure.remove(link, state)
+
+
+def test_several_folders_side_by_side(home: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second CLAUDE_CONFIG_DIR took the first one back in silence."""
+    main(["init"])
+    files = [home / name / "settings.json" for name in (".claude", "two", "three")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_bytes(MINE)
+    for file in files[1:]:
+        monkeypatch.setenv("CLAUDE_CONFIG_DIR", str(file.parent))
+        assert run_quietly(capsys, "claude", "configure") == 0
+    monkeypatch.delenv("CLAUDE_CONFIG_DIR")
+    assert run_quietly(capsys, "claude", "configure") == 0
+    assert all("http://127.0.0.1:4000" in file.read_text() for file in files)
+    (home / "config" / "ocd.toml").write_text("port = 5001\n")
+    code, said = run(capsys, "claude", "status")
+    assert code == 69 and said["served"] == "http://127.0.0.1:5001", "no daemon has brought them up to date"
+    (home / "config" / "ocd.toml").unlink()
+    code, said = run(capsys, "claude", "status")
+    assert code == 0 and sorted(one["path"] for one in said["files"]) == sorted(map(str, files))
+    assert run(capsys, "claude", "remove", str(home / "two"))[1]["exact"]
+    assert [file.read_bytes() == MINE for file in files] == [False, True, False]
+    assert run_quietly(capsys, "claude", "statusline", "on") == 0
+    code, said = run(capsys, "claude", "remove", "--all")
+    assert code == 0 and len(said["files"]) == 2
+    assert all(file.read_bytes() == MINE for file in files)
+    assert not (home / "state" / configure.RECORDS).exists()
+    assert run(capsys, "claude", "remove", "--all")[0] == 66
+    assert run(capsys, "claude", "status")[1]["files"] == []
+
+
+def run_quietly(capsys: Capture, *words: str) -> int:
+    code = main([*words])
+    capsys.readouterr()
+    return code
+
+
+def test_the_only_one_is_found_from_another_folder(
+    home: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main(["init"])
+    monkeypatch.setenv("CLAUDE_CONFIG_DIR", str(home / "other"))
+    assert run_quietly(capsys, "claude", "configure") == 0
+    monkeypatch.delenv("CLAUDE_CONFIG_DIR")
+    code, said = run(capsys, "claude", "remove")
+    assert code == 0 and said["path"] == str(home / "other" / "settings.json")
+
+
+def test_the_record_of_version_0_1_0_is_taken_over(tmp_path: Path) -> None:
+    file, state = tmp_path / "settings.json", tmp_path / "state"
+    state.mkdir()
+    file.write_bytes(MINE)
+    configure.configure(file, state, OVERLAY)
+    (record,) = (state / configure.RECORDS).iterdir()
+    said = json.loads(record.read_text())
+    del said["theirs"]
+    record.unlink()
+    (state / configure.RECORDS).rmdir()
+    (state / configure.FORMER).write_text(json.dumps(said))
+    assert [one.path for one in configure.known(state)] == [file]
+    assert configure.configure(file, state, {**OVERLAY, "model": "sonnet"}).changed
+    assert not (state / configure.FORMER).exists()
+    assert configure.remove(file, state).exact and file.read_bytes() == MINE and os.listdir(state) == []
+
+
+def moved(port: int) -> configure.Make:
+    return lambda _path, _base, _before: {
+        **OVERLAY,
+        "env": {**OVERLAY["env"], "ANTHROPIC_BASE_URL": f"http://x:{port}"},
+    }  # type: ignore[dict-item]
+
+
+def test_refreshed_without_touching_what_the_user_changed(tmp_path: Path) -> None:
+    file, state = tmp_path / "settings.json", tmp_path / "state"
+    state.mkdir()
+    file.write_bytes(MINE)
+    configure.configure(file, state, OVERLAY)
+    configure.status_line_on(file, state, "occtl statusline")
+    now = json.loads(file.read_bytes())
+    now["model"] = "haiku"  # /model writes there
+    now["env"]["NEW"] = "2"
+    del now["env"]["ANTHROPIC_API_KEY"]
+    file.write_text(json.dumps(now))
+    (done,) = configure.refresh(state, moved(5))
+    assert isinstance(done, configure.Done) and done.changed
+    after = json.loads(file.read_bytes())
+    assert after == {**now, "env": {**now["env"], "ANTHROPIC_BASE_URL": "http://x:5"}}
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    # the same again: nothing is written
+    before = file.stat().st_mtime_ns, file.stat().st_ino
+    (again,) = configure.refresh(state, moved(5))
+    assert isinstance(again, configure.Done) and not again.changed
+    assert (file.stat().st_mtime_ns, file.stat().st_ino) == before
+    (known,) = configure.known(state)
+    assert (
+        known.theirs == ("env.ANTHROPIC_API_KEY", "model")
+        and known.address == "http://x:5"
+        and known.status_line
+    )
+    # for good, until somebody runs configure again
+    configure.refresh(state, moved(6))
+    assert json.loads(file.read_bytes())["model"] == "haiku"
+    configure.configure(file, state, OVERLAY)
+    assert json.loads(file.read_bytes())["model"] == "opus"
+    done = configure.remove(file, state, status_line=True)
+    assert json.loads(file.read_bytes()) == {"model": "haiku", "env": {"A": "ä", "NEW": "2"}, "x": 1}
+
+
+def test_a_refresh_that_cannot_be_is_said_and_changes_nothing(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    files = [tmp_path / name / "settings.json" for name in ("a", "b", "c")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text("{}")
+        configure.configure(file, state, OVERLAY)
+    files[0].write_text("{broken")
+    files[1].unlink()
+    (state / configure.RECORDS / f"{'0' * 16}.json").write_text("[]")
+    found = configure.refresh(state, moved(5))
+    wrong = [one.what for one in found if isinstance(one, OcdError)]
+    assert len(found) == 3 and len(wrong) == 2
+    assert any(str(files[0]) in what for what in wrong) and any("Cannot understand" in what for what in wrong)
+    assert "http://x:5" in files[2].read_text()
+    assert files[0].read_text() == "{broken" and not files[1].exists()
+
+
+def test_a_status_line_alone_is_not_refreshed(tmp_path: Path) -> None:
+    file, state = tmp_path / "settings.json", tmp_path / "state"
+    state.mkdir()
+    configure.status_line_on(file, state, "occtl statusline")
+    assert configure.refresh(state, moved(5)) == [] and "http" not in file.read_text()
+
+
+def test_another_process_at_the_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(configure, "PATIENCE", 0.0)
+    file, state = tmp_path / "settings.json", tmp_path / "state"
+    state.mkdir()
+    with configure._locked(state), pytest.raises(OcdError) as found:
+        configure.configure(file, state, OVERLAY)
+    assert found.value.exit_code == 75 and not file.exists()
 
 
 JSON = st.recursive(
@@ -150,7 +295,7 @@ def test_there_and_back_is_the_same_for_every_file(
         assert json.loads(file.read_bytes())["env"]["ANTHROPIC_BASE_URL"] == "http://127.0.0.1:4000"
         if touched:
             file.write_bytes(file.read_bytes() + b"\n")
-        done = configure.remove(state)
+        done = configure.remove(file, state)
         assert done.exact or touched
         assert json.loads(file.read_bytes()) == said
         assert touched or file.read_bytes() == before
@@ -185,7 +330,7 @@ def test_separate_links_derives_and_follows(home: Path) -> None:
     links = {path.name for path in folder.iterdir() if path.is_symlink()}
     assert links == {"agents", "projects", "CLAUDE.md"}
     assert json.loads((folder / "settings.json").read_text()) == {
-        "model": "claude-opus-9-9",
+        "model": "claude-opus-9-9[1m]",
         "env": {"B": "1"},
     }
     assert json.loads((folder / ".claude.json").read_text()) == {

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from ocd.client import places
 from ocd.client.__main__ import find_claude
 from ocd.errors import OcdError
 
@@ -22,12 +23,16 @@ def launcher(tmp_path, monkeypatch):
         tmp_path / "bin" / "openclaude", "#!/usr/bin/python\nfrom ocd.client.__main__ import main\n"
     )
     monkeypatch.setattr(sys, "argv", [str(path)])
+    monkeypatch.setattr(places, "SYSTEM", ())
     return path
 
 
 def _find(*folders, **more):
     path = b":".join(os.fsencode(folder) for folder in folders)
-    return find_claude({b"PATH": path} | {name.encode(): os.fsencode(value) for name, value in more.items()})
+    return find_claude(
+        {b"PATH": path, b"HOME": b"/nonexistent"}
+        | {name.encode(): os.fsencode(value) for name, value in more.items()}
+    )
 
 
 def test_first_on_the_path(tmp_path, launcher):

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocd.claude.plan import encode_plan, encode_problem, encode_progress
-from ocd.client.__main__ import _NAME_ONLY, ACCEPT, _not_ready, decode, request_body
+from ocd.client.__main__ import ACCEPT, _not_ready, decode, request_body
 from ocd.client.failure import explain
+from ocd.client.variables import NAME_ONLY
 from ocd.errors import OcdError
 from ocd.wire.messages import LaunchReply, LaunchRequest
 
@@ -108,13 +109,13 @@ def test_request_is_what_the_message_class_expects():
 
 def test_no_value_of_a_conflicting_variable_is_in_the_request():
     canary = b"canary-3f9c"
-    environ = dict.fromkeys(_NAME_ONLY, canary) | {
+    environ = dict.fromkeys(NAME_ONLY, canary) | {
         b"CLAUDE_CODE_OAUTH_TOKEN": canary,
         b"AWS_SECRET_ACCESS_KEY": canary,
     }
     body = request_body(environ, None, {}, 1.0)
     assert canary not in body
-    assert json.loads(body)["env"] == {name.decode(): "" for name in _NAME_ONLY}
+    assert json.loads(body)["env"] == {name.decode(): "" for name in NAME_ONLY}
 
 
 def test_settings_from_a_pipe_are_sent_as_text():

@@ -111,6 +111,13 @@ BROKEN: list[tuple[str, str, str, tuple[Change, ...]]] = [
     ("model-id-unknown", "warning", "litellm.yaml", (main(OPUS, OPUS.replace("opus", "opsu")),)),
     ("model-id-unknown", "warning", "litellm-bedrock.yaml", (bedrock("qwen.qwen3-next-80b-a3b", "qwen.qwen9"),)),
     ("streaming-permission", "note", "litellm-bedrock.yaml", (bedrock("InvokeModelWithResponseStream", "it"),)),
+    ("not-piped", "note", "litellm.yaml", (main(OPUS, OPUS + "      rpm: 3\n"),)),
+    ("not-piped", "note", "litellm.yaml", (main(SETTINGS, SETTINGS + "  cache: true\n"),)),
+    (
+        "fallback-unfiltered", "error", "litellm.yaml",
+        (main(OPUS, OPUS + "      rpm: 3\n"), main(ROUTER, ROUTER + FALLBACK),
+         ("../lib/python3.11/site-packages/litellm/router.py", "", "# an early version\n")),
+    ),
     ("hop-with-login", "error", "litellm.yaml", (main(HOP, HOP.replace("openai", "anthropic")),)),
     ("hop-to-nowhere", "error", "litellm.yaml", (ocd("[proxies.bedrock]\nenabled = false\n"),)),
     ("hop-wrong-port", "error", "litellm.yaml", (main(URL, ""),)),
@@ -386,7 +393,7 @@ SEEDED = {
     "bedrock-opus": ("bedrock-opus.yaml", None, {"bedrock-route-in-main", "master-key-missing",
                                                  "slot-without-route", "variable-not-set"}, set()),
     "fallback": ("fallback.yaml", None, {"callbacks-not-a-list", "callback-not-found", "bedrock-route-in-main",
-                                         "fallback-bills"}, {"callback-not-found", "fallback-bills"}),
+                                         "fallback-bills"}, {"callback-not-found", "fallback-bills", "not-piped"}),
 }  # fmt: skip
 
 

@@ -237,7 +237,7 @@ def test_status_shows_a_refused_configuration_and_problems_but_is_fit(
     fake.on("GET", "/v1/status", a_status(main=proxy(rejected="line 3 is wrong"), problems=trouble))
     assert main(["status"]) == 0
     out = capsys.readouterr().out
-    assert "main serves on with its earlier configuration: line 3 is wrong." in out
+    assert "main keeps serving with its earlier configuration: line 3 is wrong." in out
     assert "Logging stopped: disk full." in out and "Free some space" in out
 
 
@@ -509,6 +509,19 @@ def test_start_ends_as_soon_as_a_proxy_is_stuck(fake: FakeDaemon, capsys: Captur
     said = capsys.readouterr()
     assert json.loads(said.out)["proxies"]["main"] == "crash-loop: exit 3: bad key"
     assert "main is crash-loop" in said.err and "occtl config check" in said.err
+
+
+def test_what_the_configuration_switched_off_is_nobody_s_business_unless_it_is_named(
+    fake: FakeDaemon, capsys: Capture
+) -> None:
+    off = proxy(state="disabled", wanted="stopped", reason="enabled = false")
+    fake.on("GET", "/v1/status", a_status(main=off))
+    assert main(["start"]) == 0 and main(["status"]) == 0
+    assert fake.calls() == []
+    problem = {"code": "disabled", "what": "the main proxy is switched off", "next": "Set it", "exit": 78}
+    fake.on("POST", "/v1/proxies/main/start", (409, json.dumps({"error": problem}).encode()))
+    assert main(["start", "main"]) == 78
+    assert "switched off" in capsys.readouterr().err
 
 
 def test_start_is_bounded(fake: FakeDaemon, capsys: Capture) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ocd import __version__
-from ocd.core.proxy import Holder
+from ocd.core.state import Holder
 from ocd.ctl import doctor as verb
 from ocd.ctl.__main__ import main
 from ocd.doctor import checks, gather, online, report
@@ -92,7 +92,7 @@ TROUBLE = Trouble(kind="login-expired", slot="opus", what="refused", next="/logi
     ("status", "expected"),
     [
         (said(), []),
-        (said(wanted="down", state="stopped"), ["stopped"]),
+        (said(wanted="stopped", state="stopped"), ["stopped"]),
         (said(state="crash-loop", reason="exit 3"), ["crash-loop"]),
         (said(state="blocked", holder=Told(pid=7, command="litellm")), ["blocked"]),
         (said(state="starting"), ["starting"]),
@@ -159,10 +159,10 @@ def test_claude_codes_own_settings(folders: Folders, tmp_path: Path) -> None:
     assert codes(gather.claude(Settings())) == []
     own = tmp_path / ".claude" / "settings.json"
     own.parent.mkdir()
-    own.write_text('{"env": {"ANTHROPIC_MODEL": "secret-x"}, "apiKeyHelper": "x"}')
+    own.write_text('{"env": {"ANTHROPIC_AUTH_TOKEN": "secret-x"}, "apiKeyHelper": "x"}')
     rows = gather.claude(Settings())
     assert codes(rows) == ["own-settings"]
-    assert "ANTHROPIC_MODEL, apiKeyHelper" in rows[0].what and "secret-x" not in repr(rows)
+    assert "ANTHROPIC_AUTH_TOKEN, apiKeyHelper" in rows[0].what and "secret-x" not in repr(rows)
     own.write_text("{")
     assert codes(gather.claude(Settings())) == ["settings-unreadable"]
 
@@ -327,3 +327,15 @@ def test_prices_are_those_of_the_installed_litellm() -> None:
     table = {"x.y": {"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6}}
     assert online._price("bedrock/converse/x.y", table) == pytest.approx(14e-6)
     assert online._price("bedrock/converse/z", table) is None
+
+
+def test_what_the_configuration_switched_off_is_no_finding_and_an_earlier_configuration_serves_or_not() -> (
+    None
+):
+    off = said(state="disabled", wanted="stopped", reason="enabled = false")
+    assert [row.code for row in checks.status(off, __version__) if row.level != "ok"] == []
+    asleep = said(state="idle", wanted="idle")
+    assert [row.code for row in checks.status(asleep, __version__) if row.level != "ok"] == []
+    failed = said(state="failed", rejected="line 3", reason="line 3")
+    (row, _) = [row for row in checks.status(failed, __version__) if row.level != "ok"]
+    assert row.code == "failed" and row.why == "line 3"

@@ -177,9 +177,9 @@ def test_that_a_made_up_login_is_refused_is_no_trouble(meter: Recorded) -> None:
 
 def test_every_lasting_word_has_its_meaning_and_others_do_not_last(meter: Recorded) -> None:
     for word in ("login-expired", "plan-limit", "overloaded", "access-denied", "model-gone"):
-        meter.say(trouble=word, status=500)
+        meter.say(trouble=word, status=500, model=f"one-{word}")
     for word in ("model-access", "aws-expired", "throttled", "unreachable"):
-        meter.say("bedrock", trouble=word, status=500)
+        meter.say("bedrock", trouble=word, status=500, model=f"one-{word}")
     shown = {found.kind for proxy in ("main", "bedrock") for found in meter.exchanges.troubles(proxy)}
     assert shown == set(MEANINGS)
     for word in ("refused", "bad-request", "upstream-error", "cut", "client-gone"):

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from ocd.adapters import probe
-from ocd.core import proxy as core
+from ocd.core import state as core
+from ocd.core import step as act
 from ocd.supervisor import health
 
 
@@ -18,6 +19,7 @@ class Unit:
 
     def __init__(self) -> None:
         self.fed: list[Any] = []
+        self.state = core.Proxy("main")
 
     def feed(self, event: Any) -> None:
         self.fed.append(event)
@@ -56,7 +58,7 @@ def asked(watched: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, sleeps: dic
 
 def test_three_misses_are_three(watched: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked(watched, monkeypatch, {}) == 3
-    assert watched.unit.fed == [core.ProbeMissed(1)] * 3
+    assert watched.unit.fed == [act.ProbeMissed(1, False)] * 3
 
 
 @pytest.mark.parametrize("at", [1, 2, 3])
@@ -64,13 +66,13 @@ def test_a_miss_over_a_sleep_does_not_count(
     at: int, watched: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert asked(watched, monkeypatch, {at: 30_000.0}) == at
-    assert watched.unit.fed == [core.ProbeMissed(1)] * (at - 1)
+    assert watched.unit.fed == [act.ProbeMissed(1, False)] * (at - 1)
     watched.health.notice_sleep()
-    assert watched.unit.fed[-1] == core.Slept(0.0) and len(watched.told) == 1
+    assert watched.unit.fed[-1] == act.Slept() and len(watched.told) == 1
     # Awake, and it still does not answer: now it counts.
     watched.unit.fed.clear()
     assert asked(watched, monkeypatch, {}) == 3
-    assert watched.unit.fed == [core.ProbeMissed(1)] * 3
+    assert watched.unit.fed == [act.ProbeMissed(1, False)] * 3
 
 
 def test_a_tick_of_the_clock_is_no_sleep(watched: SimpleNamespace) -> None:

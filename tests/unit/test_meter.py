@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import contextvars
 import itertools
 import json
-import sys
-import types
-from collections.abc import Awaitable, Callable, Iterator
+import zlib
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocd.guest import meter as meters
-from ocd.guest import signing
+from ocd.guest.layers import meter as meters
 from ocd.wire.messages import Exchange
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
-HOP = "http://127.0.0.1:4001/v1"
-ANTHROPIC = "http://anthropic.example/v1/messages"
+#: what the table of routes says of groups
+NAMES = {
+    "claude-opus-9-9": {"provider": "anthropic", "host": "api.anthropic.com", "model": "claude-opus-9-9"},
+    "qwen-3-coder": {"provider": "bedrock", "host": "bedrock.example", "model": "qwen.qwen3"},
+}
 BODY = b'{"model": "claude-opus-9-9", "stream": true, "messages": [{"content": "the secret of the prompt"}]}'
 STREAM = (
     b'event: message_start\ndata: {"type":"message_start","message":{"model":"claude-opus-9-9-20260101",'
@@ -45,10 +43,14 @@ class Measured:
 
     def __init__(self, report: Callable[[dict[str, Any]], None] | None = None) -> None:
         self.told: list[dict[str, Any]] = []
-        self.meter = meters.Meter(report or self.told.append)
+        self.names = dict(NAMES)
+        self.meter = meters.Meter(
+            report or self.told.append, lambda group: self.names.get(group, {}), "sk-main-key", "salt"
+        )
         # Prices come from LiteLLM's own table, which is not here.
-        unpriced = ("", "claude-opus-9-9-20260101", "eu.anthropic.claude-sonnet-9:0")
-        self.meter.prices = {"claude-opus-9-9": (1e-6, 2e-6, 0.0, 0.0), **dict.fromkeys(unpriced)}
+        unpriced = ("claude-opus-9-9-20260101", "qwen.qwen3", "qwen-3-coder", "m1")
+        self.meter.prices = dict.fromkeys((name, kind) for name in unpriced for kind in ("", "bedrock"))
+        self.meter.prices |= {("claude-opus-9-9", kind): (1e-6, 2e-6, 0.0, 0.0) for kind in ("", "bedrock")}
         self.received: Any = None
 
     def run(
@@ -115,46 +117,6 @@ def answering(*pieces: bytes, status: int = 200, headers: Any = SSE, end: bool =
     return app
 
 
-@pytest.fixture
-def watching(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Measured], None]]:
-    """Have a meter watch httpx, until the test ends."""
-    monkeypatch.setattr(httpx.AsyncClient, "send", httpx.AsyncClient.send)
-    yield lambda measured: measured.meter.install(HOP)
-
-
-def asking(
-    *calls: tuple[str, Callable[[httpx.Request], httpx.Response]],
-    status: int = 200,
-    body: bytes = PLAIN,
-    headers: Any = JSON,
-) -> App:
-    """An app that makes these calls with httpx, whatever they come to, then answers."""
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        for url, handler in calls:
-            async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as client:
-                with contextlib.suppress(httpx.HTTPError):
-                    await client.post(url, content=b'{"model": "claude-opus-9-9", "messages": []}')
-        await answering(body, status=status, headers=headers)(scope, receive, send)
-
-    return app
-
-
-def responding(
-    status: int = 200, body: Any = None, **headers: str
-) -> Callable[[httpx.Request], httpx.Response]:
-    return lambda _request: httpx.Response(
-        status, json=body or {}, headers={name.replace("_", "-"): value for name, value in headers.items()}
-    )
-
-
-def failing(kind: type[httpx.TransportError]) -> Callable[[httpx.Request], httpx.Response]:
-    def handler(request: httpx.Request) -> httpx.Response:
-        raise kind("sk-ant-oat01-secret", request=request)
-
-    return handler
-
-
 # ------------------------------------------------------------------------------------------------ what is told
 
 
@@ -173,7 +135,8 @@ def test_a_stream_is_counted_and_passes_unchanged(measured: Measured, path: str)
     assert (said["input_tokens"], said["output_tokens"]) == (4242, 345)
     assert (said["cache_read_tokens"], said["cache_write_tokens"]) == (900, 17)
     assert said["answered_by"] == "claude-opus-9-9-20260101"
-    assert 0 <= said["first"] <= said["seconds"] and said["trouble"] == "" and said["cost"] is None
+    assert 0 <= said["first"] <= said["seconds"] and said["trouble"] == ""
+    assert said["cost"] == 0.004932, "a price is known for what was asked for"
 
 
 @given(
@@ -382,16 +345,16 @@ BEDROCK_ERRORS = [
 @pytest.mark.parametrize(("status", "word"), ANTHROPIC_ERRORS)
 def test_anthropics_errors(status: int, word: str) -> None:
     body = json.dumps({"type": "error", "error": {"type": "x", "message": "access to the model"}}).encode()
-    assert meters.classify(status, {}, body, "api.anthropic.com") == word
+    assert meters.classify(status, (), body, False) == word
 
 
 @pytest.mark.parametrize(("status", "kind", "text", "word"), BEDROCK_ERRORS)
 def test_awss_errors_by_header_and_by_body(status: int, kind: str, text: str, word: str) -> None:
     body = json.dumps({"message": text}).encode()
-    headers = {"x-amzn-errortype": f"{kind}:http://internal.amazon.com/coral/com.amazon.bedrock/"}
-    assert meters.classify(status, headers, body, "127.0.0.1") == word
+    headers = [(b"X-Amzn-ErrorType", f"{kind}:http://internal.amazon.com/coral/com.amazon.bedrock/".encode())]
+    assert meters.classify(status, headers, body, True) == word
     typed = json.dumps({"__type": f"com.amazon.coral.service#{kind}", "message": text}).encode()
-    assert meters.classify(status, {}, typed, "127.0.0.1") == word
+    assert meters.classify(status, (), typed, True) == word
 
 
 @pytest.mark.parametrize(
@@ -405,7 +368,7 @@ def test_awss_errors_by_header_and_by_body(status: int, kind: str, text: str, wo
 )
 def test_a_model_that_anthropic_does_not_have(status: int, kind: str, message: str, word: str) -> None:
     body = json.dumps({"type": "error", "error": {"type": kind, "message": message}}).encode()
-    assert meters.classify(status, {}, body, "api.anthropic.com") == word
+    assert meters.classify(status, (), body, False) == word
 
 
 def test_a_model_that_bedrock_does_not_have_any_more() -> None:
@@ -414,192 +377,156 @@ def test_a_model_that_bedrock_does_not_have_any_more() -> None:
         ("Could not resolve the foundation model", "model-access"),
     ):
         body = json.dumps({"message": text}).encode()
-        headers = {"x-amzn-errortype": "ResourceNotFoundException:http://x/"}
-        assert meters.classify(404, headers, body, "127.0.0.1") == word
+        headers = [(b"x-amzn-errortype", b"ResourceNotFoundException:http://x/")]
+        assert meters.classify(404, headers, body, True) == word
 
 
 def test_aws_without_a_type() -> None:
-    host = "bedrock-runtime.eu-central-1.amazonaws.com"
-    assert meters.classify(403, {}, b'{"message": "no"}', host) == "access-denied"
-    assert meters.classify(429, {}, b"{}", host) == "throttled"
+    assert meters.classify(403, (), b'{"message": "no"}', True) == "access-denied"
+    assert meters.classify(429, (), b"{}", True) == "throttled"
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "word"),
+    [
+        (401, "litellm.AuthenticationError: BedrockException: Unable to locate credentials", "aws-expired"),
+        (500, "The config profile (openclaude) could not be found", "aws-expired"),
+        (500, "Error when retrieving token from sso: Token has expired and refresh failed", "aws-expired"),
+        (403, "The security token included in the request is expired", "aws-expired"),
+        (403, "The security token included in the request is invalid.", "access-denied"),
+        (
+            403,
+            "User: arn:aws:iam::1:user/x is not authorized to perform: bedrock:InvokeModel",
+            "access-denied",
+        ),
+        (400, "The provided model identifier is invalid.", "bad-request"),
+        (500, "internal", "upstream-error"),
+    ],
+)
+def test_what_litellm_hands_on_of_awss_words(status: int, text: str, word: str) -> None:
+    body = json.dumps({"error": {"message": text, "type": "None", "code": str(status)}}).encode()
+    assert meters.classify(status, (), body, True) == word
 
 
 # ------------------------------------------------------------------------------------------------- the upstream
 
 
-@pytest.mark.parametrize("name", ["authorization", "x-api-key"])
-def test_401_is_for_the_clients_own_credential_alone(
-    measured: Measured, watching: Callable[[Measured], None], name: str
-) -> None:
-    watching(measured)
-
-    def asking_with(value: str) -> App:
-        async def app(scope: Any, receive: Any, send: Any) -> None:
-            async with httpx.AsyncClient(transport=httpx.MockTransport(responding(401))) as client:
-                await client.post(ANTHROPIC, headers={name: value})
-            await answering(b"{}", status=401, headers=JSON)(scope, receive, send)
-
-        return app
-
-    mine = ((b"x-api-key", b"sk-ant-api03-mine"),)
-    own = "Bearer sk-ant-oat01-secret" if name == "authorization" else "sk-ant-api03-mine"
-    assert measured.run(asking_with(own), headers=mine)[0]["status"] == 401
-    assert measured.last["status"] == 401
-    assert measured.run(asking_with("a key of the configuration"), headers=mine)[0]["status"] == 403
-    assert measured.last["status"] == 403
-    # LiteLLM's own: nobody was asked.
-    assert measured.run(answering(b"{}", status=401, headers=JSON))[0]["status"] == 403
+def asked_for(model: str) -> bytes:
+    return json.dumps({"model": model, "messages": []}).encode()
 
 
-def test_what_could_not_be_signed_is_told(measured: Measured) -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await asyncio.get_running_loop().run_in_executor(
-            None, contextvars.copy_context().run, meters.signing_failed, "aws-expired"
-        )
-        await answering(b"{}", status=500, headers=JSON)(scope, receive, send)
-
-    sent = measured.run(app, headers=((b"x-ocd-hop", b"1"),))
-    assert measured.last["trouble"] == "aws-expired"
-    assert dict(sent[0]["headers"])[b"x-ocd-trouble"] == b"aws-expired"
-    meters.signing_failed("outside of a request")
-
-
-class SSOTokenLoadError(Exception):
-    """As botocore's."""
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_status_about_a_login_is_for_the_clients_own_alone(measured: Measured, status: int) -> None:
+    """2.1.332 renews the plan's login at a 401, and says "Please run /login" at a 403: AWS's are neither."""
+    refusing = answering(b"{}", status=status, headers=JSON)
+    assert measured.run(refusing)[0]["status"] == status == measured.last["status"]
+    measured.names["claude-opus-9-9"] = NAMES["qwen-3-coder"]
+    assert measured.run(refusing)[0]["status"] == 424 == measured.last["status"]
+    assert measured.last["trouble"] == "access-denied"
+    measured.names = {}
+    assert measured.run(refusing)[0]["status"] == 424, "LiteLLM's own: nobody was asked"
 
 
-class NoCredentialsError(Exception):
-    """As botocore's."""
+def test_the_upstream_of_a_group_that_litellm_routes_is_named(measured: Measured) -> None:
+    measured.names["claude-opus-9-9"] = NAMES["qwen-3-coder"]
+    measured.run(answering(PLAIN, headers=JSON))
+    assert (measured.last["upstream"], measured.last["answered_by"]) == ("bedrock.example", "qwen.qwen3")
 
 
-class ClientError(Exception):
-    def __init__(self, code: str) -> None:
-        self.response = {"Error": {"Code": code}}
-
-
-@pytest.mark.parametrize(
-    ("error", "word"),
-    [
-        (SSOTokenLoadError(), "aws-expired"),
-        (ClientError("ExpiredToken"), "aws-expired"),
-        (NoCredentialsError("AccessDenied"), "aws-expired"),
-        (ClientError("AccessDenied"), "access-denied"),
-        (ClientError("Throttling"), ""),
-        (ValueError("SSOTokenLoadError"), ""),
-    ],
-)
-def test_why_a_request_could_not_be_signed(error: Exception, word: str) -> None:
-    assert signing.word_for(error) == word
-    try:
-        try:
-            raise error
-        except Exception as inner:
-            raise RuntimeError("LiteLLM's own") from inner
-    except RuntimeError as outer:
-        assert signing.word_for(outer) == word
-
-
-def test_signing_is_watched_and_fails_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    class BaseAWSLLM:
-        def get_credentials(self, name: str) -> str:
-            if name == "gone":
-                raise SSOTokenLoadError("of botocore")
-            return name
-
-        get_request_headers = get_credentials
-
-    module: Any = types.ModuleType("litellm.llms.bedrock.base_aws_llm")
-    module.BaseAWSLLM = BaseAWSLLM
-    for name in ("litellm", "litellm.llms", "litellm.llms.bedrock"):
-        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    words: list[str] = []
-    assert signing.install(words.append)
-    assert BaseAWSLLM().get_credentials("here") == "here" and not words
-    for method in (BaseAWSLLM().get_credentials, BaseAWSLLM().get_request_headers):
-        with pytest.raises(SSOTokenLoadError, match="of botocore"):
-            method(name="gone")
-    assert words == ["aws-expired", "aws-expired"]
-    del module.BaseAWSLLM
-    assert not signing.install(words.append)
-
-
-def test_the_upstream_that_answered_last_is_named(
-    measured: Measured, watching: Callable[[Measured], None]
-) -> None:
-    watching(measured)
-    bedrock = "https://bedrock-runtime.eu.amazonaws.com/model/eu.anthropic.claude-sonnet-9%3A0/converse"
-    measured.run(asking((ANTHROPIC, responding(529)), (bedrock, responding())))
-    said = measured.last
-    assert said["upstream"] == "bedrock-runtime.eu.amazonaws.com" and said["trouble"] == ""
-    assert said["answered_by"] == "eu.anthropic.claude-sonnet-9:0"
-    # What failed before is over: this stream's error is the second upstream's.
-    event = b'event: error\ndata: {"type":"error","error":{"type":"api_error"}}\n\n'
-    measured.run(asking((ANTHROPIC, responding(529)), (bedrock, responding()), body=event, headers=SSE))
-    assert measured.last["trouble"] == "upstream-error"
-
-
-@pytest.mark.parametrize(
-    ("handler", "word"),
-    [
-        (responding(401, {"type": "error"}), "login-expired"),
-        (responding(429), "plan-limit"),
-        (failing(httpx.ConnectError), "unreachable"),
-        (failing(httpx.ConnectTimeout), "unreachable"),
-        (failing(httpx.ReadTimeout), "upstream-error"),
-        # Whatever a foreign upstream says in our headers is not believed.
-        (responding(500, x_ocd_trouble="login-expired", x_ocd_upstream="elsewhere x"), "upstream-error"),
-    ],
-)
-def test_the_word_is_the_upstreams_whatever_litellm_makes_of_it(
-    measured: Measured, watching: Callable[[Measured], None], handler: Any, word: str
-) -> None:
-    watching(measured)
-    measured.run(asking((ANTHROPIC, handler), status=500, body=b"{}"))
-    assert (measured.last["trouble"], measured.last["upstream"]) == (word, "anthropic.example")
-    assert "secret" not in json.dumps(measured.told) and measured.last["answered_by"] == ""
-
-
-def test_a_hop_is_marked_and_says_who_answered_in_the_end(
-    measured: Measured, watching: Callable[[Measured], None]
-) -> None:
-    watching(measured)
-    seen: list[httpx.Request] = []
-
-    def handler(request: httpx.Request) -> httpx.Response:
-        seen.append(request)
-        return httpx.Response(
-            403, json={}, headers={"x-ocd-upstream": "bedrock.aws m1", "x-ocd-trouble": "aws-expired"}
-        )
-
-    measured.run(asking((f"{HOP}/chat/completions", handler), status=500, body=b"{}"))
-    assert seen[0].headers["x-ocd-hop"] == "1" and not measured.last["hop"]
-    assert (measured.last["upstream"], measured.last["trouble"]) == ("bedrock.aws", "aws-expired")
-    measured.run(asking((ANTHROPIC, lambda request: seen.append(request) or httpx.Response(200))))  # type: ignore[func-returns-value]
-    assert "x-ocd-hop" not in seen[1].headers
-
-
-def test_the_asked_proxy_tells_the_asking_one(
-    measured: Measured, watching: Callable[[Measured], None]
-) -> None:
-    watching(measured)
-    url = "http://bedrock.example/model/qwen.qwen3/converse"
-    denied = responding(403, {"message": "no"}, x_amzn_errortype="AccessDeniedException:http://x/")
-    sent = measured.run(asking((url, denied), status=401, body=b"{}"), headers=((b"x-ocd-hop", b"1"),))
+def test_the_asked_proxy_tells_the_asking_one(measured: Measured) -> None:
+    measured.names["claude-opus-9-9"] = NAMES["qwen-3-coder"]
+    hop = ((b"x-ocd-hop", b"1"),)
+    sent = measured.run(answering(b'{"message": "ExpiredToken"}', status=403, headers=JSON), headers=hop)
     answer = dict(sent[0]["headers"])
     assert answer[b"x-ocd-upstream"] == b"bedrock.example qwen.qwen3"
-    assert answer[b"x-ocd-trouble"] == b"access-denied"
-    assert measured.last["hop"] and measured.last["trouble"] == "access-denied"
+    assert answer[b"x-ocd-trouble"] == b"aws-expired" and sent[0]["status"] == 403
+    assert measured.last["hop"] and measured.last["trouble"] == "aws-expired"
+    # A layer that knows better says so in the same header.
+    known = answering(b"{}", status=400, headers=[*JSON, (b"x-ocd-trouble", b"throttled")])
+    sent = measured.run(known, headers=hop)
+    assert [v for n, v in sent[0]["headers"] if n == b"x-ocd-trouble"] == [b"throttled"]
+    assert measured.last["trouble"] == "throttled"
 
 
-def test_what_is_sent_outside_of_a_request_is_left_alone(
-    measured: Measured, watching: Callable[[Measured], None]
-) -> None:
-    watching(measured)
+def test_an_error_without_a_body_arrives(measured: Measured) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 400, "headers": list(JSON)})
+        await send({"type": "http.response.body", "body": b""})
 
-    async def ask() -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.MockTransport(responding(500))) as client:
-            return await client.post(f"{HOP}/models")
+    assert [one["type"] for one in measured.run(app)] == ["http.response.start", "http.response.body"]
 
-    answer = asyncio.run(ask())
-    assert answer.status_code == 500 and "x-ocd-hop" not in answer.request.headers and not measured.told
+    async def half(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 400, "headers": list(JSON)})
+
+    assert [one["type"] for one in measured.run(half)] == ["http.response.start"]
+
+
+# --------------------------------------------------------------------------------------------- what is counted
+
+
+def test_the_conversation_and_the_login_are_told_but_not_the_login_itself(measured: Measured) -> None:
+    measured.run(
+        answering(PLAIN, headers=JSON),
+        headers=(
+            (b"x-claude-code-session-id", b"c0ffee00-1"),
+            (b"x-claude-code-agent-id", b"agent-7"),
+            (b"x-claude-code-parent-agent-id", b"not an id"),
+        ),
+    )
+    said = measured.last
+    assert (said["session_id"], said["agent_id"]) == ("c0ffee00-1", "agent-7")
+    assert "parent_agent_id" not in said
+    first = said["login"]
+    assert len(first) == 16 and "secret" not in json.dumps(measured.told)
+    measured.run(answering(PLAIN, headers=JSON))
+    assert measured.last["login"] == first
+    other = Measured()
+    other.meter.salt = b"another"
+    other.run(answering(PLAIN, headers=JSON))
+    assert other.last["login"] != first
+
+
+def compressed(kind: str, text: bytes) -> bytes:
+    bits = {"gzip": 31, "deflate": 15, "raw deflate": -15}[kind]
+    one = zlib.compressobj(wbits=bits)
+    return one.compress(text) + one.flush()
+
+
+@pytest.mark.parametrize("kind", ["gzip", "deflate", "raw deflate"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_compressed_answers_are_counted(measured: Measured, kind: str, stream: bool) -> None:
+    raw = compressed(kind, STREAM if stream else PLAIN)
+    encoding = (b"content-encoding", kind.split()[-1].encode())
+    sent = measured.run(answering(raw[:30], raw[30:], headers=[*(SSE if stream else JSON), encoding]))
+    assert b"".join(one["body"] for one in sent[1:]) == raw
+    assert measured.last["output_tokens"] == (345 if stream else 34) and measured.last["trouble"] == ""
+
+
+@pytest.mark.parametrize("encoding", [b"br", b"zstd", b"gzip", b"compress"])
+def test_what_cannot_be_decompressed_passes_uncounted(measured: Measured, encoding: bytes) -> None:
+    sent = measured.run(answering(b"nonsense", headers=[*JSON, (b"content-encoding", encoding)]))
+    assert sent[1]["body"] == b"nonsense"
+    assert (measured.last["output_tokens"], measured.last["cost"]) == (0, None)
+
+
+def test_a_model_inside_a_tool_call_is_not_who_answered(measured: Measured) -> None:
+    plain = {
+        "content": [{"type": "tool_use", "input": {"model": "gpt-4", "usage": {"output_tokens": 9}}}],
+        "model": "claude-opus-9-9",
+        "usage": {"input_tokens": 1, "output_tokens": 2},
+    }
+    measured.run(answering(json.dumps(plain).encode(), headers=JSON))
+    said = measured.last
+    assert (said["answered_by"], said["input_tokens"], said["output_tokens"]) == ("claude-opus-9-9", 1, 2)
+
+
+def test_a_large_plain_answer_is_counted_by_its_end(measured: Measured) -> None:
+    big = b'{"content": "' + b"x" * (2 * meters.COPY) + b'", "usage": {"output_tokens": 77}}'
+    measured.run(answering(*(big[n : n + 65536] for n in range(0, len(big), 65536)), headers=JSON))
+    assert measured.last["trouble"] == "" and measured.last["output_tokens"] in (0, 77)
+
+
+def test_the_first_byte_comes_before_the_first_token(measured: Measured) -> None:
+    start = STREAM.index(b"event: content_block_delta")
+    measured.run(answering(STREAM[:start], STREAM[start:]))
+    assert 0 <= measured.last["first_byte"] <= measured.last["first"] <= measured.last["seconds"]

@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocd.claude.overlay import EMPTIED, NOT_CAPABLE, PINS, Slots, build
-from ocd.client import __main__ as client
+from ocd.claude import variables
+from ocd.claude.overlay import NOT_CAPABLE, PINS, Slots, build
+from ocd.claude.variables import EMPTIED
+from ocd.client import variables as client
 from ocd.errors import OcdError
 from ocd.wire.messages import LaunchRequest
 
@@ -48,33 +50,12 @@ def test_the_plain_session():
         "ANTHROPIC_SMALL_FAST_MODEL": "qwen-3-coder",
         "CLAUDE_CODE_MODEL_CAPABILITIES": "qwen-3-coder=-adaptive_thinking,-effort,-max_effort,"
         "-mid_conv_system,-mid_conv_tool_change,-context_management,-tool_loaded_text",
-        "ENABLE_TOOL_SEARCH": "false",
         "NO_PROXY": "127.0.0.1,localhost,::1",
         "no_proxy": "127.0.0.1,localhost,::1",
         "API_TIMEOUT_MS": "600000",
         "API_FORCE_IDLE_TIMEOUT": "0",
     }
-    assert {name for name, value in env.items() if value == ""} == {
-        "ANTHROPIC_API_KEY",
-        "ANTHROPIC_AUTH_TOKEN",
-        "ANTHROPIC_MODEL",
-        "ANTHROPIC_UNIX_SOCKET",
-        "CLAUDE_CODE_SUBAGENT_MODEL",
-        *(
-            f"CLAUDE_CODE_USE_{name}"
-            for name in (
-                [
-                    "BEDROCK",
-                    "VERTEX",
-                    "FOUNDRY",
-                    "MANTLE",
-                    "ANTHROPIC_AWS",
-                    "ANTHROPIC_GOOGLE_CLOUD",
-                    "GATEWAY",
-                ]
-            )
-        ),
-    }
+    assert {name for name, value in env.items() if value == ""} == set(EMPTIED)
     assert {key: value for key, value in made.settings.items() if key != "env"} == {
         "apiKeyHelper": "",
     }
@@ -89,12 +70,14 @@ def test_the_key_is_in_no_printed_form():
 
 
 def test_the_client_names_every_variable_that_is_set_aside():
-    named = {name.decode() for name in client._NAME_ONLY}
-    valued = {name.decode() for name in client._WITH_VALUE}
+    """What openclaude sends is made from the table: python -m tests.client.variables --write."""
+    named = {name.decode() for name in client.NAME_ONLY}
+    valued = {name.decode() for name in client.WITH_VALUE}
     pins = {name for names in PINS.values() for name in names}
+    assert named == set(variables.NAME_ONLY) and valued == set(variables.WITH_VALUE)
     # a model's name is no secret, and whether main has a route for it decides
     assert named | pins == set(overlay(slots=Slots("a", "b", "c", "d"), known=[]).unset)
-    assert pins <= valued and not valued & named
+    assert pins == set(variables.PINNED) and pins <= valued and not valued & named
 
 
 def test_headers_are_merged_by_name_and_ours_cannot_be_replaced():

@@ -2,7 +2,6 @@
 
 import json
 import os
-import stat
 import sys
 from pathlib import Path
 
@@ -128,66 +127,6 @@ def test_broken_managed_settings_are_named(tmp_path, managed):
     assert "managed-settings.json" in notices[0]
 
 
-def test_overlay_file_is_the_users_alone(tmp_path):
-    folder = tmp_path / "run" / "sessions"
-    old = os.umask(0)
-    try:
-        path = Path(files.write_overlay(str(folder), 7, {"a": "\udcff"}))
-    finally:
-        os.umask(old)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert json.loads(path.read_text()) == {"a": "\udcff"}
-    files.write_overlay(str(folder), 7, {"b": 1})
-    assert json.loads(path.read_text()) == {"b": 1}
-    assert [entry.name for entry in folder.iterdir()] == [path.name]
-    files.remove_overlay(str(folder), 7)
-    files.remove_overlay(str(folder), 7)
-    assert list(folder.iterdir()) == []
-
-
-def test_a_link_in_the_overlays_place_is_replaced_not_followed(tmp_path):
-    victim = tmp_path / "victim"
-    victim.write_text("mine")
-    folder = tmp_path / "sessions"
-    folder.mkdir(mode=0o700)
-    Path(files.overlay_path(str(folder), 7)).symlink_to(victim)
-    files.write_overlay(str(folder), 7, {})
-    assert victim.read_text() == "mine"
-
-
-def test_a_folder_that_is_open_to_others_is_closed_first(tmp_path):
-    tmp_path.chmod(0o755)
-    files.write_overlay(str(tmp_path), 7, {})
-    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
-
-
-def test_a_folder_that_cannot_take_the_overlay(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OcdError) as caught:
-        files.write_overlay(str(tmp_path / "file"), 7, {"key": "secret-canary"})
-    assert caught.value.exit_code == 73
-    (tmp_path / "real").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "real")
-    with pytest.raises(OcdError) as caught:
-        files.write_overlay(str(tmp_path / "link"), 7, {"key": "secret-canary"})
-    assert caught.value.exit_code == 77
-    assert list((tmp_path / "real").iterdir()) == []
-
-
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
-def test_a_folder_of_somebody_else_is_refused(tmp_path):
-    os.chown(tmp_path, 65534, 65534)
-    try:
-        with pytest.raises(OcdError) as caught:
-            files.write_overlay(str(tmp_path), 7, {"key": "secret-canary"})
-    finally:
-        os.chown(tmp_path, 0, 0)
-    assert caught.value.exit_code == 77
-    assert "canary" not in caught.value.sentence()
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_one_launch_from_the_files_to_the_plan(tmp_path):
     (tmp_path / ".claude").mkdir()
     user = tmp_path / ".claude" / "settings.json"
@@ -204,14 +143,14 @@ def test_one_launch_from_the_files_to_the_plan(tmp_path):
     reply = launch.prepare(
         request,
         folder=str(tmp_path / "run"),
-        slots=SLOTS,
-        base_url="http://127.0.0.1:4000",
-        key="sk-canary",
-        known_models=["claude-*", "qwen-3-coder"],
+        served=launch.Served(
+            SLOTS, "http://127.0.0.1:4000", "sk-canary", known_models=["claude-*", "qwen-3-coder"]
+        ),
         managed_root=str(tmp_path / "root"),
     )
     assert reply.ready
-    path = files.overlay_path(str(tmp_path / "run"), 4711)
+    path = reply.args[1]
+    assert Path(path).parent == tmp_path / "run"
     assert reply.args == ["--settings", path, "--model", "qwen-3-coder"]
     settings = json.loads(Path(path).read_text())
     assert settings["model"] == "opus"
@@ -226,7 +165,7 @@ def test_a_refused_launch_leaves_no_overlay(tmp_path):
     request = LaunchRequest(pid=1, cwd="/", env={"HOME": str(tmp_path)}, models={"opus": "ll@nope"})
     with pytest.raises(OcdError):
         launch.prepare(
-            request, folder=str(tmp_path / "run"), slots=SLOTS, base_url="u", key="k", known_models=["x"],
+            request, folder=str(tmp_path / "run"), served=launch.Served(SLOTS, "u", "k", known_models=["x"]),
             managed_root=str(tmp_path),
         )  # fmt: skip
     assert not (tmp_path / "run").exists()

@@ -64,7 +64,7 @@ ALLOWED = {
     "guest": {"ocd.guest", "ocd.ipc"},
     "client": {"ocd.client", "ocd.errors", "ocd.paths", "ocd.API_VERSION"},
     "core": {"ocd.core"},
-    "wire": {"ocd.API_VERSION"},
+    "wire": {"ocd.API_VERSION", "ocd.core"},
     "adapters": {"ocd.adapters", "ocd.core", "ocd.text"},
     "settings": {"ocd.settings", "ocd.atomic", "ocd.text", "ocd.errors", "ocd.paths"},
     "stack": {"ocd.stack", "ocd.atomic", "ocd.text", "ocd.settings", "ocd.errors", "ocd.paths"},
@@ -92,7 +92,7 @@ ALLOWED = {
     },
     "aws": {"ocd.aws", "ocd.errors", "ocd.settings", "ocd.stack", "ocd.supervisor"},
     "selftest": {
-        *("ocd.selftest", "ocd.errors", "ocd.paths", "ocd.settings", "ocd.stack"),
+        *("ocd.selftest", "ocd.errors", "ocd.paths", "ocd.settings", "ocd.stack", "ocd.core"),
         "ocd.supervisor",
     },
     "doctor": {

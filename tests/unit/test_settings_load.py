@@ -102,7 +102,6 @@ def test_variables_that_are_no_settings_are_left_alone(folders: Folders, name: s
         ("auth = 'token'\n", 1, "auth", 'one of "plan", "api-key"'),
         ("[supervision]\nstart_timeout = -1\n", 2, "supervision.start_timeout", "above 0"),
         ("[supervision]\nstart_timeout = nan\n", 2, "supervision.start_timeout", "a number"),
-        ("[supervision]\nbackoff_first = 9\nbackoff_max = 3\n", 3, "supervision.backoff_max", "shorter than"),
         ("[proxies.main]\nworkers = 33\n", 2, "proxies.main.workers", "from 1 to 32"),
         ("[proxies.main]\nspare = 'no'\n", 2, "proxies.main.spare", "true or false"),
         ("[proxies.main.env]\n\nAWS_PROFILE = 'x'\n", 1, "proxies.main.env", "AWS_PROFILE is refused here"),

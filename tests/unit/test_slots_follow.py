@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from ocd.adapters import usage_file
 from ocd.claude.overlay import Overlay, Slots, build
 from ocd.errors import OcdError
+from ocd.guest.layers.pipe import Table
 from ocd.settings import backup
 from ocd.settings.folders import Folders
 from ocd.settings.load import load
@@ -464,18 +464,6 @@ def test_an_installation_of_0_1_0_comes_over(folders: Folders, preset: str, pref
 # ---- fallbacks by pattern
 
 
-def loaded() -> ModuleType:
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location(
-        "fallbacks_by_path", ROOT / "ocd" / "guest" / "fallbacks.py"
-    )
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize(
     ("asked", "targets"),
     [
@@ -487,18 +475,10 @@ def loaded() -> ModuleType:
     ],
 )
 def test_fallbacks_by_pattern(asked: str, targets: list[str]) -> None:
-    fallbacks = [
-        {"*": ["anything"]},
-        {"claude-opus-*": ["opus-b", "claude-opus-b"] if asked == "claude-opus-b" else ["opus-b"]},
-        {"claude-opus-special-*": ["special"]},
-        {"claude-opus-9-1": ["exact"]},
-    ]
-
-    def theirs(fallbacks: list[Any], model_group: str) -> tuple[list[str] | None, int | None]:
-        general = next((n for n, one in enumerate(fallbacks) if "*" in one), None)
-        exact = next((one[model_group] for one in fallbacks if model_group in one), None)
-        return (exact or (fallbacks[general]["*"] if general is not None else None), general)
-
-    ours = loaded().by_pattern(theirs)
-    assert ours(fallbacks=fallbacks, model_group=asked)[0] == targets
-    assert ours(fallbacks=fallbacks[1:2], model_group="other") == (None, None)
+    fallbacks = {
+        "*": ["anything"],
+        "claude-opus-*": ["opus-b", "claude-opus-b"] if asked == "claude-opus-b" else ["opus-b"],
+        "claude-opus-special-*": ["special"],
+        "claude-opus-9-1": ["exact"],
+    }
+    assert Table({"fallbacks": fallbacks}, {}).targets(asked) == targets

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from ocd.claude import configure
 from ocd.client import statusline
-from ocd.core import proxy as core
+from ocd.core import state as core
 from ocd.ctl.__main__ import main
 from ocd.errors import OcdError
 from ocd.supervisor import statusfile
@@ -37,17 +37,19 @@ def plain(text: str) -> str:
 
 def daemon(runtime: Path) -> Any:
     """As much of the Daemon as the file is made from."""
-    idle = core.Proxy("main", wanted=core.Wanted.IDLE)
+    idle = core.Proxy("main", asleep=True, ports=core.Ports(4000, frozenset({4000})))
     unit = SimpleNamespace(state=idle, last_fallback="", last_fallback_at=None)
     return SimpleNamespace(
         folders=SimpleNamespace(runtime=runtime),
         keeper_pid=os.getpid(),
         settings=SimpleNamespace(
-            external=SimpleNamespace(enabled=False, base_url="https://llm.example:8443/x")
+            external=SimpleNamespace(enabled=False, base_url="https://llm.example:8443/x"),
+            plan=SimpleNamespace(warn_at=[75, 90]),
         ),
         units={"main": unit},
         sessions=SimpleNamespace(living={77: None, 78: None}),
         exchanges=Exchanges(lambda *a, **k: None, lambda: {"opus": "claude-opus-9-9"}),
+        limits=SimpleNamespace(messages=list),
         problems={},
         stopping=False,
     )
@@ -83,7 +85,7 @@ def test_slot_upstream_and_tokens_of_the_own_session(tmp_path: Path) -> None:
 def test_a_proxy_that_does_not_serve_stands_first(tmp_path: Path) -> None:
     of = daemon(tmp_path)
     say(of)
-    of.units["main"].state = core.Proxy("main", wanted=core.Wanted.STOPPED)
+    of.units["main"].state = core.Proxy("main", stopped=True)
     assert shown(of) == "main stopped | opus → api.anthropic.com"
     of.settings.external.enabled = True
     assert shown(of, 0) == "ocd: llm.example:8443"
@@ -259,12 +261,12 @@ def test_on_and_off_leave_every_byte(place: tuple[Path, Path], before: bytes | N
     assert stat.S_IMODE(path.stat().st_mode) == (0o644 if before else 0o600)
     assert not configure.status_line_on(path, state, "occtl statusline").changed
     with pytest.raises(OcdError) as wrong:
-        configure.remove(state)
+        configure.remove(path, state)
     assert wrong.value.exit_code == 66
-    assert configure.status_line_off(state).exact
+    assert configure.status_line_off(path, state).exact
     assert (path.read_bytes() if path.exists() else None) == before
     with pytest.raises(OcdError) as wrong:
-        configure.status_line_off(state)
+        configure.status_line_off(path, state)
     assert wrong.value.exit_code == 66 and os.listdir(state) == []
 
 
@@ -283,17 +285,17 @@ def test_it_goes_with_configure_in_any_order(place: tuple[Path, Path], order: st
     assert both["statusLine"]["command"] == "occtl statusline" and both["model"] == "opus"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     if back == "line first":
-        configure.status_line_off(state)
+        configure.status_line_off(path, state)
         left = json.loads(path.read_bytes())
         assert left["statusLine"]["command"] == "mine" and left["model"] == "opus"
-        assert configure.remove(state).exact
+        assert configure.remove(path, state).exact
     else:
-        configure.remove(state)
+        configure.remove(path, state)
         left = json.loads(path.read_bytes())
         assert (
             left["statusLine"]["command"] == "occtl statusline" and "model" not in left and "env" not in left
         )
-        assert configure.status_line_off(state).exact
+        assert configure.status_line_off(path, state).exact
     assert path.read_bytes() == MINE
 
 
@@ -309,17 +311,19 @@ def test_what_the_user_changed_since_stays(place: tuple[Path, Path]) -> None:
     mine = json.loads(path.read_bytes())
     mine["statusLine"] = {"type": "command", "command": "a newer one of mine"}
     path.write_text(json.dumps(mine))
-    configure.status_line_off(state)
+    configure.status_line_off(path, state)
     after = json.loads(path.read_bytes())
     assert after["statusLine"]["command"] == "a newer one of mine" and after["model"] == "sonnet"
 
 
-def test_another_settings_file_is_not_moved_away_from(place: tuple[Path, Path], tmp_path: Path) -> None:
+def test_another_settings_file_has_its_own_line(place: tuple[Path, Path], tmp_path: Path) -> None:
     path, state = place
     configure.configure(path, state, OVERLAY)
-    with pytest.raises(OcdError) as wrong:
-        configure.status_line_on(tmp_path / "other.json", state, "occtl statusline")
-    assert str(path) in wrong.value.what and not (tmp_path / "other.json").exists()
+    before = path.read_bytes()
+    configure.status_line_on(tmp_path / "other.json", state, "occtl statusline")
+    assert path.read_bytes() == before
+    assert configure.status_line_off(tmp_path / "other.json", state).exact
+    assert not (tmp_path / "other.json").exists()
 
 
 def test_the_verb(

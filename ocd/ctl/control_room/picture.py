@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from rich.cells import cell_len, set_cell_size
 
+from ocd.core.limits import percent
 from ocd.ctl import screen
 from ocd.wire.messages import Exchange, ProxyStatus, Status
 
@@ -93,6 +94,7 @@ def heading(room: Room, now: float) -> str:
     if status.litellm:
         parts.append(f"LiteLLM {status.litellm} ({status.mode})")
     parts.append(f"{len(status.sessions)} session{'' if len(status.sessions) == 1 else 's'}")
+    parts += limits(status, now)
     if status.external:
         parts.append(f"external {status.external}")
     if room.paused:
@@ -100,6 +102,18 @@ def heading(room: Room, now: float) -> str:
     if room.lost:
         parts.append(room.lost)
     return "  ".join(screen.plain(part) for part in parts)
+
+
+def limits(status: Status, now: float) -> list[str]:
+    """Each login's binding window: ``plan 5h 42 %, resets in 1h 20m``."""
+    found = []
+    for login in status.limits:
+        for window in login.windows:
+            if window.name == login.binding:
+                again = f", resets in {screen.duration(window.reset - now)}" if window.reset else ""
+                spill = ", spilling to AWS" if login.spilling else ""
+                found.append(f"plan {window.name} {percent(window.used)}{again}{spill}")
+    return found
 
 
 def proxies(status: Status | None) -> list[Line]:
@@ -112,7 +126,7 @@ def proxies(status: Status | None) -> list[Line]:
 def _proxy(name: str, one: ProxyStatus) -> Line:
     live = sum(m.in_flight or 0 for m in one.members)
     draining = sum(m.role == "draining" for m in one.members)
-    note = one.reason if one.state not in ("ready", "idle") else one.rejected and f"rejected: {one.rejected}"
+    note = one.reason if not one.state.well else one.rejected and f"rejected: {one.rejected}"
     cells = (
         name,
         one.state,
@@ -137,12 +151,12 @@ def troubles(status: Status | None) -> list[Line]:
         for trouble in one.troubles:
             who = trouble.slot or trouble.model
             found.append(
-                Line((f"{name}, {who}: {trouble.what} ({trouble.count} times). {trouble.next}",), "backoff")
+                Line((f"{name}, {who}: {trouble.what} ({trouble.count} times). {trouble.next}",), "starting")
             )
         if one.last_fallback:
             moment = screen.clock(one.last_fallback_at) if one.last_fallback_at else ""
             found.append(
-                Line((f"{name}: {one.fallbacks} fallbacks, last {moment} {one.last_fallback}",), "backoff")
+                Line((f"{name}: {one.fallbacks} fallbacks, last {moment} {one.last_fallback}",), "starting")
             )
     return [Line((screen.plain(line.cells[0]),), line.style) for line in found]
 
@@ -169,7 +183,7 @@ def _request(one: Exchange) -> Line:
     if one.trouble:
         note, style = f"{one.status} {one.trouble}", "failed"
     elif one.fallback:
-        note, style = f"fallback: {one.fallback}", "backoff"
+        note, style = f"fallback: {one.fallback}", "starting"
     else:
         note, style = str(one.status), ""
     if one.hop:

@@ -2,10 +2,10 @@
 
 Runs under LiteLLM's interpreter, loaded by path: standard library only, imports nothing of ocd.
 
-*main* lets a request through that carries our key (``x-litellm-api-key``, or ``Authorization`` for plain
-clients). Everything else is answered with 403, never 401: a 401 makes Claude Code refresh the user's plan
-token. Requests with a browser's ``Origin`` or a ``Host`` that is not this machine's loopback are refused (DNS
-rebinding).
+*main* lets a request through that carries our key (``x-litellm-api-key``, or ``Authorization`` for plain clients).
+Everything else is answered with 403, a key that is not ours with 424 where Claude Code asks for a model: a 401
+makes it refresh the user's plan token, a 403 ask for a login (2.1.332), 424 it shows as it is. Requests with a
+browser's ``Origin`` or a ``Host`` that is not this machine's loopback are refused (DNS rebinding).
 
 *bedrock* needs its own key and refuses every request that carries an Anthropic credential (``sk-ant-`` in the
 path, the query, any header, or a string of the body's first level). What was found is never logged or
@@ -31,6 +31,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Report = Callable[[dict[str, Any]], None]
+Direct = Callable[[Scope, bytes], bool]
 
 #: bytes of a request body that are held in memory while it is looked at
 BODY_LIMIT = 64 * 1024 * 1024
@@ -44,6 +45,7 @@ OPEN = frozenset(
     {
         ("HEAD", "/"),
         ("HEAD", "/api/hello"),
+        ("GET", "/api/hello"),
         ("GET", "/health/liveliness"),
         ("HEAD", "/health/liveliness"),
         ("GET", "/health/liveness"),
@@ -100,6 +102,10 @@ ROUTES = (
     "/metrics",
     "/metrics/",
 )
+
+#: what a session of another time or installation is refused for, and where Claude Code asks for a model
+_KEYS = ("no-key", "wrong-key")
+_CLAUDE_CODES = frozenset({"/v1/messages", "/v1/messages/count_tokens"})
 
 #: First parts of LiteLLM's pass-through routes (1.106.2, LiteLLMRoutes.mapped_pass_through_routes in
 #: litellm/proxy/_types.py). They name the refusal and what ``pass_through`` opens; one that is missing here
@@ -183,8 +189,10 @@ class Refusal(Exception):
         self.where = where
 
 
-def wrap(app: App, policy: dict[str, Any], report: Report) -> App:
+def wrap(app: App, policy: dict[str, Any], report: Report, direct: Direct | None = None) -> App:
     """``app`` behind the boundary.
+
+    ``direct``: whether a request leaves this process as it came, so that its body gives LiteLLM no orders.
 
     ``policy``: ``role`` ("main" or "bedrock") and ``key`` (that proxy's own); optional ``pass_through`` and
     ``admin`` (true opens those routes), ``body_limit`` (bytes), ``hosts`` (names beside loopback that
@@ -194,11 +202,13 @@ def wrap(app: App, policy: dict[str, Any], report: Report) -> App:
 
     Raises ValueError when role or key are missing: better no proxy than an open one.
     """
-    return Boundary(app, policy, report)
+    return Boundary(app, policy, report, direct)
 
 
 class Boundary:
-    def __init__(self, app: App, policy: dict[str, Any], report: Report) -> None:
+    def __init__(
+        self, app: App, policy: dict[str, Any], report: Report, direct: Direct | None = None
+    ) -> None:
         role, key = policy.get("role"), policy.get("key")
         if role not in ("main", "bedrock"):
             raise ValueError("the boundary's policy needs a role: main or bedrock")
@@ -207,6 +217,7 @@ class Boundary:
         self.app = app
         self.role: str = role
         self.report = report
+        self.direct = direct if role == "main" else None
         self._key = key.encode()
         self._pass_through = bool(policy.get("pass_through"))
         self._admin = bool(policy.get("admin"))
@@ -228,10 +239,13 @@ class Boundary:
                 body = await self.read_body(scope, receive)
                 if body is None:
                     return
-                self.check_body(scope["headers"], body)
+                if self.direct is None or not self.direct(scope, body):
+                    self.check_body(scope["headers"], body)
                 receive = _replay(body, receive)
         except Refusal as refusal:
             self.tell(refusal)
+            if self.role == "main" and refusal.why in _KEYS and scope["path"] in _CLAUDE_CODES:
+                refusal.status = 424
             # The server's access log reads path and query from here when the answer starts.
             scope["query_string"] = b""
             if refusal.where == "path":

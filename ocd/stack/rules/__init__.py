@@ -3,7 +3,18 @@
 from collections.abc import Callable, Iterator
 
 from ocd.settings.findings import Finding
-from ocd.stack.rules import code, credentials, fallbacks, hop, retire, routes, slots, structure, switches
+from ocd.stack.rules import (
+    code,
+    credentials,
+    fallbacks,
+    hop,
+    retire,
+    routes,
+    slots,
+    structure,
+    switches,
+    ways,
+)
 from ocd.stack.stack import Stack
 
 Rule = Callable[[Stack], Iterator[Finding]]
@@ -18,4 +29,5 @@ ALL: tuple[Rule, ...] = (
     *code.RULES,
     *slots.RULES,
     *retire.RULES,
+    *ways.RULES,
 )

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from ocd.settings.edits import Edit
 from ocd.settings.findings import Finding
-from ocd.stack.families import without_1m
+from ocd.stack.families import SLOTS, without_1m
 from ocd.stack.rules.routes import hop_params
 from ocd.stack.stack import Stack, names, near, serves
 
@@ -16,7 +16,7 @@ def _slots(stack: Stack) -> Iterator[Finding]:
     known = names(file)
     for slot, name in stack.settings.slots:
         plain = without_1m(name)
-        if not plain or serves(known, plain):
+        if not plain or serves(known, plain) or (slot == "subagents" and plain in (*SLOTS, "inherit")):
             continue
         edits: tuple[Edit, ...] = ()
         params: dict[str, str] = {}
