@@ -40,6 +40,12 @@ def test_a_mode_that_is_to_stay_is_private_where_there_is_none(tmp_path: Path) -
     assert mode(tmp_path / "f") == 0o600
 
 
+def test_a_file_may_keep_its_times(tmp_path: Path) -> None:
+    atomic.replace(tmp_path / "f", "x", times=(10**9, 2 * 10**9))
+    found = (tmp_path / "f").stat()
+    assert (found.st_atime_ns, found.st_mtime_ns) == (10**9, 2 * 10**9)
+
+
 def test_a_link_stays_one_only_when_it_is_followed(tmp_path: Path) -> None:
     target, link = tmp_path / "target", tmp_path / "link"
     target.write_text("old")

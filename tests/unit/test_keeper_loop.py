@@ -574,7 +574,7 @@ def test_a_supervisor_that_dies_while_it_drains_has_a_successor_that_is_told(kee
     next_supervisor(keeper)
     kill(keeper.supervisor)
     keeper.until(lambda: keeper.exit_code is not None)
-    assert keeper.exit_code == 0
+    assert keeper.exit_code == 0 and len(keeper.links) == 3
 
 
 def test_a_stop_without_a_supervisor_that_answers_ends_after_a_while(keeper: Keeping) -> None:
@@ -623,7 +623,8 @@ def test_an_interpreter_that_is_gone_changes_nothing(keeper: Keeping) -> None:
     assert keeper.supervisor == supervisor and alive(supervisor) and keeper.guest()
 
 
-def test_new_code_that_hangs_is_given_up_on(keeper: Keeping) -> None:
+def test_new_code_that_hangs_is_given_up_on(keeper: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "replace", lambda order: None)
     keeper.say(messages.Reexec([*CODE, "import time; time.sleep(600)"]))
     keeper.say(messages.Reexec([*CODE, "pass"]))
     assert keeper.told("reexec-failed")[0]["error"] == "it is being tried already"
@@ -642,7 +643,11 @@ def test_an_exec_that_fails_leaves_everything_as_it_was(
     monkeypatch.setattr(notify, "send", lambda text, fds=None: told.append(text) or True)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     before = open_fds()
-    keeper.replace(messages.Reexec(["/no/such/python", "-m", "ocd"]))
+    ended: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(keeper, "end_supervisor", ended.append)
+        keeper.replace(messages.Reexec(["/no/such/python", "-m", "ocd"]))
+    assert ended == []
     assert open_fds() == before
     assert told == ["RELOADING=1", "READY=1"]
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == mask
