@@ -178,7 +178,7 @@ def stream(daemon: Daemon, upstreams: Upstreams, chunks: int) -> tuple[threading
     upstreams.behave(Behaviour(model="sonnet", chunks=chunks, delay=0.1))
     came: list[str] = []
     body = {
-        "model": "claude-sonnet-4-5",
+        "model": "claude-sonnet-9-9",
         "max_tokens": 64,
         "stream": True,
         "messages": [{"role": "user", "content": "x"}],
