@@ -7,6 +7,7 @@
 Exit codes: 0 stopped, 69 the daemon could not start, 75 another one runs, 78 a mistake in ocd.toml.
 """
 
+import contextlib
 import os
 import sys
 
@@ -16,7 +17,8 @@ from ocd.errors import EX_USAGE, OcdError
 USAGE = """usage: ocd [--detach] [--version] [--help]
 
 The ocd daemon: keeps both LiteLLM proxies up. In a terminal it runs in the foreground with readable logs;
-Ctrl-C (SIGINT) or SIGTERM drains and ends everything, SIGHUP reloads the configuration.
+Ctrl-C (SIGINT) or SIGTERM drains and ends everything, a second one ends it at once; SIGHUP reloads the
+configuration. A terminal that closes ends it like SIGTERM, unless it was started with nohup or --detach.
 
   --detach     run in the background, in a session of its own
   --version    print the version
@@ -40,6 +42,8 @@ def main() -> int:
         if argument == "--version":
             print(f"ocd {__version__}")
             return 0
+        if argument == "--check":
+            return _check()
         if argument == "--detach":
             detach = True
         elif argument.startswith("--resume="):
@@ -56,15 +60,31 @@ def main() -> int:
         return error.exit_code
 
 
+def _check() -> int:
+    """Load all that keeper and supervisor consist of, and change nothing: a re-exec asks before it happens."""
+    import importlib
+
+    for name in ("ocd.keeper.main", "ocd.keeper.lock", "ocd.supervisor.daemon", "ocd.supervisor.control"):
+        importlib.import_module(name)
+    print(f"ocd {__version__}")
+    return 0
+
+
 def _run(detach: bool, resume: int, lock_fd: int) -> int:
+    import faulthandler
+
     from ocd.ipc import parent_death
-    from ocd.keeper import folders, lock, notify
+    from ocd.keeper import folders, limits, lock, notify
     from ocd.keeper.main import Keeper
 
+    limits.no_core_files()
+    limits.raise_descriptors()
     state = folders.prepare()
     os.umask(0o077)
     if detach and resume < 0:
-        _detach()
+        _detach(os.path.join(state, "logs"))
+    # Where we crash, the log has the stack, and no file the memory.
+    faulthandler.enable(file=2)
     held = lock.take(os.path.join(state, "lock"), lock_fd)
     lock.write(held)
     parent_death.become_subreaper()
@@ -88,15 +108,22 @@ def _run(detach: bool, resume: int, lock_fd: int) -> int:
     return keeper.run()
 
 
-def _detach() -> None:
-    """Leave the terminal: fork, new session, empty stdio. Only the child returns."""
+def _detach(logs: str) -> None:
+    """Leave the terminal: fork, new session, no input, what we say into a file. Only the child returns."""
     if os.fork():
         os._exit(0)
     os.setsid()
     null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)
-    os.close(null)
+    said = null
+    # A few lines in a life; each start begins a new file. Without one we are silent.
+    with contextlib.suppress(OSError):
+        os.makedirs(logs, mode=0o700, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        said = os.open(os.path.join(logs, "keeper.log"), flags, 0o600)
+    for fd, number in ((null, 0), (null, 1), (said, 2)):
+        os.dup2(fd, number)
+    for fd in {null, said}:
+        os.close(fd)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,18 @@ import contextlib
 import errno
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ocd.adapters.mask import mask
+from ocd.text import printable
 
 _TAIL_LINES = 400
 _LONGEST_LINE = 16 * 1024
+_LONE = re.compile(r"(?<!\\)(?:\\\\)*\\ud[89a-f][0-9a-f]{2}", re.IGNORECASE)
 
 
 class LogFile:
@@ -53,6 +56,9 @@ class LogFile:
     def write(self, record: dict[str, Any]) -> None:
         """Append one record; never raises for reasons of the disk."""
         line = json.dumps(record, ensure_ascii=False, separators=(",", ":"), default=str)
+        if not line.isascii():
+            # The last guard: a lone surrogate would break every reader of this line for as long as it is kept.
+            line = line.encode("utf-8", "replace").decode()
         self.tail.append(line)
         for listener in list(self.listeners):
             listener(line)
@@ -81,7 +87,7 @@ class LogFile:
             self.degraded = ""
 
     def _append(self, line: str) -> None:
-        data = line.encode("utf-8", "backslashreplace") + b"\n"
+        data = line.encode() + b"\n"
         if self._fd >= 0 and self._size + len(data) > self.max_bytes:
             self._rotate()
         if self._fd < 0:
@@ -168,7 +174,9 @@ def _lines(path: Path, lines: int) -> Iterator[str]:
         file.seek(0, os.SEEK_END)
         file.seek(max(0, file.tell() - max(65536, lines * 512)))
         for raw in collections.deque(file, maxlen=lines):
-            yield raw.decode("utf-8", "replace").rstrip("\n")
+            line = raw.decode("utf-8", "replace").rstrip("\n")
+            # 0.1 wrote bytes that are not UTF-8 like this, which JSON's readers take for half a letter.
+            yield _LONE.sub("?", line) if "\\ud" in line else line
 
 
 class Capture:
@@ -201,15 +209,15 @@ class Capture:
             whole.append(self._rest)
             self._rest = b""
         for line in whole:
-            text = line[:_LONGEST_LINE].decode("utf-8", "replace").rstrip("\r")
+            text = line[:_LONGEST_LINE].rstrip(b"\r")
             if text.strip():
-                self.emit(mask(text))
+                self.emit(mask(printable(text, _LONGEST_LINE)))
 
     def end(self) -> None:
         """The stream is over: what stands without a line end is a line too."""
         self._say_dropped()
         if self._rest.strip():
-            self.emit(mask(self._rest[:_LONGEST_LINE].decode("utf-8", "replace")))
+            self.emit(mask(printable(self._rest[:_LONGEST_LINE], _LONGEST_LINE)))
         self._rest = b""
 
     def _say_dropped(self) -> None:

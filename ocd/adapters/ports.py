@@ -16,9 +16,13 @@ from typing import Any
 
 import psutil
 
+from ocd.adapters.mask import mask
 from ocd.core.state import Holder
+from ocd.text import printable
 
 _LISTEN = "0A"
+#: characters of a command line; the kernel allows two million
+_LOOKED_AT = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,14 +134,10 @@ def _describe(pid: int | None, address: str, user: str) -> Holder:
             process = psutil.Process(pid)
             user = process.username()
             since = process.create_time()
-            command = " ".join(process.cmdline())[:300] or process.name()
-    return Holder(pid=pid, user=user, command=_without_secrets(command), since=since, address=address)
-
-
-def _without_secrets(command: str) -> str:
-    from ocd.adapters.mask import mask
-
-    return mask(command)
+            command = " ".join(process.cmdline()) or process.name()
+    # Bytes that somebody else chose; masked first, so that nothing is cut in the middle of what is to be hidden.
+    command = printable(mask(command[:_LOOKED_AT]), 300)
+    return Holder(pid=pid, user=printable(user, 100), command=command, since=since, address=address)
 
 
 def _user(uid: int) -> str:

@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ocd import atomic
 from ocd.claude.files import SIZE_LIMIT
 from ocd.errors import EX_CANTCREAT, EX_DATAERR, EX_IOERR, EX_NOINPUT, EX_TEMPFAIL, OcdError
 
@@ -411,20 +411,9 @@ def _mode(path: Path) -> int:
 def _write(path: Path, content: bytes, mode: int) -> None:
     """In one step; a link stays a link to the changed file."""
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with open(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fchmod(handle, mode)
-                os.fsync(handle)
-            os.replace(temporary, target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        atomic.replace(target, content, mode=mode)
     except OSError as error:
         raise _unwritable(path, error) from None
 

@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import stat
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -22,6 +21,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ocd import atomic
 from ocd.claude.variables import WITH_VALUE
 from ocd.errors import EX_CANTCREAT, EX_NOPERM, OcdError
 from ocd.wire.messages import LaunchRequest
@@ -186,20 +186,8 @@ def _replace(path: str, content: bytes, keep_time: bool = False) -> bool:
         with contextlib.suppress(OSError):
             found = os.lstat(path)
             times = (found.st_atime_ns, found.st_mtime_ns)
-    temporary = f"{path}.{secrets.token_hex(8)}"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(content)
-            file.flush()
-            # It is to be whole after a power cut: a session that is restored at log-in reads it.
-            os.fsync(fd)
-        if times:
-            os.utime(temporary, ns=times)
-        os.rename(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    # It is to be whole after a power cut: a session that is restored at log-in reads it.
+    atomic.replace(path, content, times=times)
     return True
 
 

@@ -9,11 +9,11 @@ what would lead away from the proxy; and the login stays each folder's own, beca
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ocd import atomic
 from ocd.claude.files import Settings, config_folder, read_optional
 from ocd.claude.variables import EMPTIED, REPLACED
 from ocd.errors import EX_CANTCREAT, EX_NOPERM, OcdError
@@ -125,8 +125,8 @@ def _settings(own: Path, target: Path, notices: list[str]) -> None:
     if exists and (known.get("from") == origin or known.get("wrote") != _digest(place)):
         return
     text = json.dumps(derive(read_optional(own / "settings.json", notices)), indent=2) + "\n"
-    _write(place, text)
-    _write(note, json.dumps({"from": origin, "wrote": _digest(place)}))
+    atomic.replace(place, text)
+    atomic.replace(note, json.dumps({"from": origin, "wrote": _digest(place)}))
 
 
 def _onboarding(own: Path, target: Path, env: Mapping[str, str]) -> None:
@@ -138,7 +138,7 @@ def _onboarding(own: Path, target: Path, env: Mapping[str, str]) -> None:
     known = read_optional(own / ".claude.json", []) or read_optional(home / ".claude.json", [])
     kept = {name: known[name] for name in _ONBOARDING if name in known}
     if kept:
-        _write(place, json.dumps(kept, indent=2) + "\n")
+        atomic.replace(place, json.dumps(kept, indent=2) + "\n")
 
 
 def _digest(path: Path) -> str:
@@ -146,15 +146,3 @@ def _digest(path: Path) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
         return ""
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

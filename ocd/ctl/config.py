@@ -3,7 +3,6 @@
 import json
 import os
 import shlex
-import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ocd import atomic
 from ocd.ctl import screen
 from ocd.ctl.daemon import Daemon, NotRunning, is_running
 from ocd.ctl.options import examples, json_option
@@ -179,20 +179,8 @@ def _mend() -> list[str]:
 
 def _replace(file: Path, text: str) -> None:
     """Put ``text`` into ``file`` in one step, keeping its mode; a link stays a link to the changed file."""
-    target = Path(os.path.realpath(file))
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with open(handle, "w", encoding="utf-8", newline="") as new:
-                os.fchmod(handle, stat.S_IMODE(target.stat().st_mode))
-                new.write(text)
-                new.flush()
-                os.fsync(handle)
-            os.replace(temporary, target)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        atomic.replace(file, text, mode=None, follow=True)
     except OSError as error:
         raise OcdError(
             f"Cannot write {file}",

@@ -25,14 +25,18 @@ def replace_code() -> str:
 
     with Daemon() as daemon:
         before = daemon.get(Version, "/v1/version")
+        since = time.time()
         daemon.post(Outcome, "/v1/reexec")
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         try:
             with Daemon() as daemon:
                 now = daemon.get(Version, "/v1/version")
+                _raise_if_it_failed(daemon, since)
             if now.pid != before.pid:
                 return now.version
+        except ReexecFailed:
+            raise
         except OcdError:
             pass
         time.sleep(0.05)
@@ -43,6 +47,24 @@ def replace_code() -> str:
         exit_code=EX_TEMPFAIL,
         code="reexec-failed",
     )
+
+
+class ReexecFailed(OcdError):
+    """The daemon has tried the new code, and goes on with the old."""
+
+
+def _raise_if_it_failed(daemon: Daemon, since: float) -> None:
+    from ocd.wire.messages import Event
+
+    for event in daemon.lines(Event, "/v1/events", lines=20):
+        if event.kind == "reexec-failed" and event.time >= since:
+            raise ReexecFailed(
+                "The daemon has not replaced its code and goes on with the old",
+                event.text,
+                "Run `python3 install.py` again, then `occtl reexec`",
+                exit_code=EX_TEMPFAIL,
+                code="reexec-failed",
+            )
 
 
 @click.command(epilog=examples("occtl reexec"))

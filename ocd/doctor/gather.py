@@ -35,6 +35,7 @@ from ocd.stack.presets import PRESETS
 from ocd.stack.presets import files as files_of
 from ocd.stack.trial import litellm_site
 from ocd.supervisor import litellm_env, spec  # noqa: F401
+from ocd.text import printable
 from ocd.wire.messages import LaunchRequest, Status
 
 # All imports stand here, those that other modules put off too: the checks are threads, and modules that import
@@ -86,7 +87,7 @@ def installation(folders: Folders, settings: Settings) -> list[Row]:
             rows += checks.litellm(_litellm_version(python), _pinned(), python)
     try:
         environ = {os.fsencode(name): os.fsencode(value) for name, value in os.environ.items()}
-        rows.append(Row("ok", "installation", "claude", f"Claude Code: {os.fsdecode(find_claude(environ))}"))
+        rows.append(Row("ok", "installation", "claude", f"Claude Code: {printable(find_claude(environ))}"))
     except OcdError as error:
         rows.append(of_error("installation", error))
     there = (folders.bin / "openclaude").exists()

@@ -44,7 +44,7 @@ def _own_package() -> None:
 _own_package()
 # Only now can these be found: this file is run by path.
 from ocd.guest import confine, preload  # noqa: E402
-from ocd.ipc import frames, parent_death, sockets  # noqa: E402
+from ocd.ipc import frames, messages, parent_death, sockets  # noqa: E402
 
 
 def _sibling(name: str) -> Any:
@@ -57,6 +57,7 @@ QUIET = 1.0
 
 EX_CONFIG = 78
 EX_UNAVAILABLE = 69
+EX_SOFTWARE = 70
 
 
 class Output:
@@ -123,12 +124,31 @@ class Guest:
 
     def __init__(self, control: socket.socket) -> None:
         self.control = control
-        self.reader = frames.Reader(control)
+        self.reader = frames.Reader(control, self.misunderstood)
         self.spec: dict[str, Any] = {}
         self.phase = "booting"
         self.counters: dict[str, int] = {}
         self.meter: Any = None
         self.pipe: Any = None
+
+    @staticmethod
+    def misunderstood(text: object) -> None:
+        """Reported where people look, and passed over: a supervisor of another version may say more than we know."""
+        print(f"ocd: a message was not understood: {text}", file=sys.stderr)
+
+    def hear(self) -> list[tuple[dict[str, Any], list[int]]]:
+        """The messages that have arrived and fit."""
+        found = []
+        for message, fds in self.reader.feed():
+            try:
+                messages.to_guest(message)
+            except messages.Misfit as error:
+                self.misunderstood(error)
+                for fd in fds:
+                    os.close(fd)
+                continue
+            found.append((message, fds))
+        return found
 
     def tell(self, event: str, **fields: Any) -> None:
         """Report; a supervisor that is away finds the message in the socket's buffer when it is back."""
@@ -137,7 +157,7 @@ class Guest:
 
     def tell_request(self, fields: dict[str, Any]) -> None:
         """Report an answered request, unless nobody takes it just now: no request waits for its own figures."""
-        if select.select([], [self.control], [], 0)[1]:
+        if frames.has_room(self.control):
             self.tell("request", **fields)
         else:
             self.counters["untold"] = self.counters.get("untold", 0) + 1
@@ -146,7 +166,7 @@ class Guest:
         """Block until the supervisor says what to serve. Exits when both keeper and supervisor are gone."""
         self.control.setblocking(True)
         while True:
-            for message, fds in self.reader.feed():
+            for message, fds in self.hear():
                 for fd in fds:
                     os.close(fd)
                 if message.get("op") == "boot":
@@ -313,9 +333,13 @@ def take_over_streams(out: int, err: int) -> None:
 
 def forkserver(keeper: int, link: socket.socket) -> None:
     """Import LiteLLM, then fork a guest for each request, until the keeper goes away."""
-    reader = frames.Reader(link)
+    reader = frames.Reader(link, Guest.misunderstood)
     started = time.monotonic()
-    frames.send(link, {"op": "importing"})
+
+    def tell(message: messages.FromForkserver) -> None:
+        frames.send(link, messages.wire(message))
+
+    tell(messages.Importing())
     # An import makes hardly any garbage, and looking for it again and again takes a tenth of the time.
     gc.disable()
     version = preload.import_litellm()
@@ -323,55 +347,83 @@ def forkserver(keeper: int, link: socket.socket) -> None:
     # What is alive now is shared by all guests; without this the collector would touch, and so copy, every page.
     gc.freeze()
     gc.enable()
-    frames.send(
-        link, {"op": "host-ready", "version": version, "seconds": round(time.monotonic() - started, 3)}
-    )
+    tell(messages.HostReady(version, round(time.monotonic() - started, 3)))
     cold: list[Callable[[], Any]] = []
     steps = 0
+    poll = select.poll()
+    poll.register(link, select.POLLIN)
     while not reader.eof:
-        if cold and not select.select([link], [], [], QUIET if len(cold) == steps else 0)[0]:
+        if cold and not poll.poll(QUIET * 1000 if len(cold) == steps else 0):
             # Nobody waits: get on with what the first requests will need. Serving comes first.
             with contextlib.suppress(Exception):
                 cold.pop(0)()
             if not cold:
                 gc.collect()
                 gc.freeze()
-                frames.send(link, {"op": "host-warm", "seconds": round(time.monotonic() - started, 3)})
+                tell(messages.HostWarm(round(time.monotonic() - started, 3)))
             continue
         for message, fds in reader.feed():
-            if message.get("op") == "warm":
+            try:
+                order = messages.to_forkserver(message)
+            except messages.Misfit as error:
+                Guest.misunderstood(error)
+                order = None
+            if isinstance(order, messages.Warm):
                 # There will be spares. Without any, these modules would only cost memory.
                 cold = [functools.partial(importlib.import_module, name) for name in preload.FIRST_REQUEST]
                 cold.append(preload.prepare_routes)
                 steps = len(cold)
-            if message.get("op") != "fork" or len(fds) != 3:
-                for fd in fds:
-                    os.close(fd)
-                continue
-            pid = fork_guest(keeper, link, fds)
+            answer = fork_guest(keeper, link, order.id, fds) if isinstance(order, messages.Fork) else None
             for fd in fds:
                 os.close(fd)
-            frames.send(link, {"op": "forked", "id": message.get("id"), "pid": pid})
+            if answer is not None:
+                tell(answer)
     os._exit(0)
 
 
-def fork_guest(keeper: int, link: socket.socket, fds: list[int]) -> int:
-    """Fork twice; returns the guest's pid. The guest's parent becomes the keeper (a subreaper)."""
+def fork_guest(keeper: int, link: socket.socket, number: int, fds: list[int]) -> messages.Forked:
+    """Fork twice, so that the guest's parent becomes the keeper (a subreaper); returns the answer to the order.
+
+    A fork that fails (no memory, too many processes, no descriptors) is an answer with the reason, and its traceback
+    is in our output.
+    """
+    if len(fds) != 3:
+        return messages.Forked(number, 0, "its sockets did not arrive: the forkserver is out of descriptors")
+    try:
+        pid = _fork_twice(keeper, link, fds)
+    except OSError as error:
+        traceback.print_exc()
+        return messages.Forked(number, 0, f"fork: {error.strerror or error}")
+    return messages.Forked(number, pid, "" if pid else "the second fork failed")
+
+
+def _fork_twice(keeper: int, link: socket.socket, fds: list[int]) -> int:
+    """The guest's pid, 0 when the fork in the middle failed. Raises OSError when the first one does."""
     told, tell = os.pipe()
-    middle = os.fork()
+    try:
+        middle = os.fork()
+    except OSError:
+        os.close(told)
+        os.close(tell)
+        raise
     if middle == 0:
+        code = EX_SOFTWARE
         try:
             pid = os.fork()
             if pid:
                 os.write(tell, str(pid).encode())
-                os._exit(0)
-            os.close(told)
-            os.close(tell)
-            link.close()
-            os.setsid()
-            become_guest(keeper, *fds)
+                code = 0
+            else:
+                os.close(told)
+                os.close(tell)
+                link.close()
+                os.setsid()
+                become_guest(keeper, *fds)
+        except BaseException:
+            # Nobody else would ever say why.
+            traceback.print_exc()
         finally:
-            os._exit(70)
+            os._exit(code)
     os.close(tell)
     text = b""
     while chunk := os.read(told, 32):
@@ -418,8 +470,8 @@ def main() -> None:
 
         faulthandler.enable(file=2)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        frames.send(link, {"ev": "importing", "pid": os.getpid()})
-        frames.send(link, {"ev": "version", "version": preload.import_litellm()})
+        frames.send(link, messages.wire_event(messages.GuestImporting(os.getpid())))
+        frames.send(link, messages.wire_event(messages.Version(preload.import_litellm())))
     except ImportError as error:
         print(f"LiteLLM cannot be imported by {sys.executable}: {error}", file=sys.stderr)
         os._exit(EX_CONFIG)

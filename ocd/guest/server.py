@@ -96,10 +96,13 @@ class GuestServer(uvicorn.Server):
             self.guest.tell("armed", warm_ms=self.guest.counters.get("warm_ms", 0))
 
     def on_control(self) -> None:
-        for message, fds in self.guest.reader.feed():
+        for message, fds in self.guest.hear():
             op = message.get("op")
             if op == "accept":
-                self.start(self.accept(fds))
+                if "fds" in message:
+                    self.guest.tell("accept-failed", error="the process is out of descriptors")
+                else:
+                    self.start(self.accept(fds))
                 continue
             for fd in fds:
                 os.close(fd)

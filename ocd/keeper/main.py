@@ -1,49 +1,34 @@
 """The keeper's loop: sockets, processes, and a link to the supervisor. Standard library only; decides nothing.
 
-It is the parent of every process of ours. What it is told (one JSON object a line over a socket pair,
-``ocd/ipc/frames.py``):
-
-| op | fields | answer |
-|---|---|---|
-| hello | | ``state``: listeners and processes with their descriptors, exits not yet seen, notes |
-| listen | name, host+port or path | ``listening`` with the descriptor, or ``listen-failed`` |
-| unlisten | name | |
-| host | argv, env, log | starts the forkserver; its messages come back as ``host`` |
-| spawn | id, tag, how (fork or exec), argv, env | ``spawned`` with control, stdout, stderr, or ``spawn-failed`` |
-| warm | | the forkserver imports what first requests need, before it forks spares |
-| kill | pid, signal, group | only processes that the keeper started |
-| note | text | kept, and given to the next supervisor |
-| alive | | the supervisor's heartbeat |
-| notify | text | passed on to the service manager (sd_notify) |
-| reexec | argv | the keeper replaces its own code, keeping everything |
-| exit | code | ends every process that is left, then itself |
-
-What it tells: ``exit`` (pid, status, tag), ``signal`` (TERM, INT, HUP).
+It is the parent of every process of ours. The messages are in ``ocd/ipc/messages.py``. Whatever it is told, it goes
+on: an order that it does not understand or cannot follow is refused and reported, with nothing left open.
 """
 
 import contextlib
 import errno
-import json
 import os
 import selectors
 import signal
 import socket
 import time
+import traceback
 from typing import Any
 
-from ocd.ipc import frames
-from ocd.keeper import notify
+from ocd import __version__
+from ocd.ipc import frames, messages
+from ocd.keeper import limits, notify, reexec
 from ocd.keeper.system import (
-    F_SETPIPE_SZ,
-    PIPE_SIZE,
+    Ends,
     children,
     close_all,
     describe,
-    log_pipe,
+    is_child,
+    next_exit,
     open_listener,
     say,
     spawn,
 )
+from ocd.keeper.terminal import Terminal
 
 #: A supervisor that says nothing for this many seconds is hung: SIGABRT (it dumps its stack), then SIGKILL. Half of
 #: the service manager's watchdog where that is less: a hung supervisor is no reason to end the keeper.
@@ -51,9 +36,18 @@ HEARTBEAT_LIMIT = 30.0
 ABORT_PATIENCE = 2.0
 #: A supervisor that dies at once is restarted after 0.1 s, 0.2 s … at most this many seconds.
 SUPERVISOR_BACKOFF_MAX = 5.0
-#: After a stop signal the supervisor drains and then says ``exit``; without a supervisor this is the limit.
+#: A supervisor that lived so long (seconds) had no failure that says something about the next.
+SUPERVISOR_SETTLED = 30.0
+#: After a stop signal the supervisor drains and then says ``exit``. One that dies meanwhile gets a successor, so often;
+#: without one that answers, we end after so many seconds.
+STOP_ATTEMPTS = 3
 ORPHAN_STOP_LIMIT = 10.0
-_REMEMBERED_EXITS = 200
+#: A terminal may send Ctrl-C twice for one press; the next one after this many seconds means "now".
+SECOND_SIGNAL = 0.5
+REMEMBERED_EXITS = 200
+#: bytes; they come back with more around them in a message that has a limit
+LONGEST_NOTES = frames.MAX_LINE - 1024 * 1024
+LISTENERS = frames.MAX_FDS - 16
 
 
 class Process:
@@ -75,12 +69,19 @@ class Keeper:
         self.lock_fd = lock_fd
         self.listeners: dict[str, socket.socket] = {}
         self.processes: dict[int, Process] = {}
-        self.exits: list[dict[str, Any]] = []
+        #: who ended, until a supervisor has noted it
+        self.exits: list[messages.Exited] = []
+        self.exit_number = 0
+        #: children of others that we reaped while a fork was under way: one of them may be that guest
         self.strays: dict[int, int] = {}
         self.notes = ""
         self.selector = selectors.DefaultSelector()
+        self.reserve = limits.Reserve()
+        self.terminal = Terminal()
         self.supervisor = 0
         self.link: frames.Reader | None = None
+        #: what the supervisor speaks; of one that has not said hello, as little as possible
+        self.protocol = 0
         self.supervisor_started = 0.0
         self.supervisor_failures = 0
         self.supervisor_restarts = 0
@@ -91,36 +92,39 @@ class Keeper:
         self.host = 0
         self.host_link: frames.Reader | None = None
         self.host_streams: list[int] = []
-        self.pending: dict[int, tuple[str, list[int], list[int]]] = {}
+        self.pending: dict[int, tuple[str, Ends]] = {}
+        self.check: reexec.Check | None = None
+        self.check_until = 0.0
+        self.reexec_order: messages.Reexec | None = None
         self.stopping_since = 0.0
+        self.stop_attempts = 0
+        self.stop_alone_until = 0.0
         #: a supervisor has been up: from now on its end is a crash, not a reason to give up
         self.greeted = False
         self.exit_code: int | None = None
 
     # ------------------------------------------------------------------------------------------ listeners
 
-    def listen(self, message: dict[str, Any]) -> None:
-        name = message["name"]
+    def listen(self, order: messages.Listen) -> None:
         try:
-            sock = self.listeners.get(name) or open_listener(message)
-        except OSError as error:
-            self.tell(
-                {
-                    "op": "listen-failed",
-                    "name": name,
-                    "errno": error.errno or 0,
-                    "error": os.strerror(error.errno or 0),
-                }
-            )
+            sock = self.listeners.get(order.name)
+            if sock is None:
+                if len(self.listeners) >= LISTENERS:
+                    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+                sock = self.reserve.use(lambda: open_listener(order))
+        except (OSError, ValueError) as error:
+            number = (error.errno if isinstance(error, OSError) else 0) or errno.EINVAL
+            reason = os.strerror(number) if isinstance(error, OSError) else str(error)
+            self.tell(messages.ListenFailed(order.name, number, reason))
             return
-        self.listeners[name] = sock
-        notify.store(name, sock.fileno())
-        self.tell({"op": "listening", "name": name}, [sock.fileno()])
+        self.listeners[order.name] = sock
+        notify.store(order.name, sock.fileno())
+        self.tell(messages.Listening(order.name), [sock.fileno()])
 
-    def unlisten(self, name: str) -> None:
-        sock = self.listeners.pop(name, None)
+    def unlisten(self, order: messages.Unlisten) -> None:
+        sock = self.listeners.pop(order.name, None)
         if sock is not None:
-            notify.forget(name)
+            notify.forget(order.name)
             sock.close()
 
     def adopt_listeners(self) -> None:
@@ -131,32 +135,42 @@ class Keeper:
             else:
                 self.listeners[name] = sock
 
-    # ------------------------------------------------------------------------------------------ processes
+    # ------------------------------------------------------------------------------------------ supervisor
 
     def start_supervisor(self) -> None:
-        ours, theirs = socket.socketpair()
-        argv = [*self.supervisor_argv, str(os.getpid()), str(theirs.fileno())]
         try:
-            self.supervisor = spawn(argv, self.environment, keep=[theirs.fileno()], session=False)
-        except OSError as error:
+            self.supervisor, link = self.reserve.use(self._spawn_supervisor)
+        except (OSError, ValueError) as error:
             say(f"the supervisor cannot be started: {error}")
             self.supervisor = 0
             self.schedule_supervisor()
-            ours.close()
             return
+        self.attach_supervisor(link)
+
+    def _spawn_supervisor(self) -> tuple[int, socket.socket]:
+        ours, theirs = socket.socketpair()
+        argv = [*self.supervisor_argv, str(os.getpid()), str(theirs.fileno())]
+        try:
+            return spawn(argv, self.environment, keep=[theirs.fileno()]), ours
+        except BaseException:
+            ours.close()
+            raise
         finally:
             theirs.close()
-        ours.setblocking(True)
-        # A supervisor that is stopped must not stop us: give up on a message after a moment.
-        ours.settimeout(1.0)
-        self.link = frames.Reader(ours)
-        self.selector.register(ours, selectors.EVENT_READ, self.on_supervisor)
+
+    def attach_supervisor(self, link: socket.socket) -> None:
+        """Listen to who is to be at the other end of ``link``."""
+        # A supervisor that is stopped must not stop us: frames.PATIENCE bounds each message.
+        link.setblocking(False)
+        self.link = frames.Reader(link, lambda text: self.refuse("what came", text))
+        self.protocol = 0
+        self.selector.register(link, selectors.EVENT_READ, self.on_supervisor)
         self.supervisor_started = self.heard = time.monotonic()
         self.aborted_at = 0.0
 
     def schedule_supervisor(self) -> None:
         lived = time.monotonic() - self.supervisor_started
-        self.supervisor_failures = 0 if lived > 30 else self.supervisor_failures + 1
+        self.supervisor_failures = 0 if lived > SUPERVISOR_SETTLED else self.supervisor_failures + 1
         self.supervisor_restarts += 1
         pause = (
             min(SUPERVISOR_BACKOFF_MAX, 0.1 * 2 ** min(self.supervisor_failures - 1, 10))
@@ -171,244 +185,311 @@ class Keeper:
             self.link.close()
             self.link = None
 
-    def start_host(self, message: dict[str, Any]) -> None:
-        """The forkserver; what it says is passed on as it is."""
+    def end_supervisor(self, number: int) -> None:
+        # 0 would be our own process group.
+        if self.supervisor:
+            with contextlib.suppress(OSError):
+                os.kill(self.supervisor, number)
+
+    def supervisor_ended(self, code: int) -> None:
+        self.supervisor = 0
+        self.drop_link()
+        if not self.greeted and 64 <= code <= 78:
+            # It said on stderr what is wrong; starting it again would change nothing.
+            self.exit_code = code
+        elif self.exit_code is None:
+            say(f"the supervisor ended ({describe(code)}); starting another")
+        if self.stopping_since:
+            self.stop_attempts += 1
+            self.stop_alone_until = self.stop_alone_until or time.monotonic() + ORPHAN_STOP_LIMIT
+        self.schedule_supervisor()
+
+    # ------------------------------------------------------------------------------------------ processes
+
+    def start_host(self, order: messages.StartHost) -> None:
+        """The forkserver; what it says is passed on."""
         if self.host:
             return
-        ours, theirs = socket.socketpair()
-        out_r, out_w = log_pipe()
-        err_r, err_w = log_pipe()
-        argv = [*message["argv"], str(os.getpid()), str(theirs.fileno())]
         try:
-            self.host = spawn(argv, message["env"], keep=[theirs.fileno()], streams=(out_w, err_w))
-        except OSError as error:
-            ours.close()
-            close_all([out_r, err_r])
-            self.tell({"op": "host-failed", "error": str(error)})
+            ends = self.reserve.use(Ends)
+            try:
+                argv = [*order.argv, str(os.getpid()), str(ends.theirs[0])]
+                streams = (ends.theirs[1], ends.theirs[2])
+                self.host = spawn(argv, order.env, keep=[ends.theirs[0]], streams=streams)
+            except BaseException:
+                close_all(ends.ours)
+                raise
+            finally:
+                close_all(ends.theirs)
+        except (OSError, ValueError, IndexError) as error:
+            self.tell(messages.HostFailed(str(error)))
             return
-        finally:
-            theirs.close()
-            close_all([out_w, err_w])
-        self.host_link = frames.Reader(ours)
-        self.host_streams = [out_r, err_r]
-        self.selector.register(ours, selectors.EVENT_READ, self.on_host)
-        self.tell({"op": "host-started", "pid": self.host}, self.host_streams)
+        self._attach_host(ends.ours[0])
+        self.host_streams = ends.ours[1:]
+        self.tell(messages.HostStarted(self.host), self.host_streams)
 
-    def drop_host(self) -> None:
+    def _attach_host(self, fd: int) -> None:
+        sock = socket.socket(fileno=fd)
+        sock.setblocking(False)
+        self.host_link = frames.Reader(sock, lambda text: say(f"forkserver: {text}"))
+        self.selector.register(sock, selectors.EVENT_READ, self.on_host)
+
+    def drop_host_link(self) -> None:
         if self.host_link is not None:
             self.selector.unregister(self.host_link.sock)
             self.host_link.close()
             self.host_link = None
+
+    def host_ended(self, code: int) -> None:
+        self.host = 0
+        self.drop_host_link()
         close_all(self.host_streams)
         self.host_streams = []
-        for number, (_tag, ours, theirs) in self.pending.items():
-            close_all(ours + theirs)
-            self.tell(
-                {"op": "spawn-failed", "id": number, "transient": True, "error": "the forkserver ended"}
-            )
-        self.pending.clear()
+        pending, self.pending = self.pending, {}
+        self.strays.clear()
+        for number, (_tag, ends) in pending.items():
+            ends.close()
+            self.tell(messages.SpawnFailed(number, "the forkserver ended", transient=True))
+        self.tell(messages.HostExited(code))
 
-    def spawn(self, message: dict[str, Any]) -> None:
-        number, tag = message["id"], message["tag"]
-        control, theirs = socket.socketpair()
-        out_r, out_w = log_pipe()
-        err_r, err_w = log_pipe()
-        ours = [control.detach(), out_r, err_r]
-        child = [theirs.detach(), out_w, err_w]
-        if message["how"] == "fork":
-            if self.host_link is None:
-                close_all(ours + child)
-                self.tell(
-                    {
-                        "op": "spawn-failed",
-                        "id": number,
-                        "transient": True,
-                        "error": "no forkserver is running",
-                    }
-                )
-                return
-            try:
-                frames.send(self.host_link.sock, {"op": "fork", "id": number}, child)
-            except OSError as error:
-                close_all(ours + child)
-                self.tell({"op": "spawn-failed", "id": number, "transient": True, "error": str(error)})
-                return
-            self.pending[number] = (tag, ours, child)
-            return
-        argv = [*message["argv"], str(os.getpid()), str(child[0])]
+    def tell_host(self, message: messages.ToForkserver, fds: list[int] | None = None) -> bool:
+        if self.host_link is None:
+            return False
         try:
-            pid = spawn(argv, message["env"], keep=[child[0]], streams=(out_w, err_w))
+            frames.send(self.host_link.sock, messages.wire(message), fds or [])
         except OSError as error:
-            close_all(ours + child)
-            self.tell({"op": "spawn-failed", "id": number, "transient": False, "error": str(error)})
+            # Half a message may be on its way: the next one would not be understood.
+            say(f"the forkserver takes nothing any more: {error}")
+            self._end_host()
+            return False
+        return True
+
+    def _end_host(self) -> None:
+        self.drop_host_link()
+        if self.host:
+            with contextlib.suppress(OSError):
+                os.kill(self.host, signal.SIGKILL)
+
+    def spawn(self, order: messages.Spawn) -> None:
+        if order.how == "fork" and self.host_link is None:
+            self.tell(messages.SpawnFailed(order.id, "no forkserver is running", transient=True))
             return
-        close_all(child)
-        self.started(number, pid, tag, ours)
+        try:
+            ends = self.reserve.use(Ends)
+        except OSError as error:
+            self.tell(messages.SpawnFailed(order.id, str(error), transient=True))
+            return
+        if order.how == "fork":
+            if order.id in self.pending or not self.tell_host(messages.Fork(order.id), ends.theirs):
+                ends.close()
+                self.tell(messages.SpawnFailed(order.id, "the forkserver ended", transient=True))
+                return
+            self.pending[order.id] = (order.tag, ends)
+            return
+        try:
+            argv = [*order.argv, str(os.getpid()), str(ends.theirs[0])]
+            pid = spawn(argv, order.env, keep=[ends.theirs[0]], streams=(ends.theirs[1], ends.theirs[2]))
+        except (OSError, ValueError, IndexError) as error:
+            ends.close()
+            short = isinstance(error, OSError) and error.errno in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE)
+            self.tell(messages.SpawnFailed(order.id, str(error), transient=short))
+            return
+        close_all(ends.theirs)
+        self.started(order.id, pid, order.tag, ends.ours)
 
     def started(self, number: int, pid: int, tag: str, fds: list[int]) -> None:
-        self.processes[pid] = Process(pid, tag, fds, time.time())
-        self.tell({"op": "spawned", "id": number, "pid": pid, "tag": tag}, fds)
-        if pid in self.strays:
-            # It was faster in dying than the forkserver in telling us of it.
-            self.ended(pid, self.strays.pop(pid))
+        process = self.processes[pid] = Process(pid, tag, fds, time.time())
+        self.tell(messages.Spawned(number, pid, tag, process.started), fds)
+        status = self.strays.pop(pid, None)
+        if not is_child(pid):
+            # It was faster in dying than the forkserver in telling us of it. Only then: what we reaped under this
+            # number may have been another process.
+            self.ended(pid, status if status is not None else -signal.SIGKILL)
 
     def ended(self, pid: int, status: int) -> None:
         process = self.processes.pop(pid, None)
         if process is None:
-            self.strays[pid] = status
-            while len(self.strays) > _REMEMBERED_EXITS:
-                self.strays.pop(next(iter(self.strays)))
+            if self.pending:
+                self.strays[pid] = status
             return
-        # The whole group ends, not only its leader: nothing may keep the port or the memory.
-        with contextlib.suppress(OSError):
-            os.killpg(pid, signal.SIGKILL)
-        news = {"op": "exit", "pid": pid, "status": status, "tag": process.tag, "time": time.time()}
         # The supervisor has descriptors of its own; what is left in the pipes is still there for it.
         close_all(process.fds)
-        if not self.tell(news):
-            self.exits = [*self.exits[-_REMEMBERED_EXITS:], news]
+        self.exit_number += 1
+        news = messages.Exited(pid, status, process.tag, time.time(), self.exit_number)
+        # Told does not mean read: until a note says so, the next supervisor is told again. One of version 0.1 never
+        # says so.
+        if not self.tell(news) or self.protocol:
+            self.exits = [*self.exits, news][-REMEMBERED_EXITS:]
 
     def reap(self) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            code = os.waitstatus_to_exitcode(status)
-            if pid == self.supervisor:
-                self.supervisor = 0
-                self.drop_link()
-                if not self.greeted and 64 <= code <= 78:
-                    # It said on stderr what is wrong; starting it again would change nothing.
-                    self.exit_code = code
-                elif self.exit_code is None:
-                    say(f"the supervisor ended ({describe(code)}); starting another")
-                self.schedule_supervisor()
+        while (found := next_exit(self.before_reaping)) is not None:
+            pid, code = found
+            if self.check is not None and pid == self.check.pid:
+                self.checked(code)
+            elif pid == self.supervisor:
+                self.supervisor_ended(code)
             elif pid == self.host:
-                self.host = 0
-                with contextlib.suppress(OSError):
-                    os.killpg(pid, signal.SIGKILL)
-                self.drop_host()
-                self.tell({"op": "host-exit", "status": code})
+                self.host_ended(code)
             else:
                 self.ended(pid, code)
 
-    def kill(self, message: dict[str, Any]) -> None:
-        pid, number = message["pid"], message["signal"]
-        if pid not in self.processes and pid != self.host:
+    def before_reaping(self, pid: int) -> None:
+        """The whole group ends, not only its leader: nothing may keep the port or the memory."""
+        if pid in self.processes or pid in (self.host, self.supervisor):
+            with contextlib.suppress(OSError):
+                os.killpg(pid, signal.SIGKILL)
+
+    def kill(self, order: messages.Kill) -> None:
+        process = self.processes.get(order.pid)
+        # Ours, and not reaped: the pid cannot be anybody else's. But it may be a later one of ours.
+        if process is None and (not order.pid or order.pid != self.host):
+            return
+        if process is not None and order.started and order.started != process.started:
             return
         with contextlib.suppress(OSError):
-            if message.get("group"):
-                os.killpg(pid, number)
+            if order.group:
+                os.killpg(order.pid, order.signal)
             else:
-                os.kill(pid, number)
+                os.kill(order.pid, order.signal)
 
     # ----------------------------------------------------------------------------------------------- talk
 
-    def tell(self, message: dict[str, Any], fds: list[int] | None = None) -> bool:
+    def tell(self, message: messages.FromKeeper, fds: list[int] | None = None) -> bool:
+        """Say something to the supervisor; returns whether it is on its way."""
         if self.link is None:
             return False
         try:
-            frames.send(self.link.sock, message, fds or [])
+            frames.send(self.link.sock, messages.wire(message), fds or [])
         except OSError:
             # Stopped, or dead and not reaped yet: the heartbeat or SIGCHLD deals with it; half a message would
             # confuse it, so the conversation is over.
-            with contextlib.suppress(OSError):
-                os.kill(self.supervisor, signal.SIGKILL)
+            self.end_supervisor(signal.SIGKILL)
             return False
         return True
 
-    def hello(self) -> None:
-        fds: list[int] = []
-        listeners = []
-        for name, sock in self.listeners.items():
-            listeners.append(name)
-            fds.append(sock.fileno())
-        self.tell(
-            {
-                "op": "state",
-                "pid": os.getpid(),
-                "listeners": listeners,
-                "notes": self.notes,
-                "exits": self.exits,
-                "host": self.host,
-                "restarts": self.supervisor_restarts,
-                "count": len(self.processes),
-            },
-            fds,
+    def refuse(self, what: str, why: str) -> None:
+        """Report an order that came to nothing."""
+        say(f"{what}: {why}")
+        if self.protocol:
+            self.tell(messages.Refused(what, why))
+
+    def hello(self, order: messages.Hello) -> None:
+        self.protocol = messages.common(order.protocol)
+        self.greeted = True
+        names = list(self.listeners)
+        state = messages.State(
+            pid=os.getpid(),
+            listeners=names,
+            notes=self.notes,
+            exits=[messages.wire(news) for news in self.exits],
+            restarts=self.supervisor_restarts,
+            host=self.host,
+            protocol=messages.PROTOCOL,
+            version=__version__,
         )
-        self.exits = []
+        told = self.tell(state, [self.listeners[name].fileno() for name in names])
+        if told and not self.protocol:
+            self.exits = []
         for process in list(self.processes.values()):
-            self.tell(
-                {"op": "process", "pid": process.pid, "tag": process.tag, "started": process.started},
-                process.fds,
-            )
+            self.tell(messages.Process(process.pid, process.tag, process.started), process.fds)
         if self.host:
-            self.tell({"op": "host-started", "pid": self.host, "old": True}, self.host_streams)
-        self.tell({"op": "state-end"})
+            self.tell(messages.HostStarted(self.host, old=True), self.host_streams)
+        self.tell(messages.StateEnd())
+        if self.stopping_since:
+            # The one before did not live to end it.
+            self.stop_alone_until = 0.0
+            self.tell(messages.Signal("TERM"))
+
+    def note(self, order: messages.Note) -> None:
+        if len(order.text) > LONGEST_NOTES:
+            self.refuse("note", f"{len(order.text)} characters are too many; the earlier ones stay")
+            return
+        self.notes = order.text
+        self.exits = [news for news in self.exits if news.number > order.seen]
 
     def on_supervisor(self) -> None:
-        assert self.link is not None
-        for message, fds in self.link.feed():
+        link = self.link
+        if link is None:
+            return
+        for message, fds in link.feed():
             close_all(fds)
             self.heard = time.monotonic()
-            op = message.get("op")
-            if op == "hello":
-                self.greeted = True
-                self.hello()
-            elif op == "listen":
-                self.listen(message)
-            elif op == "unlisten":
-                self.unlisten(message["name"])
-            elif op == "spawn":
-                self.spawn(message)
-            elif op == "host":
-                self.start_host(message)
-            elif op == "warm":
-                if self.host_link is not None:
-                    with contextlib.suppress(OSError):
-                        frames.send(self.host_link.sock, {"op": "warm"})
-            elif op == "kill":
-                self.kill(message)
-            elif op == "alive":
-                notify.watchdog()
-            elif op == "note":
-                self.notes = message["text"]
-            elif op == "notify":
-                notify.send(message["text"])
-            elif op == "reexec":
-                self.reexec(message)
-            elif op == "exit":
-                self.exit_code = message.get("code", 0)
-        if self.link is not None and self.link.eof:
+            self.follow(message)
+        if self.link is link and link.eof:
             self.drop_link()
+            if self.supervisor:
+                # It is ending, or it cannot hear us any more: then it must not stay.
+                self.heard = min(self.heard, time.monotonic() - self.heartbeat_limit + ABORT_PATIENCE)
+
+    def follow(self, message: messages.Wire) -> None:
+        """Do what the supervisor says. Nothing that it says ends us, except ``exit``."""
+        try:
+            self.obey(messages.to_keeper(message))
+        except messages.Misfit as error:
+            self.refuse("a message", str(error))
+        except Exception as error:
+            # A mistake of ours in one order is no reason to let go of every socket.
+            say(traceback.format_exc())
+            self.refuse(f"{message.get('op')}", type(error).__name__)
+
+    def obey(self, order: messages.ToKeeper) -> None:
+        match order:
+            case messages.Hello():
+                self.hello(order)
+            case messages.Listen():
+                self.listen(order)
+            case messages.Unlisten():
+                self.unlisten(order)
+            case messages.Spawn():
+                self.spawn(order)
+            case messages.StartHost():
+                self.start_host(order)
+            case messages.Warm():
+                self.tell_host(order)
+            case messages.Kill():
+                self.kill(order)
+            case messages.Alive():
+                notify.watchdog()
+            case messages.Note():
+                self.note(order)
+            case messages.Notify():
+                notify.send(order.text)
+            case messages.Reexec():
+                self.try_new_code(order)
+            case messages.Exit():
+                self.exit_code = order.code & 0xFF
 
     def on_host(self) -> None:
-        assert self.host_link is not None
-        for message, fds in self.host_link.feed():
+        link = self.host_link
+        if link is None:
+            return
+        for message, fds in link.feed():
             close_all(fds)
-            if message.get("op") == "forked":
-                tag, ours, theirs = self.pending.pop(message["id"], ("", [], []))
-                close_all(theirs)
-                if not ours:
-                    continue
-                if message["pid"] <= 0:
-                    close_all(ours)
-                    self.tell(
-                        {"op": "spawn-failed", "id": message["id"], "transient": True, "error": "fork failed"}
-                    )
+            try:
+                self.host_says(messages.from_forkserver(message))
+            except messages.Misfit as error:
+                say(f"forkserver: {error}")
+        if self.host_link is link and link.eof:
+            self._end_host()
+
+    def host_says(self, news: messages.FromForkserver) -> None:
+        match news:
+            case messages.Forked():
+                tag, ends = self.pending.pop(news.id, ("", None))
+                if ends is None:
+                    return
+                close_all(ends.theirs)
+                if news.pid > 0:
+                    self.started(news.id, news.pid, tag, ends.ours)
                 else:
-                    self.started(message["id"], message["pid"], tag, ours)
-            else:
-                self.tell({**message, "op": "host", "event": message.get("op", "")})
-        if self.host_link is not None and self.host_link.eof and self.host:
-            with contextlib.suppress(OSError):
-                os.kill(self.host, signal.SIGKILL)
-            self.selector.unregister(self.host_link.sock)
-            self.host_link.close()
-            self.host_link = None
+                    close_all(ends.ours)
+                    self.tell(messages.SpawnFailed(news.id, news.error or "fork failed", transient=True))
+                if not self.pending:
+                    self.strays.clear()
+            case messages.HostReady():
+                self.tell(messages.HostNews("host-ready", news.version, news.seconds))
+            case messages.HostWarm():
+                self.tell(messages.HostNews("host-warm", seconds=news.seconds))
 
     # ----------------------------------------------------------------------------------------------- loop
 
@@ -416,69 +497,101 @@ class Keeper:
         if number == signal.SIGCHLD:
             self.reap()
             return
+        if number == signal.SIGHUP and self.terminal.hung_up():
+            say("the terminal is gone; draining, then ending")
+            number = signal.SIGTERM
         name = signal.Signals(number).name.removeprefix("SIG")
-        if number in (signal.SIGTERM, signal.SIGINT):
-            if self.stopping_since and time.monotonic() - self.stopping_since > 0.5:
+        if number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            now = time.monotonic()
+            again = self.stopping_since and now - self.stopping_since > SECOND_SIGNAL
+            if again or number == signal.SIGQUIT:
                 say("stopping at once")
-                self.exit_code = 128 + number if number == signal.SIGINT else 0
-            self.stopping_since = self.stopping_since or time.monotonic()
-        self.tell({"op": "signal", "name": name})
+                self.exit_code = 0 if number == signal.SIGTERM else 128 + number
+            elif not self.stopping_since and number == signal.SIGINT:
+                say("draining, then ending; Ctrl-C again ends at once")
+            self.stopping_since = self.stopping_since or now
+            if not self.supervisor:
+                self.stop_alone_until = self.stop_alone_until or now + ORPHAN_STOP_LIMIT
+        if number != signal.SIGQUIT:
+            self.tell(messages.Signal(name))
 
-    def deadline(self) -> float | None:
-        """Seconds until something must be looked at, or None."""
+    def deadline(self) -> float:
+        """Seconds until something must be looked at."""
         now = time.monotonic()
         times = []
         if not self.supervisor:
             times.append(self.start_supervisor_at)
-            if self.stopping_since:
-                times.append(now)
         elif self.aborted_at:
             times.append(self.aborted_at + ABORT_PATIENCE)
         else:
             times.append(self.heard + self.heartbeat_limit)
+        if self.check is not None:
+            times.append(self.check_until)
+        if self.stop_alone_until:
+            times.append(self.stop_alone_until)
         return max(0.0, min(times) - now)
 
     def on_time(self) -> None:
         now = time.monotonic()
+        if self.check is not None and now >= self.check_until:
+            with contextlib.suppress(OSError):
+                os.killpg(self.check.pid, signal.SIGKILL)
+            self.check_until = now + reexec.CHECK_PATIENCE
+        alone = bool(self.stopping_since) and not self.supervisor
+        if alone and self.exit_code is None and (self.stop_attempts >= STOP_ATTEMPTS or not self.greeted):
+            self.exit_code = 0
+        if self.stop_alone_until and now >= self.stop_alone_until and self.exit_code is None:
+            say(f"no supervisor came up within {ORPHAN_STOP_LIMIT:.0f} s to drain; ending")
+            self.exit_code = 0
+        if self.exit_code is not None:
+            return
         if not self.supervisor:
-            if self.stopping_since:
-                self.exit_code = 0
-            elif now >= self.start_supervisor_at:
+            if now >= self.start_supervisor_at:
                 self.start_supervisor()
         elif self.aborted_at:
             if now >= self.aborted_at + ABORT_PATIENCE:
-                with contextlib.suppress(OSError):
-                    os.kill(self.supervisor, signal.SIGKILL)
+                self.end_supervisor(signal.SIGKILL)
+                self.aborted_at = now
         elif now >= self.heard + self.heartbeat_limit:
             say(f"the supervisor has said nothing for {self.heartbeat_limit:.0f} s; ending it")
             self.aborted_at = now
-            with contextlib.suppress(OSError):
-                os.kill(self.supervisor, signal.SIGABRT)
+            self.end_supervisor(signal.SIGABRT)
+
+    def turn(self, patience: float | None = None) -> None:
+        """Wait for something to happen, at most ``patience`` seconds or until a deadline, and deal with it."""
+        limit = self.deadline()
+        for key, _mask in self.selector.select(limit if patience is None else min(limit, patience)):
+            # One of them may have closed another's socket.
+            if key.fd in self.selector.get_map():
+                key.data()
+            if self.exit_code is not None:
+                return
+        self.on_time()
 
     def run(self) -> int:
         """Serve until told to end; returns the exit code."""
         wake_r, wake_w = socket.socketpair()
         for end in (wake_r, wake_w):
             end.setblocking(False)
+
+        def wake() -> None:
+            with contextlib.suppress(BlockingIOError):
+                for number in wake_r.recv(4096):
+                    self.on_signal(number)
+
         old = signal.set_wakeup_fd(wake_w.fileno(), warn_on_full_buffer=False)
-        for caught in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for caught in reexec.HANDLED:
             signal.signal(caught, lambda *_: None)
-        self.selector.register(wake_r, selectors.EVENT_READ, None)
+        for stray in (signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(stray, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, reexec.HANDLED)
+        self.selector.register(wake_r, selectors.EVENT_READ, wake)
         self.adopt_listeners()
-        if not self.supervisor:
-            self.start_supervisor()
         self.reap()
+        if not self.supervisor and self.exit_code is None:
+            self.start_supervisor()
         while self.exit_code is None:
-            for key, _mask in self.selector.select(self.deadline()):
-                if key.fileobj is wake_r:
-                    with contextlib.suppress(BlockingIOError):
-                        for number in wake_r.recv(256):
-                            self.on_signal(number)
-                elif key.fileobj in (self.link and self.link.sock, self.host_link and self.host_link.sock):
-                    key.data()
-                if self.exit_code is not None:
-                    break
-            self.on_time()
+            self.turn()
         signal.set_wakeup_fd(old)
         self.finish()
         return self.exit_code
@@ -494,10 +607,9 @@ class Keeper:
                     os.unlink(sock.getsockname())
             sock.close()
         self.listeners.clear()
-        if self.supervisor:
-            with contextlib.suppress(OSError):
-                os.kill(self.supervisor, signal.SIGTERM)
-        for pid in [*self.processes, *([self.host] if self.host else [])]:
+        self.end_supervisor(signal.SIGTERM)
+        others = [*self.processes, self.host, self.check.pid if self.check else 0]
+        for pid in filter(None, others):
             with contextlib.suppress(OSError):
                 os.killpg(pid, signal.SIGKILL)
         limit = time.monotonic() + 3
@@ -517,66 +629,82 @@ class Keeper:
 
     # --------------------------------------------------------------------------------------------- re-exec
 
-    def reexec(self, message: dict[str, Any]) -> None:
+    def try_new_code(self, order: messages.Reexec) -> None:
+        """Have a child try the new code; ``checked`` goes on when it has ended."""
+        if self.check is not None:
+            self.tell(messages.ReexecFailed("it is being tried already"))
+            return
+        try:
+            self.check = self.reserve.use(lambda: reexec.Check(order.argv, dict(os.environ)))
+        except (OSError, ValueError, IndexError) as error:
+            self.reexec_failed(f"the interpreter does not start: {error}")
+            return
+        self.reexec_order = order
+        self.check_until = time.monotonic() + reexec.CHECK_PATIENCE
+
+    def checked(self, code: int) -> None:
+        check, self.check = self.check, None
+        order, self.reexec_order = self.reexec_order, None
+        assert check is not None and order is not None
+        complaint = check.complaint(code) if code else ""
+        check.close()
+        if complaint:
+            self.reexec_failed(complaint)
+        elif not self.stopping_since:
+            self.replace(order)
+
+    def reexec_failed(self, why: str) -> None:
+        say(f"re-exec failed, going on with the old code: {why}")
+        self.tell(messages.ReexecFailed(why))
+
+    def replace(self, order: messages.Reexec) -> None:
         """Replace our own code by what is installed now; sockets, children and notes stay.
 
-        The state travels in an anonymous file; the pid, and so every child, stays the same.
+        The pid, and so every child, stays the same. The supervisor is replaced too, by the new code: it could not
+        make sense of a successor's answers.
         """
+        state = self.state(order)
+        try:
+            fd = reexec.write_state(state)
+        except OSError as error:
+            self.reexec_failed(f"the state cannot be handed over: {error}")
+            return
+        keep = [fd, *state["listeners"].values(), *state["host"][2]]
+        keep += [fd for process in self.processes.values() for fd in process.fds]
+        argv = [*order.argv, f"--resume={fd}"]
+        if self.host_link is not None:
+            keep.append(self.host_link.sock.fileno())
+        if self.lock_fd >= 0:
+            keep.append(self.lock_fd)
+            argv.append(f"--lock={self.lock_fd}")
         notify.send("RELOADING=1")
-        state = {
+        try:
+            reexec.replace(argv, keep, dict(os.environ))
+        except (OSError, ValueError) as error:
+            close_all([fd])
+            notify.send("READY=1")
+            self.reexec_failed(str(error))
+
+    def state(self, order: messages.Reexec) -> dict[str, Any]:
+        """What our successor needs to know."""
+        return {
             "listeners": {name: sock.fileno() for name, sock in self.listeners.items()},
             "sockets": notify.remembered(),
             "processes": [[p.pid, p.tag, p.fds, p.started] for p in self.processes.values()],
-            "exits": self.exits,
+            "exits": [messages.wire(news) for news in self.exits],
+            "exit_number": self.exit_number,
             "notes": self.notes,
             "supervisor": self.supervisor,
             "host": [self.host, self.host_link.sock.fileno() if self.host_link else -1, self.host_streams],
             "restarts": self.supervisor_restarts,
             "environment": self.environment,
-            "supervisor_argv": message.get("supervisor_argv", self.supervisor_argv),
+            "supervisor_argv": order.supervisor_argv or self.supervisor_argv,
         }
-        for name in (signal.SIGTERM, signal.SIGCHLD):
-            signal.signal(name, signal.SIG_DFL)
-        read, write = os.pipe()
-        text = json.dumps(state).encode()
-        with contextlib.suppress(OSError, ImportError):
-            import fcntl
-
-            fcntl.fcntl(write, F_SETPIPE_SZ, max(PIPE_SIZE, len(text)))
-        os.set_blocking(write, False)
-        keep = [read, *state["listeners"].values(), *state["host"][2]]
-        keep += [fd for p in self.processes.values() for fd in p.fds]
-        if state["host"][1] >= 0:
-            keep.append(state["host"][1])
-        argv = [*message["argv"], f"--resume={read}"]
-        if self.lock_fd >= 0:
-            keep.append(self.lock_fd)
-            argv.append(f"--lock={self.lock_fd}")
-        try:
-            if os.write(write, text) != len(text):
-                raise OSError(errno.ENOSPC, "the state is larger than a pipe")
-            os.close(write)
-            for fd in keep:
-                os.set_inheritable(fd, True)
-            # The supervisor is replaced with us: it could not make sense of a successor's answers.
-            if self.supervisor:
-                os.kill(self.supervisor, signal.SIGKILL)
-            os.execve(argv[0], argv, dict(os.environ))
-        except OSError as error:
-            for fd in keep:
-                with contextlib.suppress(OSError):
-                    os.set_inheritable(fd, False)
-            say(f"re-exec failed, going on with the old code: {error}")
-            notify.send("READY=1")
-            self.tell({"op": "reexec-failed", "error": str(error)})
 
     def resume(self, fd: int) -> None:
-        """Take over from the code before us."""
-        text = b""
-        while chunk := os.read(fd, 65536):
-            text += chunk
-        os.close(fd)
-        state = json.loads(text)
+        """Take over from the code before us, which may be that of version 0.1."""
+        state = reexec.read_state(fd)
+        self.greeted = True
         for name, number in state["listeners"].items():
             os.set_inheritable(number, False)
             self.listeners[name] = socket.socket(fileno=number)
@@ -586,14 +714,27 @@ class Keeper:
             for number in fds:
                 os.set_inheritable(number, False)
             self.processes[pid] = Process(pid, tag, fds, started)
-        self.exits = state["exits"]
+        self.exit_number = state.get("exit_number", 0)
+        for told in state["exits"]:
+            with contextlib.suppress(messages.Misfit):
+                news = messages.from_keeper(told)
+                if isinstance(news, messages.Exited):
+                    self.exits.append(news)
         self.notes = state["notes"]
-        self.environment = state["environment"]
+        # The supervisor comes from where we come from.
+        self.environment = {**state["environment"], "PYTHONPATH": self.environment["PYTHONPATH"]}
         self.supervisor_argv = state["supervisor_argv"]
-        self.supervisor_restarts = state["restarts"] + 1
+        self.supervisor_restarts = state["restarts"]
         self.host, link, self.host_streams = state["host"]
         for number in [*self.host_streams, *([link] if link >= 0 else [])]:
             os.set_inheritable(number, False)
         if link >= 0:
-            self.host_link = frames.Reader(socket.socket(fileno=link))
-            self.selector.register(self.host_link.sock, selectors.EVENT_READ, self.on_host)
+            self._attach_host(link)
+        # Its link ended with the old code. No other may start while it still writes.
+        self.supervisor = state.get("supervisor") or 0
+        if self.supervisor and is_child(self.supervisor):
+            self.heard = time.monotonic()
+            self.end_supervisor(signal.SIGKILL)
+        else:
+            self.supervisor = 0
+            self.supervisor_restarts += 1

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ocd import atomic
 from ocd.errors import EX_CONFIG, EX_UNAVAILABLE, OcdError
 
 #: What the daemon and the commands must agree about: where things are, and the three variables of the launcher before
@@ -164,14 +165,10 @@ def path_for_service(bin_folder: Path, environ: Mapping[str, str] = os.environ) 
 
 def replace_file(path: Path, data: bytes) -> None:
     """Write ``path`` whole or not at all, readable for everybody as such files are. Raises OcdError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
+        atomic.replace(path, data, mode=0o644)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise OcdError(
             f"Cannot write {path}",
             error.strerror or str(error),

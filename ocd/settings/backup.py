@@ -14,14 +14,13 @@ import hashlib
 import json
 import os
 import re
-import secrets
-import stat
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ocd import atomic
 from ocd.errors import EX_CANTCREAT, EX_CONFIG, EX_IOERR, EX_NOINPUT, OcdError
 from ocd.settings.folders import Folders, private_folder
 
@@ -229,15 +228,4 @@ def _put(path: Path, content: bytes | None) -> None:
         return
     target = Path(os.path.realpath(path))
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        mode = stat.S_IMODE(target.stat().st_mode)
-    except FileNotFoundError:
-        mode = 0o600
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    try:
-        _write_new(temporary, content)
-        temporary.chmod(mode)
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    atomic.replace(target, content, mode=None)

@@ -1,11 +1,11 @@
 """The key for a LiteLLM that somebody else runs: from LITELLM_API_KEY, else from the state folder (0600)."""
 
 import os
-import secrets
 import stat
 from collections.abc import Mapping
 from pathlib import Path
 
+from ocd import atomic
 from ocd.errors import EX_CANTCREAT, EX_CONFIG, EX_NOPERM, OcdError
 from ocd.settings.folders import Folders, private_folder
 
@@ -44,18 +44,8 @@ def save(folders: Folders, key: str) -> None:
     key = _checked(key)
     private_folder(folders.state)
     path = folders.state / _NAME
-    temporary = path.with_name(f".{_NAME}.{secrets.token_hex(4)}")
     try:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with open(handle, "w", encoding="utf-8") as file:
-                file.write(key)
-                file.flush()
-                os.fsync(handle)
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        atomic.replace(path, key)
     except OSError as error:
         raise OcdError(
             f"Cannot write {path}",

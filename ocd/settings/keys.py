@@ -8,6 +8,7 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ocd import atomic
 from ocd.errors import EX_CANTCREAT, EX_NOPERM, EX_OSERR, OcdError
 from ocd.settings.folders import Folders, private_folder
 
@@ -41,21 +42,10 @@ def load_or_create(folders: Folders) -> Keys:
 
 
 def _create(path: Path) -> None:
-    """Write new keys under a temporary name, then link: it either wins or finds another's whole file."""
+    """Write new keys, unless somebody else has by then: it either wins or finds another's whole file."""
     text = json.dumps({name: "sk-" + secrets.token_hex(32) for name in ("main", "bedrock")})
-    temporary = path.with_name(f".{_NAME}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with open(handle, "w", encoding="ascii") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(temporary, path)
-        finally:
-            os.unlink(temporary)
-    except FileExistsError:
-        return
+        atomic.create(path, text)
     except OSError as error:
         raise OcdError(
             f"Cannot write the proxies' keys to {path}",

@@ -1,10 +1,10 @@
 """The configuration that a new user starts with. ``python -m ocd.stack.defaults`` writes what is missing."""
 
 import os
-import secrets
 from importlib import resources
 from pathlib import Path
 
+from ocd import atomic
 from ocd.errors import EX_CANTCREAT, OcdError
 from ocd.settings.folders import Folders, private_folder
 
@@ -33,19 +33,8 @@ def write_defaults(folders: Folders) -> list[Path]:
 
 def write_new(path: Path, text: str) -> bool:
     """Write ``path`` whole or not at all (0600); False when it exists by now. Raises OcdError, exit 73."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with open(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(temporary, path)
-        finally:
-            os.unlink(temporary)
-    except FileExistsError:
-        return False
+        return atomic.create(path, text)
     except OSError as error:
         raise OcdError(
             f"Cannot write {path}",

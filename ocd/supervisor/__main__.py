@@ -3,6 +3,7 @@
 import faulthandler
 import gc
 import os
+import signal
 import socket
 import sys
 
@@ -16,6 +17,9 @@ def main() -> int:
     if not parent_death.die_with_parent(keeper, patience=0.5):
         return 69
     faulthandler.enable(file=sys.stderr)
+    # A terminal's Ctrl-C and hang-up are the keeper's to deal with; it says so over the link.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
     from ocd.supervisor import later
 
     later.without_openssl()

@@ -15,6 +15,7 @@ from ocd.settings.schema import Settings
 from ocd.stack.retire import Retirement, from_dicts
 from ocd.supervisor import litellm_env, spec
 from ocd.supervisor.unit import Config
+from ocd.text import printable
 
 #: seconds; a hostile file must not hold up the daemon
 CHECK_TIMEOUT = 30.0
@@ -109,7 +110,8 @@ async def run_examination(folders: Folders, settings: Settings, toml: Path) -> d
     try:
         async with asyncio.timeout(CHECK_TIMEOUT):
             out, err = await process.communicate()
-        reason = (err.decode("utf-8", "replace").strip().splitlines() or ["no reason was given"])[-1]
+        said = err.decode("utf-8", "replace").strip().splitlines()
+        reason = printable(said[-1]) if said else "no reason was given"
         return dict(json.loads(out))
     except (TimeoutError, TypeError, ValueError):
         with contextlib.suppress(ProcessLookupError):

@@ -22,6 +22,7 @@ from ocd.core import step as transitions
 from ocd.errors import EX_CONFIG, EX_DATAERR, EX_SOFTWARE, EX_UNAVAILABLE, EX_USAGE, OcdError
 from ocd.supervisor import configuration
 from ocd.supervisor.launching import Launching
+from ocd.text import printable
 from ocd.wire.messages import ConfigReply, ErrorReply, Outcome, Problem, ReloadRequest, Version
 
 if TYPE_CHECKING:
@@ -283,7 +284,21 @@ class QuietServer(uvicorn.Server):
 
 
 def _json(message: Any, status: int = 200) -> Response:
-    return Response(message.model_dump_json(), status, media_type="application/json")
+    try:
+        body = message.model_dump_json()
+    except ValueError:
+        # The last guard: what entered without being made printable breaks no answer.
+        body = json.dumps(_whole(message.model_dump(mode="python")), default=str)
+    return Response(body, status, media_type="application/json")
+
+
+def _whole(value: Any) -> Any:
+    """The same with every string printable."""
+    if isinstance(value, str):
+        return printable(value, len(value) * 10, lines=True)
+    if isinstance(value, dict):
+        return {_whole(k): _whole(v) for k, v in value.items()}
+    return [_whole(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 def problem_response(error: OcdError, status: int = 0) -> Response:

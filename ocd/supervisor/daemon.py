@@ -21,7 +21,7 @@ from ocd.adapters.mask import mask
 from ocd.core import state as core
 from ocd.core import step as transitions
 from ocd.core.state import State
-from ocd.errors import EX_CONFIG, OcdError
+from ocd.errors import EX_CONFIG, EX_TEMPFAIL, OcdError
 from ocd.settings import keys as config_keys
 from ocd.settings.findings import ConfigError
 from ocd.settings.folders import Folders
@@ -48,6 +48,7 @@ from ocd.supervisor.statusfile import StatusFile
 from ocd.supervisor.unit import Config, Unit, tag
 from ocd.supervisor.usage import Usage
 from ocd.supervisor.watch import Watch
+from ocd.text import printable
 from ocd.wire.messages import Outcome, Problem, Status
 
 #: The keeper ends a supervisor that says nothing for 30 s, or for half of the service manager's watchdog.
@@ -82,7 +83,7 @@ class Daemon:
         self.renewed = renewed
         self.keys = config_keys.load_or_create(self.folders)
         self.litellm_version = ""
-        self.link = KeeperLink(sock, self.on_keeper, self.on_keeper_end)
+        self.link = KeeperLink(sock, self.on_keeper, self.on_keeper_end, self.on_link_fault)
         self.units: dict[str, Unit] = {}
         self.host = Host(self)
         self.exchanges = Exchanges(self.event, lambda: self.settings.slots.pins())
@@ -146,7 +147,6 @@ class Daemon:
         """Serve until the keeper is gone or we are told to end; returns the exit code."""
         asyncio.get_running_loop().set_exception_handler(self.on_callback_error)
         self.link.start()
-        self.link.send("hello")
         for name in spec.PROXIES:
             self.units[name] = Unit(self, name, self._log_file(name))
         async with asyncio.timeout(10):
@@ -160,6 +160,7 @@ class Daemon:
         except OcdError as error:
             self.problems["litellm"] = _problem(error)
         await self._open_control()
+        self._compare_versions()
         self.event("supervisor-restarted" if restarted else "daemon-started", text=f"version {__version__}")
         if self.renewed:
             self.event("config-changed", text=self.renewed)
@@ -207,6 +208,18 @@ class Daemon:
 
         self.control = Control(self)
         await self.control.open()
+
+    def _compare_versions(self) -> None:
+        """Code that was installed meanwhile: we understand the keeper that still runs, but it should be replaced."""
+        keeper = self.link.keeper_version
+        if keeper != __version__:
+            self.problems["keeper-version"] = Problem(
+                code="keeper-version",
+                what="the daemon is of two versions",
+                why=f"this supervisor is {__version__}, the keeper that started it is {keeper or 'older'}",
+                next="Run `occtl reexec`; sessions go on",
+                exit=EX_TEMPFAIL,
+            )
 
     async def _heartbeat(self) -> None:
         watchdog = os.environ.get("WATCHDOG_USEC", "")
@@ -326,6 +339,10 @@ class Daemon:
     def on_keeper_end(self) -> None:
         os._exit(69)
 
+    def on_link_fault(self, text: str) -> None:
+        """Something came over a link that is not a message: said, and passed over."""
+        self.log.warning("a message was not understood", text=text)
+
     def on_keeper(self, message: dict[str, Any], fds: list[int]) -> None:
         match message.get("op"):
             case "state" | "process" | "state-end":
@@ -367,6 +384,8 @@ class Daemon:
                 self._signal(message["name"])
             case "reexec-failed":
                 self.event("reexec-failed", text=message.get("error", ""))
+            case "refused":
+                self.log.warning("the keeper refused an order", text=f"{message['what']}: {message['why']}")
         for fd in fds:
             os.close(fd)
 
@@ -461,9 +480,9 @@ class Daemon:
             unit.refused_credentials += 1
         elif kind == "fallback":
             unit.on_fallback(mask(str(message.get("where", ""))))
-        text = str(message.get("where", ""))
+        text = printable(str(message.get("where", "")))
         if kind == "request-refused":
-            text = f"{message.get('why', '')}, {message.get('count', 1)} times"
+            text = printable(f"{message.get('why', '')}, {message.get('count', 1)} times")
         self.event(kind, unit.name, generation, text)
 
     def starting_reason(self) -> str:

@@ -6,11 +6,15 @@ from typing import Any
 
 from ocd.adapters.logs import LogFile
 from ocd.adapters.mask import mask
+from ocd.text import printable
 from ocd.wire.messages import Event
+
+#: characters of an event's text
+LONGEST = 4000
 
 
 class History:
-    """``record`` is the one way in; texts are masked."""
+    """``record`` is the one way in; texts are masked and printable."""
 
     def __init__(self, log: LogFile) -> None:
         self.log = log
@@ -29,8 +33,8 @@ class History:
             kind=kind,
             proxy=proxy,
             generation=generation,
-            text=mask(text),
-            data=data or {},
+            text=printable(mask(text), LONGEST, lines=True),
+            data={k: printable(v, LONGEST) if isinstance(v, str) else v for k, v in (data or {}).items()},
         )
         self.log.write(event.model_dump(exclude_defaults=False))
         for watcher in list(self.watchers):

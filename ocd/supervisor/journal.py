@@ -2,6 +2,8 @@
 
 import contextlib
 import logging
+import os
+import stat
 import sys
 import time
 from collections.abc import Callable
@@ -14,11 +16,14 @@ from ocd.adapters.logs import LogFile
 from ocd.adapters.mask import mask
 from ocd.settings.folders import Folders
 from ocd.settings.schema import Settings
+from ocd.text import printable
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 #: main, bedrock, events, daemon: they share the total cap
 _FILES = 4
 _threshold = 20
+#: characters of one field: a traceback has many
+_LONGEST = 16 * 1024
 
 
 def share(max_mb: int, keep: int, total_mb: int) -> int:
@@ -66,7 +71,18 @@ def _drop_quiet(_logger: Any, method: str, event: Any) -> Any:
 
 
 def _clean(_logger: Any, _method: str, event: Any) -> Any:
-    return {k: mask(v) if isinstance(v, str) else v for k, v in event.items() if v is not None}
+    return {
+        k: printable(mask(v), _LONGEST, lines=True) if isinstance(v, str) else v
+        for k, v in event.items()
+        if v is not None
+    }
+
+
+def _is_file(fd: int) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(fd).st_mode)
+    except OSError:
+        return False
 
 
 class _Writer:
@@ -76,6 +92,8 @@ class _Writer:
         self.file = file
         self.terminal = terminal
         self.journal = journald.Journal() if not terminal and journald.connected() else None
+        # A file that nobody rotates (started by openclaude, or with --detach) is for what has no log of its own.
+        self.echo = terminal or not _is_file(2)
 
     def __call__(self, _logger: Any, _method: str, event: Any) -> str:
         record = {"time": round(time.time(), 3), **event}
@@ -92,6 +110,8 @@ class _Writer:
         level = str(event.get("level", "info"))
         fields = {k: v for k, v in event.items() if k not in ("level", "text")}
         if self.journal is not None and self.journal.send(" ".join(words), level, fields):
+            return ""
+        if not self.echo:
             return ""
         stamp = time.strftime("%H:%M:%S ") if self.terminal else "ocd: "
         # A closed terminal or pipe is no reason to stop.
@@ -110,7 +130,7 @@ class _Handler(logging.Handler):
         self.file.write(
             {
                 "time": round(record.created, 3),
-                "event": mask(record.getMessage()),
+                "event": printable(mask(record.getMessage()), _LONGEST, lines=True),
                 "level": record.levelname.lower(),
                 "logger": record.name,
             }

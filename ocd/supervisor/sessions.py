@@ -16,7 +16,9 @@ from pathlib import Path
 
 import psutil
 
+from ocd import atomic
 from ocd.supervisor.exchanges import Tally
+from ocd.text import printable
 from ocd.wire.messages import Session
 
 #: Where the kernel has no pidfd, look this often (seconds).
@@ -139,11 +141,7 @@ class Sessions:
         text = json.dumps({"sessions": self.notes()[-KEPT:], "figures": figures})
         if text == self._kept:
             return
-        temporary = f"{path}.new"
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(fd, "w") as file:
-            file.write(text)
-        os.replace(temporary, path)
+        atomic.replace(path, text, durable=False)
         self._kept = text
 
     def find_again(self, path: Path) -> object:
@@ -167,7 +165,7 @@ class Sessions:
 
 
 def _message(tracked: Tracked, tally: Tally | None) -> Session:
-    said = Session(pid=tracked.pid, cwd=tracked.cwd, since=tracked.since, kind=tracked.kind)
+    said = Session(pid=tracked.pid, cwd=printable(tracked.cwd), since=tracked.since, kind=tracked.kind)
     said.id = tracked.ids[-1] if tracked.ids else ""
     if tally is not None:
         said.requests, said.tokens, said.last_request = tally.requests, tally.tokens, tally.last

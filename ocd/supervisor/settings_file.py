@@ -7,9 +7,9 @@ files 0600 in a folder 0700.
 
 import contextlib
 import hashlib
-import os
 from pathlib import Path
 
+from ocd import atomic
 from ocd.settings.findings import ConfigError
 from ocd.settings.folders import Folders
 from ocd.settings.load import FILE, from_json, parse, read_text, to_json
@@ -76,12 +76,6 @@ class SettingsFile:
 
     def _write(self, name: str, text: str) -> None:
         path = self.folder / name
-        temporary = path.with_name(f".{name}.{os.getpid()}")
         with contextlib.suppress(OSError):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-            with os.fdopen(os.open(temporary, flags, 0o600), "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
+            atomic.replace(path, text)

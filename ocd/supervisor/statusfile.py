@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from ocd import atomic
 from ocd.client.statusline import FALLBACK_SHOWN, NAME
 from ocd.core import state as core
 from ocd.core.limits import percent
@@ -73,16 +74,8 @@ class StatusFile:
         if text == self.written or self.daemon.stopping:
             return
         self.latest = time.monotonic()
-        temporary = f"{self.path}.new"
         try:
-            fd = os.open(
-                temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-            )
-            try:
-                os.write(fd, text.encode("utf-8", "replace"))
-            finally:
-                os.close(fd)
-            os.replace(temporary, self.path)
+            atomic.replace(self.path, text.encode("utf-8", "replace"), durable=False)
         except OSError:
             # A status line that is old is no trouble of anybody's; the next change tries again.
             return

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ocd import atomic
 from ocd.core import notes as core_notes
 from ocd.core import state as core
 from ocd.core import step as transitions
@@ -185,18 +186,11 @@ def remember_good(daemon: "Daemon", name: str, config: Config) -> None:
             "settings": config.settings_id,
         }
     )
-    temporary = path.with_name(f".good.{os.getpid()}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        atomic.replace(path, text)
     except OSError as error:
         daemon.log.warning("the last good revision could not be noted", proxy=name, error=error.strerror)
-        with contextlib.suppress(OSError):
-            temporary.unlink()
     from ocd.stack import snapshot
 
     unit = daemon.units[name]

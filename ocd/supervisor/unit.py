@@ -288,7 +288,9 @@ class Unit:
 
     def attach(self, generation: int, pid: int, fds: list[int]) -> GuestChannel:
         """Take a process's control socket and output."""
-        channel = GuestChannel(generation, pid, fds, self._on_message, self._on_output)
+        channel = GuestChannel(
+            generation, pid, fds, self._on_message, self._on_output, self.daemon.on_link_fault
+        )
         self.channels[pid] = channel
         self.by_generation[generation] = channel
         self.tails.setdefault(generation, collections.deque(maxlen=TAIL))
@@ -340,6 +342,12 @@ class Unit:
         elif kind == "accepting":
             self.daemon.event("accepting", self.name, generation)
             self._reported(channel, transitions.Says.ACCEPTING, message)
+        elif kind == "accept-failed":
+            # It is out of descriptors: the sockets are offered again with the next change, and with each status.
+            channel.given.clear()
+            self.daemon.log.warning(
+                "accept-failed", proxy=self.name, generation=generation, text=message.get("error")
+            )
         elif kind == "status":
             with contextlib.suppress(ValueError):
                 self._reported(channel, transitions.Says(message.get("phase", "")), message)

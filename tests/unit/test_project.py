@@ -60,21 +60,30 @@ def test_no_name_or_number_is_made_from_the_clock() -> None:
 #: package -> what of ocd it may import; the rest of the world is judged below
 ALLOWED = {
     "ipc": {"ocd.ipc"},
-    "keeper": {"ocd.keeper", "ocd.ipc", "ocd.errors", "ocd.paths"},
+    "keeper": {"ocd.keeper", "ocd.ipc", "ocd.errors", "ocd.paths", "ocd.text", "ocd.__version__"},
     "guest": {"ocd.guest", "ocd.ipc"},
     "client": {"ocd.client", "ocd.errors", "ocd.paths", "ocd.API_VERSION"},
     "core": {"ocd.core"},
     "wire": {"ocd.API_VERSION", "ocd.core"},
-    "adapters": {"ocd.adapters", "ocd.core"},
-    "settings": {"ocd.settings", "ocd.errors", "ocd.paths"},
-    "stack": {"ocd.stack", "ocd.settings", "ocd.errors", "ocd.paths"},
-    "claude": {"ocd.claude", "ocd.errors", "ocd.wire", "ocd.settings", "ocd.stack"},
-    "service": {"ocd.service", "ocd.errors", "ocd.paths", "ocd.keeper.notify", "ocd.keeper.folders"},
+    "adapters": {"ocd.adapters", "ocd.core", "ocd.text"},
+    "settings": {"ocd.settings", "ocd.atomic", "ocd.text", "ocd.errors", "ocd.paths"},
+    "stack": {"ocd.stack", "ocd.atomic", "ocd.text", "ocd.settings", "ocd.errors", "ocd.paths"},
+    "claude": {"ocd.claude", "ocd.atomic", "ocd.text", "ocd.errors", "ocd.wire", "ocd.settings", "ocd.stack"},
+    "service": {
+        "ocd.service",
+        "ocd.atomic",
+        "ocd.errors",
+        "ocd.paths",
+        "ocd.keeper.notify",
+        "ocd.keeper.folders",
+    },
     "supervisor": {
         *("ocd.supervisor", "ocd.core", "ocd.ipc", "ocd.wire", "ocd.adapters", "ocd.settings", "ocd.stack"),
         *(
             "ocd.claude",
             "ocd.client.statusline",
+            "ocd.atomic",
+            "ocd.text",
             "ocd.errors",
             "ocd.paths",
             "ocd.__version__",
@@ -88,7 +97,15 @@ ALLOWED = {
     },
     "doctor": {
         *("ocd.doctor", "ocd.aws", "ocd.adapters", "ocd.claude", "ocd.client", "ocd.service", "ocd.settings"),
-        *("ocd.stack", "ocd.wire", "ocd.errors", "ocd.__version__", "ocd.supervisor", "ocd.ctl.daemon"),
+        *(
+            "ocd.text",
+            "ocd.stack",
+            "ocd.wire",
+            "ocd.errors",
+            "ocd.__version__",
+            "ocd.supervisor",
+            "ocd.ctl.daemon",
+        ),
     },
     "ctl": {"ocd"},
 }

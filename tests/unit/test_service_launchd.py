@@ -32,8 +32,8 @@ KEYS: dict[str, Any] = {
     "AbandonProcessGroup": bool,
     "LimitLoadToSessionType": [{"Aqua", "LoginWindow", "Background", "StandardIO", "System"}],
     "EnvironmentVariables": {str: str},
-    "SoftResourceLimits": {"NumberOfFiles": int},
-    "HardResourceLimits": {"NumberOfFiles": int},
+    "SoftResourceLimits": {"Core": int, "NumberOfFiles": int},
+    "HardResourceLimits": {"Core": int, "NumberOfFiles": int},
     "Umask": int,
     "WorkingDirectory": str,
     "Sockets": {
