@@ -356,6 +356,8 @@ class _Answer:
             if number == rule.cut:
                 self.seen.status = f"cut ({rule.how})"
                 if rule.how == "reset":
+                    # What was sent before is to be read: a reset may throw away what waits at the other side.
+                    time.sleep(0.1)
                     # No lingering: the kernel sends RST.
                     self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     self.connection.close()

@@ -12,6 +12,7 @@ import pytest
 
 from tests.client.box import Box, Run
 from tests.client.conftest import Shipped
+from tests.client.pending import pending
 from tests.client.standins import Standin
 from tests.helpers.daemon import eventually
 
@@ -85,7 +86,7 @@ def test_plain_claude_respawns_it_through_the_proxies(
     assert not past(recorder)
 
 
-def test_the_settings_outlive_the_daemon(boxes: Callable[..., Box], own: Shipped, anthropic: Standin) -> None:
+def test_the_settings_outlive_the_daemon(own: Shipped, boxes: Callable[..., Box], anthropic: Standin) -> None:
     """ocd stopped and started again while the session sleeps."""
     box = boxes(own)
     name = begin(box, "say background-four")
@@ -101,7 +102,9 @@ def test_the_settings_outlive_the_daemon(boxes: Callable[..., Box], own: Shipped
         own.occtl("stop")
 
 
-def test_it_counts_as_a_session(box: Box, anthropic: Standin) -> None:
+def test_it_counts_as_a_session(box: Box, anthropic: Standin, request: pytest.FixtureRequest) -> None:
+    if not box.client.searches_tools:
+        request.applymarker(pending("point 3: background sessions of 2.1.197 are in no list"))
     name = begin(box, "say background-five")
     answered(box, name, anthropic, "background-five")
     eventually(lambda: _worker(box, name), 20, "the session's process")

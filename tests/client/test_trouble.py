@@ -133,7 +133,7 @@ class Talk:
 
 
 @pytest.mark.thorough
-def test_a_session_goes_on_after_a_restart_of_ocd(boxes: Callable[..., Box], own: Shipped) -> None:
+def test_a_session_goes_on_after_a_restart_of_ocd(own: Shipped, boxes: Callable[..., Box]) -> None:
     with Talk(boxes(own)) as talk:
         assert talk.ask("say ok")["result"] == "ok"
         try:
@@ -144,7 +144,7 @@ def test_a_session_goes_on_after_a_restart_of_ocd(boxes: Callable[..., Box], own
 
 
 @pytest.mark.thorough
-def test_sessions_are_found_again(boxes: Callable[..., Box], own: Shipped) -> None:
+def test_sessions_are_found_again(own: Shipped, boxes: Callable[..., Box]) -> None:
     box = boxes(own)
     with Talk(box) as talk:
         assert talk.ask("say ok")["result"] == "ok"
@@ -168,13 +168,13 @@ def broken_bedrock(_upstreams: tuple[Standin, Standin]) -> Iterator[Shipped]:
 
 @pytest.mark.thorough
 def test_each_slot_needs_its_own_proxy(
-    boxes: Callable[..., Box], broken_bedrock: Shipped, anthropic: Standin
+    broken_bedrock: Shipped, boxes: Callable[..., Box], anthropic: Standin
 ) -> None:
     run = boxes(broken_bedrock).ask("say ok", env={"OPENCLAUDE_START_TIMEOUT": "40"}, timeout=80)
     assert run.result == "ok", run
 
 
-def test_a_daemon_that_is_not_running_is_started(boxes: Callable[..., Box], own_stopped: Shipped) -> None:
+def test_a_daemon_that_is_not_running_is_started(own_stopped: Shipped, boxes: Callable[..., Box]) -> None:
     """The first ``openclaude`` of the day."""
     box = boxes(own_stopped)
     try:
