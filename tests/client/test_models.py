@@ -14,6 +14,7 @@ from tests.client.standins import Rule, Seen, Standin
 #: the haiku slot's model as it is shipped, as LiteLLM's table knows it: tokens
 HAIKU = "qwen-3-coder"
 HAIKU_WINDOW = 262_144
+MORE_ALIASES = ("opus", "opusplan", "opus[1m]", "sonnet[1m]", "best")
 
 
 def windows(run: Run) -> dict[str, tuple[int, int]]:
@@ -45,7 +46,10 @@ def first(standin: Standin) -> Seen:
     return next(one for one in standin.messages() if one.tools)
 
 
-@pytest.mark.parametrize("model", ["", "opus", "sonnet", "opusplan", "opus[1m]", "sonnet[1m]", "best"])
+@pytest.mark.parametrize(
+    "model",
+    ["", "sonnet", *(pytest.param(one, marks=pytest.mark.thorough) for one in MORE_ALIASES)],
+)
 def test_same_models_and_windows(boxes: Callable[..., Box], box: Box, anthropic: Standin, model: str) -> None:
     more = ["--model", model] if model else []
     run = box.ask("say ok", *more)

@@ -46,7 +46,10 @@ def test_a_refusal_of_aws_refreshes_no_login(box: Box, bedrock: Standin, recorde
 # ------------------------------------------------------------------------------- statuses as plain claude has them
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 429, 500, 529])
+@pytest.mark.parametrize(
+    "status",
+    [404, 429, 529, *(pytest.param(one, marks=pytest.mark.thorough) for one in (400, 401, 403, 413, 500))],
+)
 def test_a_status_of_anthropics(boxes: Callable[..., Box], box: Box, anthropic: Standin, status: int) -> None:
     """The same words, and as many requests, as behind any gateway."""
     theirs = _refused(boxes(), "claude", anthropic, status)
@@ -174,6 +177,7 @@ def test_each_slot_needs_its_own_proxy(
     assert run.result == "ok", run
 
 
+@pytest.mark.thorough
 def test_a_daemon_that_is_not_running_is_started(own_stopped: Shipped, boxes: Callable[..., Box]) -> None:
     """The first ``openclaude`` of the day."""
     box = boxes(own_stopped)
