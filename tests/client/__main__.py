@@ -58,7 +58,7 @@ def inside(rest: list[str]) -> int:
     named = [
         one
         for before, one in zip(["", *rest], rest, strict=False)
-        if one.startswith(HERE) and not before.startswith("--")
+        if one.startswith(HERE) and before not in ("--deselect", "--ignore")
     ]
     paths = [] if named else [HERE]
     try:

@@ -7,6 +7,7 @@ replaced first.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -101,10 +102,13 @@ def _pair(left: Seen, right: Seen) -> Iterator[tuple[str, str, str]]:
     if list(tools[0]) != list(tools[1]) and tools[0].keys() == tools[1].keys():
         yield "tools' order", " ".join(tools[0]), " ".join(tools[1])
     yield from _walk("body", one, two)
-    if list(one) != list(two) and one.keys() == two.keys():
-        yield "body order", " ".join(one), " ".join(two)
-    if not any(True for _ in _walk("", left.json, right.json)) and _same(left.body) != _same(right.body):
+    if _is_compact(left) != _is_compact(right):
         yield "body bytes", left.body[:200].decode("latin-1"), right.body[:200].decode("latin-1")
+
+
+def _is_compact(seen: Seen) -> bool:
+    """Whether the body is written as JavaScript writes JSON: without spaces, no letter escaped that need not be."""
+    return json.dumps(seen.json, separators=(",", ":"), ensure_ascii=False).encode() == seen.body
 
 
 def _headers(seen: Seen) -> dict[str, str]:
@@ -123,6 +127,8 @@ def _walk(path: str, a: Any, b: Any) -> Iterator[tuple[str, str, str]]:
                 yield below, _short(a.get(name, "-")), _short(b.get(name, "-"))
             else:
                 yield from _walk(below, a[name], b[name])
+        if a.keys() == b.keys() and list(a) != list(b):
+            yield f"{path} order", " ".join(a), " ".join(b)
     elif isinstance(a, list) and isinstance(b, list):
         if len(a) != len(b):
             yield f"{path}[]", f"{len(a)} entries", f"{len(b)} entries"
@@ -139,10 +145,6 @@ def _text(value: str) -> str:
     for pattern, name in _SAME:
         value = pattern.sub(name, value)
     return value
-
-
-def _same(data: bytes) -> str:
-    return _text(data.decode("utf-8", "replace"))
 
 
 def _short(value: Any) -> str:

@@ -133,6 +133,15 @@ class Shipped(Daemon):
         if self.process is None or self.process.poll() is not None:
             eventually(lambda: not self.leftovers(), 30, "the daemon is gone")
 
+    def restart(self) -> None:
+        """``occtl stop; occtl start``: the new daemon is nobody's child. End it with ``occtl("stop")``."""
+        self.occtl("stop")
+        if self.process is not None:
+            self.process.wait(60)
+            self.process = None
+        self.occtl("start")
+        self.wait_ready()
+
     def occtl(self, *arguments: str) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "ocd.ctl", *arguments],

@@ -153,6 +153,7 @@ class Standin:
         self._seen: list[Seen] = []
         self._lock = threading.Lock()
         self._open: dict[socket.socket, threading.Thread] = {}
+        self._hung_up = False
         self._listener = socket.create_server((host, port), backlog=256)
         self.port: int = self._listener.getsockname()[1]
         self.url = f"http{'s' if tls else ''}://{host}:{self.port}"
@@ -165,8 +166,12 @@ class Standin:
         self._listener.close()
 
     def hang_up(self) -> None:
-        """End every connection, those that a client keeps for its next request too; their threads end with them."""
+        """End every connection, those that a client keeps for its next request too; their threads end with them.
+
+        Until ``reset`` new ones are closed at once: a request that is tried again is not served between two tests.
+        """
         with self._lock:
+            self._hung_up = True
             served = list(self._open.items())
         for connection, _thread in served:
             with contextlib.suppress(OSError):
@@ -177,6 +182,7 @@ class Standin:
     def reset(self) -> None:
         """Forget requests and rules."""
         with self._lock:
+            self._hung_up = False
             self._seen.clear()
             self.rules = []
             self.used = "0.31"
@@ -204,8 +210,11 @@ class Standin:
                 return
             thread = threading.Thread(target=self._serve, args=(connection,), daemon=True)
             with self._lock:
+                if self._hung_up:
+                    connection.close()
+                    continue
                 self._open[connection] = thread
-            thread.start()
+                thread.start()
 
     def _serve(self, accepted: socket.socket) -> None:
         connection = accepted
@@ -347,6 +356,8 @@ class _Answer:
             if number == rule.cut:
                 self.seen.status = f"cut ({rule.how})"
                 if rule.how == "reset":
+                    # What was sent before is to be read: a reset may throw away what waits at the other side.
+                    time.sleep(0.1)
                     # No lingering: the kernel sends RST.
                     self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     self.connection.close()

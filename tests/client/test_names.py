@@ -8,6 +8,7 @@ from tests.client import variables, verbs
 from tests.client.clients import Client
 
 
+@pytest.mark.thorough
 def test_variables(client: Client, capsys: pytest.CaptureFixture[str]) -> None:
     assert variables.main([str(client.path)]) == 0, capsys.readouterr().out
 

@@ -45,7 +45,6 @@ def test_there_is_a_picker(box: Box) -> None:
 
 
 @pytest.mark.parametrize("renderer", ["default", "fullscreen"])
-@pending("point 10 (A18): what openclaude has to say is not seen in the client's terminal")
 def test_a_notice_is_visible(box: Box, renderer: str) -> None:
     """A foreign model in the settings is set aside, and that is said where a person looks."""
     box.settings(model="us.anthropic.claude-opus-4-6-v1", tui=renderer)
@@ -55,7 +54,6 @@ def test_a_notice_is_visible(box: Box, renderer: str) -> None:
         terminal.wait(r"belongs to another\s+provider", 5)
 
 
-@pending("point 10 (A16): an AWS refusal makes Claude Code ask for a login at Anthropic")
 def test_a_refusal_of_aws(box: Box, bedrock: Standin) -> None:
     with Terminal(box, ["openclaude", "--model", "haiku"], {"CLAUDE_CODE_MAX_RETRIES": "1"}) as terminal:
         terminal.wait(READY)

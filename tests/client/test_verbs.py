@@ -8,8 +8,6 @@ from tests.client.box import Box, Run
 from tests.client.pending import pending
 from tests.client.standins import Seen, Standin
 
-EVERY_WAY = "point 7, every way to start it (A11, A20)"
-
 
 def asked(*standins: Standin) -> list[Seen]:
     return [one for standin in standins for one in standin.messages()]
@@ -41,7 +39,6 @@ def test_verbs_that_work(
     assert not asked(anthropic, bedrock, recorder)
 
 
-@pending(EVERY_WAY)
 @pytest.mark.parametrize("verb", SESSIONS)
 def test_verbs_of_background_sessions(
     box: Box, anthropic: Standin, bedrock: Standin, recorder: Standin, verb: str
@@ -52,10 +49,12 @@ def test_verbs_of_background_sessions(
     assert not reference, "plain claude makes a prompt of it too"
     ours = box.openclaude(*verb.split(), timeout=30)
     assert not asked(anthropic, bedrock, recorder)
-    assert (ours.code, ours.out, ours.err) == (theirs.code, theirs.out, theirs.err)
+    # Whoever comes first may say that the background service starts.
+    starting = "Starting background service…\n"
+    assert (ours.code, ours.out) == (theirs.code, theirs.out)
+    assert ours.err.replace(starting, "") == theirs.err.replace(starting, "")
 
 
-@pending(EVERY_WAY)
 @pytest.mark.parametrize("verb", ["remote-control", "rc", "--desktop"])
 def test_verbs_that_cannot_work_behind_a_gateway(
     box: Box, anthropic: Standin, bedrock: Standin, recorder: Standin, verb: str
@@ -68,7 +67,6 @@ def test_verbs_that_cannot_work_behind_a_gateway(
     assert "openclaude" in run.err or "gateway" in run.err or "prox" in run.err, run
 
 
-@pending(EVERY_WAY)
 def test_the_wrappers_form(box: Box, anthropic: Standin) -> None:
     """``openclaude /path/to/claude ARGUMENTS…``, as editors call a process wrapper."""
     run = box.openclaude(str(box.bin / "claude"), "-p", "say ok", "--output-format", "json")
@@ -76,7 +74,6 @@ def test_the_wrappers_form(box: Box, anthropic: Standin) -> None:
     assert all(str(box.bin) not in _prompt(one) for one in anthropic.messages())
 
 
-@pending(EVERY_WAY)
 def test_claude_codes_own_wrapper_variable(box: Box, anthropic: Standin, recorder: Standin) -> None:
     """``processWrapper`` in the user's settings: plain ``claude`` starts what it starts through openclaude."""
     box.settings(processWrapper=str(box.bin / "openclaude"))
@@ -86,14 +83,12 @@ def test_claude_codes_own_wrapper_variable(box: Box, anthropic: Standin, recorde
 
 
 @pytest.mark.parametrize("what", ["vscode", "sdk", "env"])
-@pending("point 7: occtl claude vscode|sdk|env")
 def test_what_others_need(box: Box, what: str) -> None:
     run = box.occtl("claude", what)
     assert run.code == 0, run
     assert run.out.strip()
 
 
-@pending("point 7 (A12): GET /api/hello is answered 403")
 def test_doctor_finds_the_api(box: Box) -> None:
     run = _doctor(box)
     line = next(line for line in run.out.splitlines() if "API (custom host)" in line)
