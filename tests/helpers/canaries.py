@@ -27,7 +27,9 @@ FORBIDDEN: dict[str, str] = {}
 KEYS: dict[str, str] = {}
 #: where a proxy's key may stand, relative to a daemon's folder: the key file, what Claude Code is given, and what a
 #: test itself wrote as a user
-KEY_PLACES = re.compile(r"(?:state/keys\.json$|run/|config/|home/|\.claude/|\.claude\.json|\.openClaude/)")
+KEY_PLACES = re.compile(
+    r"(?:state/keys\.json$|state/overlays/|run/|config/|home/|\.claude/|\.claude\.json|\.openClaude/)"
+)
 #: environments that pip made, half a gigabyte each
 INSTALLED = re.compile(r"(?:.*/)?envs(?:/|$)").match
 #: what was found while the run went on: (what, where)
