@@ -7,7 +7,6 @@ import re
 import pytest
 
 from tests.client.box import TOKEN, Box
-from tests.client.pending import pending
 from tests.client.standins import Standin
 
 ELSEWHERE = "http://127.0.0.1:9"
@@ -62,7 +61,6 @@ def test_in_the_users_settings(
     served(box, anthropic, recorder)
 
 
-@pending("point 5 (A6): CLAUDE_CODE_PROVIDER_MANAGED_BY_HOST goes straight to Anthropic in silence")
 def test_managed_by_host(box: Box, anthropic: Standin, recorder: Standin) -> None:
     served(
         box,
@@ -95,14 +93,18 @@ def test_a_helper_for_keys(box: Box, anthropic: Standin, recorder: Standin, file
 
 def seen_by_bash(standin: Standin) -> dict[str, str]:
     """The environment that a Bash call printed, from the tool's result in the following request."""
-    text = str(standin.messages()[-1].json["messages"])
-    return dict(re.findall(r"(\b(?:ANTHROPIC|CLAUDE|ENABLE)_\w+)=([^\\]*)", text))
+    (result,) = [
+        part
+        for part in standin.messages()[-1].json["messages"][-1]["content"]
+        if part.get("type") == "tool_result"
+    ]
+    text = result["content"] if isinstance(result["content"], str) else result["content"][0]["text"]
+    return dict(re.findall(r"^((?:ANTHROPIC|CLAUDE|ENABLE|OCD)_\w+)=(.*)$", text, re.MULTILINE))
 
 
 BASH = ("BASH:env | sort", "--allowedTools", "Bash")
 
 
-@pending("point 8 (A10): what Claude Code runs does not see the user's own variables")
 def test_programs_keep_the_users_environment(box: Box, anthropic: Standin) -> None:
     mine = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": "https://gateway.example.org"}
     assert box.ask(*BASH, env=mine).code == 0
@@ -110,7 +112,6 @@ def test_programs_keep_the_users_environment(box: Box, anthropic: Standin) -> No
     assert {name: found.get(name) for name in mine} == mine
 
 
-@pending("point 8 (A10): what Claude Code runs sees our key")
 def test_programs_do_not_see_our_key(box: Box, anthropic: Standin) -> None:
     assert box.ask(*BASH).code == 0
     found = seen_by_bash(anthropic)
