@@ -44,8 +44,12 @@ _FORMER_HEADER = "x-ocd-session"
 _CREDENTIAL_HEADERS = ("authorization", "x-api-key")
 _ALIASES = ("default", "best", "opus", "sonnet", "haiku", "fable", "opusplan", "inherit")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_LONG_ANSWER_MS = 600_000
-_IDLE_MS = 300_000
+#: Claude Code's own defaults (network-config): not set where the user has none
+_TIMEOUTS = {
+    "API_TIMEOUT_MS": 600_000,
+    "CLAUDE_STREAM_IDLE_TIMEOUT_MS": 300_000,
+    "CLAUDE_BYTE_STREAM_IDLE_TIMEOUT_MS": 300_000,
+}
 _LARGEST_MS = 2_147_483_647  # a longer timer fires at once
 
 
@@ -377,12 +381,12 @@ def _no_proxy(levels: Sequence[Mapping[str, str]]) -> str:
 
 
 def _timeouts(levels: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Time-outs in milliseconds, none shorter than a long answer takes."""
-    raised = {"API_TIMEOUT_MS": _at_least(_first(levels, "API_TIMEOUT_MS"), _LONG_ANSWER_MS)}
-    for name in ("CLAUDE_STREAM_IDLE_TIMEOUT_MS", "CLAUDE_BYTE_STREAM_IDLE_TIMEOUT_MS"):
+    """The user's time-outs in milliseconds, none shorter than Claude Code's own, which a long answer needs."""
+    raised = {}
+    for name, least in _TIMEOUTS.items():
         own = _first(levels, name)
         if own:
-            raised[name] = _at_least(own, _IDLE_MS)
+            raised[name] = _at_least(own, least)
     # Behind a proxy Claude Code otherwise ends a body that is silent for five minutes; a plain answer may be.
     raised["API_FORCE_IDLE_TIMEOUT"] = _first(levels, "API_FORCE_IDLE_TIMEOUT") or "0"
     return raised

@@ -13,10 +13,6 @@ from typing import Any
 
 from ocd.stack.families import SLOTS, without_1m
 
-#: the smallest that Claude Code has handled for long: a plain thinking switch, 200,000 tokens
-PLAIN = "claude-haiku-4-5"
-#: its window; a model with a smaller one must not be taken for it
-PLAIN_WINDOW = 200_000
 _TITLES = {"opus": "Opus", "sonnet": "Sonnet", "haiku": "Haiku", "fable": "Fable"}
 _PAYERS = {"plan": "your plan", "api-key": "your API key"}
 
@@ -25,10 +21,7 @@ Row = Mapping[str, Any]
 
 def behaves_as(row: Row) -> str:
     """The Claude model whose handling a group takes; empty when its window is too small for any, or not known."""
-    window = row.get("window")
-    if row.get("claude"):
-        return str(row["claude"])
-    return PLAIN if isinstance(window, int) and window >= PLAIN_WINDOW else ""
+    return str(row.get("like") or "")
 
 
 def foreign(rows: Sequence[Row]) -> list[Row]:

@@ -16,13 +16,14 @@ from ocd.stack.stack import AWS, Stack, names
 _LONGEST = 80
 _MOST = 40
 _VERSION = re.compile(r"(?:-v\d+)?(?::\d+)?$")
+_SMALL = re.compile(r"claude-haiku-(\d{1,2}(?:-\d{1,2})?)$")
 _DATE = re.compile(r"-20\d{6}$")
 _CLAUDE = re.compile(r"claude-[a-z]+-\d+(?:-\d{1,2})?(?![\d])|claude-\d-\d-[a-z]+")
 
 
 def rows(stack: Stack, table: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One row for each model group of main that has a name of its own: ``model``, ``label``, ``description``,
-    ``window`` (tokens, or None), ``claude`` (the Claude model that answers, or empty). At most 40."""
+    ``window`` (tokens, or None), ``like`` (a Claude model whose handling by Claude Code fits, or empty). At most 40."""
     found = []
     for name in names(stack.main):
         ways = find(stack, name) if "*" not in name else []
@@ -49,8 +50,22 @@ def _row(stack: Stack, name: str, last: Hop, table: Mapping[str, Any]) -> dict[s
         ),
         "description": _shown(described),
         "window": window,
-        "claude": claude[0] if claude else "",
+        "like": claude[0] if claude else plainest(window, table),
     }
+
+
+def plainest(window: int | None, table: Mapping[str, Any]) -> str:
+    """The Claude model of the table that asks least of who serves it, and whose window is no larger: the first of the
+    small family. No name of a version stands in our code: they are retired."""
+    if not window:
+        return ""
+    fitting = []
+    for name, said in table.items():
+        found = _SMALL.match(name)
+        size = said.get("max_input_tokens") if isinstance(said, dict) else None
+        if found and isinstance(size, int) and size <= window:
+            fitting.append(([int(part) for part in found[1].split("-")], name))
+    return min(fitting, default=([], ""))[1]
 
 
 def _info(file: LiteLLMFile | None, group: str) -> dict[str, Any]:

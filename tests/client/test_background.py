@@ -91,10 +91,8 @@ def test_the_settings_outlive_the_daemon(boxes: Callable[..., Box], own: Shipped
     name = begin(box, "say background-four")
     answered(box, name, anthropic, "background-four")
     box.openclaude("stop", name, timeout=30)
-    own.occtl("stop")
-    own.occtl("start")
     try:
-        own.wait_ready()
+        own.restart()
         run = box.openclaude("respawn", name, timeout=40)
         assert run.code == 0, run
         eventually(lambda: _worker(box, name), 30, "the session's process is back")

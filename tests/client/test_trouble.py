@@ -141,26 +141,21 @@ class Talk:
 def test_a_session_goes_on_after_a_restart_of_ocd(boxes: Callable[..., Box], own: Shipped) -> None:
     with Talk(boxes(own)) as talk:
         assert talk.ask("say ok")["result"] == "ok"
-        own.occtl("stop")
-        own.occtl("start")
         try:
-            own.wait_ready()
+            own.restart()
             assert talk.ask("say ok again")["result"] == "ok"
         finally:
             own.occtl("stop")
 
 
 @pytest.mark.thorough
-@pending("point 10 (A17): living sessions are forgotten by a restart of ocd")
 def test_sessions_are_found_again(boxes: Callable[..., Box], own: Shipped) -> None:
     box = boxes(own)
     with Talk(box) as talk:
         assert talk.ask("say ok")["result"] == "ok"
         assert "No session" not in box.occtl("sessions").out
-        own.occtl("stop")
-        own.occtl("start")
         try:
-            own.wait_ready()
+            own.restart()
             talk.ask("say ok again")
             assert "No session" not in box.occtl("sessions").out
         finally:
@@ -177,7 +172,6 @@ def broken_bedrock(_upstreams: tuple[Standin, Standin]) -> Iterator[Shipped]:
 
 
 @pytest.mark.thorough
-@pending("point 10 (A19): a bedrock file that fails at the first start blocks opus sessions too")
 def test_each_slot_needs_its_own_proxy(
     boxes: Callable[..., Box], broken_bedrock: Shipped, anthropic: Standin
 ) -> None:

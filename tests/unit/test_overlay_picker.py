@@ -2,7 +2,6 @@
 
 import pytest
 
-from ocd.claude import picking
 from ocd.claude.overlay import Slots, build
 from ocd.settings.schema import Settings
 from ocd.stack import picker
@@ -11,6 +10,10 @@ from ocd.stack.stack import Stack
 from ocd.wire.messages import LaunchRequest
 
 TABLE = {
+    "claude-haiku-9": {"max_input_tokens": 200000},
+    "claude-haiku-10-5": {"max_input_tokens": 200000},
+    "claude-haiku-3": {"max_input_tokens": 900000},
+    "claude-haiku-9-20990101": {"max_input_tokens": 1},
     "qwen.qwen3-next-80b-a3b": {"max_input_tokens": 262144, "supports_function_calling": True},
     "us.anthropic.claude-opus-4-6-v1": {"max_input_tokens": 1000000},
     "gpt-small": {"max_input_tokens": 128000},
@@ -59,10 +62,8 @@ def overlay(rows, *, slots=None, user=None, env=None, auth="plan"):
 
 
 def test_a_row_for_each_group_that_leads_somewhere(rows):
-    assert [
-        (row["model"], row["label"], row["description"], row["window"], row["claude"]) for row in rows
-    ] == [
-        ("qwen-3-coder", "Qwen3 Next 80B A3B", "Bedrock, your AWS account, 262k", 262144, ""),
+    assert [(row["model"], row["label"], row["description"], row["window"], row["like"]) for row in rows] == [
+        ("qwen-3-coder", "Qwen3 Next 80B A3B", "Bedrock, your AWS account, 262k", 262144, "claude-haiku-9"),
         ("bedrock-opus", "Claude Opus 4.6", "Bedrock, your AWS account, 1M", 1000000, "claude-opus-4-6"),
         ("mine", "The office's model", "gpu.example:8000, 32k", 32768, ""),
     ]
@@ -98,7 +99,7 @@ def test_the_slots_as_they_are_routed(rows):
 
 def test_a_model_is_taken_for_one_that_has_no_larger_window(rows):
     known = {one["model"]: one.get("behavesAs") for one in overlay(rows)["modelPicker"]["options"][4:]}
-    assert known == {"qwen-3-coder": picking.PLAIN, "bedrock-opus": "claude-opus-4-6", "mine": None}
+    assert known == {"qwen-3-coder": "claude-haiku-9", "bedrock-opus": "claude-opus-4-6", "mine": None}
     env = overlay(rows)["env"]
     assert env["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] == "32768", "the smallest holds for all that are not known"
     assert (
@@ -132,6 +133,12 @@ def test_the_users_own_picker_stays(rows):
     made = overlay(rows, user={"modelPicker": own})["modelPicker"]
     assert made["options"][0] == own["options"][0] and made["replaceBuiltInOptions"] is True
     assert [one["model"] for one in made["options"]] == ["mine", "qwen-3-coder", "bedrock-opus"]
+
+
+def test_the_plainest_model_is_the_tables_own():
+    assert picker.plainest(200000, TABLE) == "claude-haiku-9"
+    assert picker.plainest(1000000, TABLE) == "claude-haiku-3"
+    assert picker.plainest(128000, TABLE) == picker.plainest(None, TABLE) == picker.plainest(200000, {}) == ""
 
 
 def test_what_the_file_says_fits_on_a_line():
