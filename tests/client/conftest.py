@@ -184,9 +184,16 @@ def daemon(_daemon: Shipped, anthropic: Standin, bedrock: Standin) -> Shipped:
 
 @pytest.fixture
 def boxes(
-    client: clients.Client, certificates: tuple[Path, Path], recorder: Standin
+    client: clients.Client,
+    certificates: tuple[Path, Path],
+    recorder: Standin,
+    anthropic: Standin,
+    bedrock: Standin,
 ) -> Iterator[Callable[..., Box]]:
-    """Makes homes; everything that was started for one is gone when the test is over."""
+    """Makes homes; everything that was started for one is gone when the test is over.
+
+    Before the stand-ins hang up, therefore they are named: what runs in the background asks until it is ended.
+    """
     made: list[Box] = []
 
     def make(daemon: Daemon | None = None, root: Path | None = None) -> Box:

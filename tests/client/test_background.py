@@ -98,6 +98,8 @@ def test_the_settings_outlive_the_daemon(boxes: Callable[..., Box], own: Shipped
         eventually(lambda: _worker(box, name), 30, "the session's process is back")
         assert "Settings file not found" not in log(box)
     finally:
+        # What Claude Code left in the background has the daemon's folder in its environment.
+        box.close()
         own.occtl("stop")
 
 
