@@ -42,6 +42,8 @@ class Recipe:
     given: dict[str, Any] | None = field(repr=False)
     #: the model that the project chooses, None: none
     model: Any = None
+    #: a person looks at its terminal
+    terminal: bool = False
 
     @staticmethod
     def of(request: LaunchRequest, env: Mapping[str, str], given: Any, model: Any) -> "Recipe":
@@ -49,7 +51,7 @@ class Recipe:
         kept = {name: env[name] for name in WITH_VALUE if env.get(name) and name != "OPENCLAUDE_VERBOSE"}
         if kept.get("CLAUDE_CONFIG_DIR"):
             kept["CLAUDE_CONFIG_DIR"] = os.path.join(request.cwd, kept["CLAUDE_CONFIG_DIR"])
-        return Recipe(kept, dict(request.models), given, model)
+        return Recipe(kept, dict(request.models), given, model, request.terminal)
 
     @property
     def name(self) -> str:
@@ -59,11 +61,11 @@ class Recipe:
 
     def request(self) -> LaunchRequest:
         """The launch again, without its process."""
-        return LaunchRequest(pid=0, cwd="/", env=self.env, models=self.models)
+        return LaunchRequest(pid=0, cwd="/", env=self.env, models=self.models, terminal=self.terminal)
 
 
-def write(folder: str, recipe: Recipe, settings: Mapping[str, Any]) -> str:
-    """Write a session's overlay and its recipe (0600, in one step each) and return the overlay's path.
+def write(folder: str, recipe: Recipe, settings: Mapping[str, Any], script: str = "") -> str:
+    """Write a session's overlay, its script and its recipe (0600, in one step each) and return the overlay's path.
 
     The folder is made if need be (0700). A file that says the same already is only marked as used now.
     Raises OcdError: exit 77 when the folder is not ours alone, 73 when the file cannot be written.
@@ -71,8 +73,9 @@ def write(folder: str, recipe: Recipe, settings: Mapping[str, Any]) -> str:
     path = os.path.join(folder, recipe.name)
     try:
         own_folder(folder)
-        _replace(_recipe_of(path), json.dumps(asdict(recipe)).encode())
-        _replace(path, json.dumps(settings, indent=1).encode())
+        replace(_recipe_of(path), json.dumps(asdict(recipe)).encode())
+        replace(script_of(path), script.encode())
+        replace(path, json.dumps(settings, indent=1).encode())
     except OSError as error:
         raise OcdError(
             f"The session's settings cannot be written to {folder}",
@@ -93,7 +96,7 @@ def recipes(folder: str) -> dict[str, Recipe]:
     return found
 
 
-def rewrite(folder: str, build: Callable[[Recipe], Mapping[str, Any]]) -> tuple[int, list[str]]:
+def rewrite(folder: str, build: Callable[[Recipe], tuple[Mapping[str, Any], str]]) -> tuple[int, list[str]]:
     """Write every overlay anew from its recipe; returns how many changed and what could not be, a sentence each.
 
     One that cannot be made any more (a model that main has lost) or written stays as it is.
@@ -101,7 +104,9 @@ def rewrite(folder: str, build: Callable[[Recipe], Mapping[str, Any]]) -> tuple[
     changed, trouble = 0, []
     for path, recipe in recipes(folder).items():
         try:
-            changed += _replace(path, json.dumps(build(recipe), indent=1).encode(), keep_time=True)
+            settings, script = build(recipe)
+            replace(script_of(path), script.encode(), keep_time=True)
+            changed += replace(path, json.dumps(settings, indent=1).encode(), keep_time=True)
         except OcdError as error:
             trouble.append(f"{os.path.basename(path)}: {error.sentence()}")
         except OSError as error:
@@ -134,7 +139,7 @@ def prune(folder: str, arguments: Callable[[], Iterable[str]], config_folders: I
         for line in arguments():
             names = {name: path for name, path in names.items() if name not in line}
     for path in names.values():
-        for one in (path, _recipe_of(path)):
+        for one in (path, script_of(path), _recipe_of(path)):
             with contextlib.suppress(OSError):
                 os.unlink(one)
     return list(names)
@@ -161,6 +166,11 @@ def _overlays(folder: str) -> list[str]:
         return []
 
 
+def script_of(path: str) -> str:
+    """The script beside an overlay (``ocd.claude.environment``)."""
+    return path.removesuffix(".json") + ".sh"
+
+
 def _recipe_of(path: str) -> str:
     return path.removesuffix(".json") + ".recipe"
 
@@ -174,7 +184,7 @@ def read_small(path: str) -> bytes:
         return file.read(_LARGEST)
 
 
-def _replace(path: str, content: bytes, keep_time: bool = False) -> bool:
+def replace(path: str, content: bytes, keep_time: bool = False) -> bool:
     """Whether the file says something else now. Never half a file, never through a link in its place."""
     with contextlib.suppress(OSError):
         if read_small(path) == content and not stat.S_IMODE(os.lstat(path).st_mode) & 0o077:

@@ -1,10 +1,11 @@
 """One launch: read what the user has, build the overlay, write it, say how to start Claude Code."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ocd.claude import files, lasting, separate
+from ocd.claude import files, lasting, picking, separate
 from ocd.claude.overlay import Auth, Overlay, Slots, build
 from ocd.wire.messages import LaunchReply, LaunchRequest
 
@@ -19,6 +20,8 @@ class Served:
     auth: Auth = "plan"
     #: main's model groups; empty: they cannot be known
     known_models: Sequence[str] = ()
+    #: what Claude Code's picker says of them (``ocd.stack.picker``); empty: not known
+    rows: Sequence[picking.Row] = ()
 
     def __repr__(self) -> str:
         return f"Served({self.slots}, {self.base_url})"
@@ -47,8 +50,8 @@ def prepare(
         env = {**env, **change}
     model = files.read_project_model(request.cwd, notices)
     recipe = lasting.Recipe.of(request, env, given, model)
-    overlay = make(recipe, served, notices, request=request, managed_root=managed_root)
-    path = lasting.write(folder, recipe, overlay.settings)
+    overlay = make(recipe, served, notices, folder=folder, request=request, managed_root=managed_root)
+    path = lasting.write(folder, recipe, overlay.settings, overlay.script)
     return LaunchReply(
         ready=True,
         set={**overlay.set, **change},
@@ -63,6 +66,7 @@ def make(
     served: Served,
     notices: list[str],
     *,
+    folder: str,
     request: LaunchRequest | None = None,
     managed_root: str = "/",
 ) -> Overlay:
@@ -84,4 +88,6 @@ def make(
         key=served.key,
         auth=served.auth,
         known_models=served.known_models,
+        rows=served.rows,
+        env_file=lasting.script_of(os.path.join(folder, recipe.name)),
     )

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
+from ocd.claude import environment, picking
 from ocd.claude.notices import hooks
 from ocd.claude.variables import DEFEATING, EMPTIED, MODELS, REPLACED
 from ocd.errors import EX_CONFIG, EX_USAGE, OcdError
@@ -43,8 +44,12 @@ _FORMER_HEADER = "x-ocd-session"
 _CREDENTIAL_HEADERS = ("authorization", "x-api-key")
 _ALIASES = ("default", "best", "opus", "sonnet", "haiku", "fable", "opusplan", "inherit")
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_LONG_ANSWER_MS = 600_000
-_IDLE_MS = 300_000
+#: Claude Code's own defaults (network-config): not set where the user has none
+_TIMEOUTS = {
+    "API_TIMEOUT_MS": 600_000,
+    "CLAUDE_STREAM_IDLE_TIMEOUT_MS": 300_000,
+    "CLAUDE_BYTE_STREAM_IDLE_TIMEOUT_MS": 300_000,
+}
 _LARGEST_MS = 2_147_483_647  # a longer timer fires at once
 
 
@@ -75,6 +80,8 @@ class Overlay:
     args: list[str] = field(default_factory=list)
     #: the variables of slots that this session sets or empties
     pins: tuple[str, ...] = ()
+    #: what Claude Code's Bash calls have of the user's again: see ``ocd.claude.environment``
+    script: str = field(default="", repr=False)
 
 
 def build(
@@ -88,13 +95,17 @@ def build(
     key: str,
     auth: Auth = "plan",
     known_models: Sequence[str] = (),
+    rows: Sequence[picking.Row] = (),
+    env_file: str = "",
 ) -> Overlay:
     """The overlay for one session. Nothing in it belongs to a process: another session may use it as well.
 
     ``user_settings`` is the user's own settings.json, ``extra_settings`` what they gave with ``--settings``,
     ``managed`` the administrator's. ``known_models`` are the groups of main's LiteLLM file (``claude-*``
-    stands for many); empty means that they cannot be known, and no name is refused. Raises OcdError: exit 64 for a
-    model that main does not have, 78 when managed settings keep Claude Code away from the proxy.
+    stands for many); empty means that they cannot be known, and no name is refused. ``rows`` say more of them
+    (``ocd.stack.picker``). ``env_file``: where the overlay's ``script`` is going to be, empty: nowhere.
+    Raises OcdError: exit 64 for a model that main does not have, 78 when managed settings keep Claude Code away
+    from the proxy.
     """
     extra = extra_settings or {}
     notices = _managed_notices(managed, base_url, key, auth)
@@ -114,13 +125,37 @@ def build(
     pins = _pins(used, levels, known_models, base_url, notices)
     pins |= _models(used, levels, known_models, notices)
     env |= pins
-    names = [*filter(None, pins.values()), *args[1:], *known_models]
+    # A row of the picker says how a model is handled; what has none is still told apart by this variable (2.1.332).
+    told = {str(row["model"]) for row in rows if picking.behaves_as(row)}
+    names = [
+        name
+        for name in (*filter(None, pins.values()), *args[1:], *known_models)
+        if families.without_1m(name) not in told
+    ]
     own_capabilities = _first(levels[:2], "CLAUDE_CODE_MODEL_CAPABILITIES")
     env["CLAUDE_CODE_MODEL_CAPABILITIES"] = _capabilities(own_capabilities, names)
+    smallest = picking.window(rows)
+    if smallest and not _first(levels, "CLAUDE_CODE_MAX_CONTEXT_TOKENS"):
+        env["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] = str(smallest)
+    slots_of = {slot: getattr(used, slot) for slot in PINS}
+    own_picker = extra.get("modelPicker", user_settings.get("modelPicker"))
+    picker = picking.picker(slots_of, rows, auth, own_picker) if rows else None
+    if picker is not None:
+        settings["modelPicker"] = picker
     for name, value in _timeouts(levels).items():
         env[name] = value
     exempt = _no_proxy(levels)
     env["NO_PROXY"] = env["no_proxy"] = exempt
+    script = ""
+    if env_file:
+        replaced = [name for name, value in env.items() if _env(extra).get(name) != str(value)]
+        script = environment.script(replaced)
+        env |= {
+            f"{environment.PREFIX}{name}": own
+            for name in (*replaced, environment.VARIABLE)
+            if (own := _first(levels[:2], name))
+        }
+        env[environment.VARIABLE] = env_file
     settings["env"] = env
     settings["apiKeyHelper"] = ""
     if request.terminal:
@@ -146,7 +181,17 @@ def build(
         for name in (*EMPTIED, *REPLACED, *pins)
         if not (auth == "api-key" and name == "ANTHROPIC_API_KEY")
     ]
-    return Overlay(settings, {"NO_PROXY": exempt, "no_proxy": exempt}, unset, notices, args, tuple(pins))
+    if env_file:
+        # The overlay has its own of these; openclaude keeps the user's for what Claude Code runs.
+        unset += [
+            name
+            for name in env
+            if name not in (*unset, "NO_PROXY", "no_proxy")
+            and name not in _env(extra)
+            and not name.startswith("OCD_")
+        ]
+    exempted = {"NO_PROXY": exempt, "no_proxy": exempt}
+    return Overlay(settings, exempted, unset, notices, args, tuple(pins), script)
 
 
 def _env(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -336,12 +381,12 @@ def _no_proxy(levels: Sequence[Mapping[str, str]]) -> str:
 
 
 def _timeouts(levels: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Time-outs in milliseconds, none shorter than a long answer takes."""
-    raised = {"API_TIMEOUT_MS": _at_least(_first(levels, "API_TIMEOUT_MS"), _LONG_ANSWER_MS)}
-    for name in ("CLAUDE_STREAM_IDLE_TIMEOUT_MS", "CLAUDE_BYTE_STREAM_IDLE_TIMEOUT_MS"):
+    """The user's time-outs in milliseconds, none shorter than Claude Code's own, which a long answer needs."""
+    raised = {}
+    for name, least in _TIMEOUTS.items():
         own = _first(levels, name)
         if own:
-            raised[name] = _at_least(own, _IDLE_MS)
+            raised[name] = _at_least(own, least)
     # Behind a proxy Claude Code otherwise ends a body that is silent for five minutes; a plain answer may be.
     raised["API_FORCE_IDLE_TIMEOUT"] = _first(levels, "API_FORCE_IDLE_TIMEOUT") or "0"
     return raised

@@ -102,9 +102,11 @@ def _run(given: list[bytes], line: "_ProgressLine") -> int:
         if verb == b"arg":
             first.append(value)
         elif verb == b"unset":
+            _keep_own(environ, value)
             environ.pop(value, None)
         elif verb == b"set":
             name, _, value = value.partition(b"=")
+            _keep_own(environ, name)
             environ[name] = value
         elif verb == b"notice":
             notices.append(value)
@@ -115,6 +117,15 @@ def _run(given: list[bytes], line: "_ProgressLine") -> int:
     if notices and _on_terminal():
         environ[_NOTICE] = message(notices)
     return _become(program, first + rest, environ)
+
+
+def _keep_own(environ: dict[bytes, bytes], name: bytes) -> None:
+    """What the user's own programs are to see again in Claude Code's Bash calls (``ocd/claude/environment.py``)."""
+    own = environ.get(name)
+    if own is None:
+        environ.pop(b"OCD_OWN_" + name, None)
+    else:
+        environ[b"OCD_OWN_" + name] = own
 
 
 def _become(program: list[bytes], given: list[bytes], environ: dict[bytes, bytes]) -> int:

@@ -17,7 +17,8 @@ _COLUMNS = (">pid", "folder", ">since", ">requests", ">tokens", "last", "upstrea
 def sessions(as_json: bool) -> int:
     """List the living openclaude sessions: pid, folder, since, requests, the slot used last.
 
-    `ago` is the time since the latest request was answered. The figures count from the session's start.
+    Sessions that Claude Code hosts in the background are marked so. `ago` is the time since the latest request was
+    answered. The figures count from the session's start.
     """
     from ocd.wire.messages import Status
 
@@ -33,7 +34,7 @@ def sessions(as_json: bool) -> int:
     rows = [
         [
             str(session.pid),
-            screen.plain(screen.home(session.cwd)),
+            screen.plain(screen.home(session.cwd)) + (f" ({session.kind})" if session.kind else ""),
             screen.duration(now - session.since),
             f"{session.requests:,}",
             f"{session.tokens:,}",

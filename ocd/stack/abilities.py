@@ -46,7 +46,7 @@ def contract(file: LiteLLMFile, table: Mapping[str, Any]) -> dict[str, Any]:
     for index, name, params in file.routes():
         entry = entries[index] if isinstance(entries, list) else {}
         info = entry.get("model_info")
-        routes.setdefault(name, []).append(_facts(params, info if isinstance(info, dict) else {}, table))
+        routes.setdefault(name, []).append(facts_of(params, info if isinstance(info, dict) else {}, table))
     groups = {name: _least(facts) for name, facts in routes.items() if "*" not in name}
     router = file.section("router_settings")
     aliases = router.get("model_group_alias")
@@ -63,7 +63,7 @@ def contract(file: LiteLLMFile, table: Mapping[str, Any]) -> dict[str, Any]:
     return {"groups": groups, "open": opened, "direct": not looking}
 
 
-def _facts(params: Mapping[str, Any], info: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
+def facts_of(params: Mapping[str, Any], info: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
     base = info.get("base_model")
     model = base if isinstance(base, str) and base else str(params["model"])
     bare = bare_id(model)

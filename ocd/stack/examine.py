@@ -2,7 +2,8 @@
 
 ``python -m ocd.stack.examine [--settings FILE] [--site FOLDER]`` prints one JSON object: ``findings`` of the check;
 per proxy in ``revisions`` a snapshot (``id``, ``config``, ``origin``) or the ``error`` why there is none; in
-``inputs`` the files that each proxy depends on; in ``retiring`` the models whose end is known. The daemon runs it
+``inputs`` the files that each proxy depends on; in ``retiring`` the models whose end is known; in ``models`` what
+a person has to know of main's model groups. The daemon runs it
 before each reload: YAML of any kind can neither slow it down nor fill its memory, and the parser's own memory is not
 the daemon's.
 """
@@ -17,7 +18,7 @@ from ocd.errors import OcdError
 from ocd.settings.findings import ConfigError, Finding
 from ocd.settings.folders import Folders
 from ocd.settings.load import Settings, from_json, load
-from ocd.stack import pipe, snapshot
+from ocd.stack import picker, pipe, snapshot
 from ocd.stack.abilities import FILE as CONTRACT
 from ocd.stack.abilities import contract
 from ocd.stack.check import check_stack, limit_resources, own_site
@@ -33,12 +34,16 @@ def examine(folders: Folders, settings: Settings, site: Path | None) -> dict[str
     """Check, take snapshots, list the inputs. A mistake in a file is part of the answer, never an exception."""
     retiring: list[dict[str, Any]] = []
     tables: dict[str, dict[str, Any]] = {}
+    models: list[dict[str, Any]] = []
     try:
         findings, stack = check_stack(folders, settings, site or own_site(settings))
         tables = {proxy: pipe.table(stack, proxy) for proxy in PROXIES}
         with contextlib.suppress(Exception):
             # told by the check already, as "check-failed"
             retiring = [one.as_dict() for one in retirements(stack)]
+        with contextlib.suppress(Exception):
+            # a file that the check refuses, too: what it could not say is not shown
+            models = picker.rows(stack, load_table(site or own_site(settings)))
     except MemoryError:
         what = "the configuration needs too much memory to read"
         findings = [
@@ -64,7 +69,7 @@ def examine(folders: Folders, settings: Settings, site: Path | None) -> dict[str
             # A broken file has no readable includes; the daemon watches the file itself anyway.
             files[proxy] = []
     return {"findings": [finding.as_dict() for finding in findings], "revisions": revisions, "inputs": files,
-            "retiring": retiring}  # fmt: skip
+            "retiring": retiring, "models": models}  # fmt: skip
 
 
 def _beside(folders: Folders, settings: Settings, proxy: str, site: Path | None) -> dict[str, bytes]:

@@ -38,6 +38,8 @@ class Examined:
     candidates: dict[str, Candidate]
     inputs: set[Path]
     retiring: list[Retirement]
+    #: what a person has to know of main's model groups (``ocd.stack.picker``)
+    rows: list[dict[str, Any]]
 
 
 async def candidates(
@@ -65,7 +67,7 @@ async def candidates(
             config = Config(revision, Path(taken["config"]), Path(taken["origin"]), settings, settings_id)
             found[proxy] = Candidate(proxy, config)
     inputs = {Path(file) for files in answer["inputs"].values() for file in files}
-    return Examined(found, inputs, from_dicts(answer.get("retiring")))
+    return Examined(found, inputs, from_dicts(answer.get("retiring")), answer.get("models") or [])
 
 
 def _concerns(

@@ -542,6 +542,7 @@ class Daemon:
             if dry_run:
                 return self._would(found, only)
             self.retiring = examined.retiring
+            self.overlays.take_rows(examined.rows)
             self._apply_settings(settings)
             outcome = self._apply(found, only, why)
             return wrong or outcome

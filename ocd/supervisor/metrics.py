@@ -36,7 +36,9 @@ class Counts:
         self.first: dict[tuple[str, str], Histogram] = {}
 
     def take(self, exchange: Exchange) -> None:
-        """Count one answered request."""
+        """Count one answered request. What only counts tokens is none: Claude Code asks twenty times for a /context."""
+        if exchange.path.endswith("/count_tokens"):
+            return
         model = self.label(exchange) if exchange.model else ""
         place = (exchange.proxy, exchange.slot)
         key = (*place, model, str(exchange.status), exchange.trouble)

@@ -36,6 +36,8 @@ class Overlays:
         self.folder = str(daemon.folders.state / "overlays")
         self._kept_in = daemon.folders.state / "sessions.json"
         self._lost = False
+        self._rows_in = daemon.folders.state / "models.json"
+        self.rows: list[dict[str, Any]] = self._known_rows()
         self._models: tuple[str, list[str]] = ("", [])
         self._written: object = None
         #: config folders of Claude Code that sessions were started with
@@ -71,7 +73,23 @@ class Overlays:
             key=daemon.keys.main,
             auth=daemon.settings.auth,
             known_models=self.models(),
+            rows=self.rows,
         )
+
+    def take_rows(self, rows: Any) -> None:
+        """What the examination says of main's model groups; kept for a daemon that takes over."""
+        if not isinstance(rows, list) or rows == self.rows:
+            return
+        self.rows = rows
+        with contextlib.suppress(OSError):
+            lasting.replace(str(self._rows_in), json.dumps(rows).encode())
+
+    def _known_rows(self) -> list[dict[str, Any]]:
+        try:
+            rows = json.loads(lasting.read_small(str(self._rows_in)))
+        except (OSError, ValueError):
+            return []
+        return rows if isinstance(rows, list) else []
 
     def models(self) -> list[str]:
         """The model groups of main's configuration, as it is being served; empty: none is yet."""
@@ -96,7 +114,8 @@ class Overlays:
         served = self.served()
         if not served.known_models:
             return
-        now = (served.slots, served.base_url, served.key, served.auth, tuple(served.known_models))
+        known = tuple(served.known_models), json.dumps(served.rows)
+        now = (served.slots, served.base_url, served.key, served.auth, known)
         if now == self._written:
             return
         self._written = now
@@ -107,7 +126,11 @@ class Overlays:
             self.daemon.log.warning("an overlay stays as it was", reason=text)
 
     def _rewrite(self, served: launch.Served) -> tuple[int, list[str]]:
-        return lasting.rewrite(self.folder, lambda recipe: launch.make(recipe, served, []).settings)
+        def build(recipe: lasting.Recipe) -> tuple[dict[str, Any], str]:
+            made = launch.make(recipe, served, [], folder=self.folder)
+            return made.settings, made.script
+
+        return lasting.rewrite(self.folder, build)
 
     def config_folders(self) -> set[Path]:
         """Claude Code's folders that we know of: the user's own, and those that sessions were started with."""
@@ -199,7 +222,12 @@ class Overlays:
             key = (process.pid, born)
             if key not in self._ours:
                 self._ours[key] = any(self.folder in word for word in process.cmdline())
-            if not self._ours[key] and process.pid not in self.daemon.sessions.living:
+            ours = self._ours[key] or process.pid in self.daemon.sessions.living
+            if not ours and known[1].get("kind") == "bg":
+                # 2.1.332 starts these processes ahead and tells them later what to be.
+                job = Path(path.parent.parent, "jobs", os.path.basename(str(known[1].get("jobId") or "")))
+                self._ours[key] = ours = self.folder.encode() in lasting.read_small(str(job / "state.json"))
+            if not ours:
                 return None
         except (OSError, ValueError, psutil.Error):
             return None

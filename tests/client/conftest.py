@@ -128,6 +128,15 @@ class Shipped(Daemon):
         for name in ("litellm.yaml", "litellm-bedrock.yaml"):
             self.write(name, turned(self.read(name), anthropic, bedrock))
 
+    def restart(self) -> None:
+        """``occtl stop`` and ``occtl start``: another daemon serves afterwards, which no process of ours is."""
+        self.occtl("stop")
+        if self.process is not None:
+            self.process.wait(30)
+            self.process = None
+        self.occtl("start")
+        self.wait_ready()
+
     def gone(self) -> None:
         """Wait until nothing runs of a daemon that ``occtl start`` or ``openclaude`` started."""
         if self.process is None or self.process.poll() is not None:
@@ -184,9 +193,16 @@ def daemon(_daemon: Shipped, anthropic: Standin, bedrock: Standin) -> Shipped:
 
 @pytest.fixture
 def boxes(
-    client: clients.Client, certificates: tuple[Path, Path], recorder: Standin
+    client: clients.Client,
+    certificates: tuple[Path, Path],
+    recorder: Standin,
+    anthropic: Standin,
+    bedrock: Standin,
 ) -> Iterator[Callable[..., Box]]:
-    """Makes homes; everything that was started for one is gone when the test is over."""
+    """Makes homes; everything that was started for one is gone when the test is over.
+
+    Before the stand-ins hang up, therefore they are named: what runs in the background asks until it is ended.
+    """
     made: list[Box] = []
 
     def make(daemon: Daemon | None = None, root: Path | None = None) -> Box:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.client.box import TOKEN, Box
@@ -95,19 +97,19 @@ def test_a_helper_for_keys(box: Box, anthropic: Standin, recorder: Standin, file
 def seen_by_bash(standin: Standin) -> dict[str, str]:
     """The environment that a Bash call printed, from the tool's result in the following request."""
     results = [
-        str(block.get("content"))
+        block["content"]
         for message in standin.messages()[-1].json["messages"]
         if isinstance(message["content"], list)
         for block in message["content"]
         if block.get("type") == "tool_result"
     ]
-    return dict(line.split("=", 1) for line in results[-1].splitlines() if "=" in line)
+    text = results[-1] if isinstance(results[-1], str) else results[-1][0]["text"]
+    return dict(re.findall(r"^((?:ANTHROPIC|CLAUDE|ENABLE|OCD)_\w+)=(.*)$", text, re.MULTILINE))
 
 
 BASH = ("BASH:env | sort", "--allowedTools", "Bash")
 
 
-@pending("point 8 (A10): what Claude Code runs does not see the user's own variables")
 def test_programs_keep_the_users_environment(box: Box, anthropic: Standin) -> None:
     mine = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": "https://gateway.example.org"}
     assert box.ask(*BASH, env=mine).code == 0
@@ -115,7 +117,6 @@ def test_programs_keep_the_users_environment(box: Box, anthropic: Standin) -> No
     assert {name: found.get(name) for name in mine} == mine
 
 
-@pending("point 8 (A10): what Claude Code runs sees our key")
 def test_programs_do_not_see_our_key(box: Box, anthropic: Standin) -> None:
     assert box.ask(*BASH).code == 0
     found = seen_by_bash(anthropic)

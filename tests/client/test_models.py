@@ -8,13 +8,14 @@ import pytest
 
 from tests.client.box import Box, Run
 from tests.client.conftest import Shipped
-from tests.client.pending import pending
+from tests.client.pending import not_before
 from tests.client.standins import Rule, Seen, Standin
 
 #: the haiku slot's model as it is shipped, as LiteLLM's table knows it: tokens
 HAIKU = "qwen-3-coder"
 HAIKU_WINDOW = 262_144
 MORE_ALIASES = ("opus", "opusplan", "opus[1m]", "sonnet[1m]", "best")
+NEW = (2, 1, 300)
 
 
 def windows(run: Run) -> dict[str, tuple[int, int]]:
@@ -97,13 +98,11 @@ def test_haiku_is_bedrocks(box: Box, anthropic: Standin, bedrock: Standin) -> No
         assert b"sk-ant-" not in one.head + one.body
 
 
-@pending("point 6, the picker tells the truth (A7): the haiku slot is taken for 1,000,000 tokens")
 def test_haikus_window(box: Box) -> None:
     run = box.ask("say ok", "--model", "haiku")
     assert all(window <= HAIKU_WINDOW for window, _limit in windows(run).values()), windows(run)
 
 
-@pending("point 6 (A7): Claude Code does not know the haiku slot's model and says so on stderr")
 def test_haiku_is_quiet(box: Box) -> None:
     assert box.ask("say ok", "--model", "haiku").err == ""
 
@@ -129,8 +128,7 @@ def test_the_users_model_for_subagents(box: Box, bedrock: Standin) -> None:
 
 
 def test_a_stale_force_is_not_followed(box: Box, bedrock: Standin) -> None:
-    if not box.client.searches_tools:
-        pytest.skip("in 2.1.197 the user's model for subagents always wins, and there is no FORCE")
+    not_before(box.client, NEW, "the user's CLAUDE_CODE_SUBAGENT_MODEL alone decides for all subagents")
     box.settings(env={"CLAUDE_CODE_SUBAGENT_MODEL_FORCE": "1", "CLAUDE_CODE_SUBAGENT_MODEL": "opus"})
     box.ask("SPAWN:haiku", "--allowedTools", "Agent", "Task")
     assert [one for one in bedrock.messages() if "from the subagent" in str(one.json)]
@@ -160,6 +158,7 @@ def test_the_first_request_is_as_small(
 def test_sixty_tools_of_mcp(
     box: Box, anthropic: Standin, recorder: Standin, boxes: Callable[..., Box]
 ) -> None:
+    not_before(box.client, NEW, "tool search is off behind any other base URL, unless it is asked for")
     other = boxes()
     other.claude("-p", "say ok", "--mcp-config", str(other.mcp_stub(60)))
     theirs = first(recorder)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from tests.client.box import Box, Run
-from tests.client.pending import pending
 from tests.client.standins import Seen, Standin
 
 
@@ -106,7 +105,6 @@ def _doctor(box: Box) -> Run:
     return box.openclaude("doctor", timeout=30)
 
 
-@pending("point 10 (A21): counting tokens is counted as requests")
 def test_context_is_no_usage(box: Box, anthropic: Standin) -> None:
     assert box.ask("say ok").result == "ok"
     before = _used(box)

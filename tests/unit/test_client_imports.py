@@ -8,7 +8,14 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 #: Every further name here is paid at each start of openclaude.
-ALLOWED = {"ocd", "ocd.client", "ocd.client.__main__", "ocd.client.arguments", "ocd.client.asking"} | {
+ALLOWED = {
+    "ocd",
+    "ocd.client",
+    "ocd.client.__main__",
+    "ocd.client.arguments",
+    "ocd.client.asking",
+    "ocd.client.variables",
+} | {
     "ocd.errors",
     "ocd.paths",
     "_json",

@@ -29,6 +29,15 @@ def served(**more):
     return launch.Served(**{**given, "known_models": KNOWN, **more})
 
 
+def parts(path):
+    return [path.with_suffix(suffix) for suffix in (".json", ".recipe", ".sh")]
+
+
+def made(one, now, root):
+    overlay = launch.make(one, now, [], folder=str(root / "o"), managed_root=str(root))
+    return overlay.settings, overlay.script
+
+
 def start(folder, home, *, pid=1, cwd="/", now=None, **more):
     request = LaunchRequest(pid=pid, cwd=str(cwd), env={"HOME": str(home)}, **more)
     reply = launch.prepare(request, folder=str(folder), served=now or served(), managed_root=str(home))
@@ -49,7 +58,7 @@ def test_the_file_is_the_users_alone_and_whole(tmp_path):
     assert lasting.write(str(folder), recipe(), {"a": "\udcff"}) == str(path)
     assert path.stat().st_ino == before, "the same content is not written again"
     lasting.write(str(folder), recipe(), {"b": 1})
-    assert json.loads(path.read_text()) == {"b": 1} and len(list(folder.iterdir())) == 2
+    assert json.loads(path.read_text()) == {"b": 1} and len(list(folder.iterdir())) == 3
 
 
 def test_no_process_and_no_port_or_key_or_slot_is_in_the_name(tmp_path):
@@ -81,14 +90,14 @@ def test_what_changes_is_written_anew_in_place(tmp_path):
     """A session that Claude Code starts again by itself reads what is true now."""
     path = start(tmp_path / "o", tmp_path, settings='{"env": {"MINE": "1"}}', models={"opus": "other"})
     now = served(base_url="http://127.0.0.1:5", key="sk-canary-2", slots=Slots("", "", "claude-haiku-9"))
-    changed, trouble = lasting.rewrite(str(tmp_path / "o"), lambda one: launch.make(one, now, []).settings)
+    changed, trouble = lasting.rewrite(str(tmp_path / "o"), lambda one: made(one, now, tmp_path))
     assert (changed, trouble) == (1, [])
     env = json.loads(path.read_text())["env"]
     assert env["ANTHROPIC_BASE_URL"] == "http://127.0.0.1:5"
     assert env["ANTHROPIC_CUSTOM_HEADERS"].endswith("Bearer sk-canary-2") and "canary-1" not in str(env)
     assert env["ANTHROPIC_DEFAULT_HAIKU_MODEL"] == "claude-haiku-9"
     assert env["ANTHROPIC_DEFAULT_OPUS_MODEL"] == "other" and env["MINE"] == "1", "the person's choices stay"
-    assert lasting.rewrite(str(tmp_path / "o"), lambda one: launch.make(one, now, []).settings) == (0, [])
+    assert lasting.rewrite(str(tmp_path / "o"), lambda one: made(one, now, tmp_path)) == (0, [])
 
 
 def test_what_cannot_be_made_any_more_stays_as_it_was(tmp_path):
@@ -96,7 +105,7 @@ def test_what_cannot_be_made_any_more_stays_as_it_was(tmp_path):
     good = start(tmp_path / "o", tmp_path)
     before = path.read_bytes()
     now = served(known_models=["claude-*", "qwen-3-coder"], key="sk-canary-2")
-    changed, trouble = lasting.rewrite(str(tmp_path / "o"), lambda one: launch.make(one, now, []).settings)
+    changed, trouble = lasting.rewrite(str(tmp_path / "o"), lambda one: made(one, now, tmp_path))
     assert changed == 1 and "other" in trouble[0] and "canary" not in trouble[0]
     assert path.read_bytes() == before and "canary-2" in good.read_text()
 
@@ -105,11 +114,11 @@ def test_a_broken_recipe_is_left_out(tmp_path):
     path = start(tmp_path / "o", tmp_path)
     path.with_suffix(".recipe").write_text("{")
     assert lasting.recipes(str(tmp_path / "o")) == {}
-    assert lasting.rewrite(str(tmp_path / "o"), lambda one: {}) == (0, []) and path.stat().st_size > 9
+    assert lasting.rewrite(str(tmp_path / "o"), lambda one: ({}, "")) == (0, []) and path.stat().st_size > 9
 
 
 def aged(path):
-    for one in (path, path.with_suffix(".recipe")):
+    for one in parts(path):
         os.utime(one, (1, 1))
     return path
 
@@ -130,9 +139,7 @@ def test_only_what_nobody_names_goes(tmp_path):
         str(folder), lambda: ["sh -c x", f"/usr/bin/claude --settings {asked} -p hi"], [config]
     )
     assert removed == [lost.name]
-    assert sorted(folder.iterdir()) == sorted(
-        one for path in (young, asked, saved) for one in (path, path.with_suffix(".recipe"))
-    )
+    assert sorted(folder.iterdir()) == sorted(one for path in (young, asked, saved) for one in parts(path))
 
 
 def test_nothing_goes_while_saved_sessions_cannot_be_read(tmp_path):
@@ -155,7 +162,7 @@ def test_processes_are_not_looked_at_when_there_is_nothing_old(tmp_path):
 
 def test_a_rewritten_file_is_as_old_as_its_last_use(tmp_path):
     path = aged(start(tmp_path / "o", tmp_path))
-    lasting.rewrite(str(tmp_path / "o"), lambda one: {"a": 1})
+    lasting.rewrite(str(tmp_path / "o"), lambda one: ({"a": 1}, ""))
     assert path.stat().st_mtime == 1 and json.loads(path.read_text()) == {"a": 1}
 
 
