@@ -103,7 +103,7 @@ def remove(version: str, as_json: bool) -> int:
     return _report(as_json, True, True, f"LiteLLM {version} is removed")
 
 
-@litellm.command(epilog=examples("occtl litellm use 1.99.4", "occtl litellm use 1.106.2"))
+@litellm.command(epilog=examples("occtl litellm use 1.99.4", "occtl litellm use 1.106.12"))
 @click.argument("version", type=InstalledVersion())
 @click.option(
     "--wheels", type=click.Path(exists=True, file_okay=False), help="Install from this folder, offline."
@@ -152,7 +152,7 @@ def use(version: str, wheels: str | None, force: bool, as_json: bool) -> int:
 def _judge(version: str, force: bool) -> None:
     if not _VERSION.fullmatch(version):
         raise OcdError(
-            f"{version!r} is no version", "one looks like 1.106.2", exit_code=EX_USAGE, code="usage"
+            f"{version!r} is no version", "one looks like 1.106.12", exit_code=EX_USAGE, code="usage"
         )
     if version in REFUSED:
         raise OcdError(

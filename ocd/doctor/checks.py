@@ -38,7 +38,7 @@ def litellm(version: str, pinned: str, python: str) -> list[Row]:
                 "litellm-poisoned",
                 f"LiteLLM {version} steals credentials",
                 "this release was published by an attacker (BerriAI/litellm#24512)",
-                f"`occtl litellm use {pinned or '1.106.2'}`, then change every key that this machine had",
+                f"`occtl litellm use {pinned or '1.106.12'}`, then change every key that this machine had",
             )
         ]
     if pinned and version != pinned:
