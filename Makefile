@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 export OCD_TEST_LITELLM_PYTHON ?= $(CURDIR)/$(GUEST)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help docs coverage dev test unit process systemd lint format bench chaos run lock clean canaries
+.PHONY: help docs coverage dev test unit unit-everywhere process systemd lint format bench chaos run lock clean canaries
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -36,20 +36,29 @@ dev: $(VENV)/.stamp $(GUEST)/.stamp  ## a working environment: .venv and .venv-l
 
 test: unit process  ## everything: the unit suite, then the suite with real processes
 
-unit: $(VENV)/.stamp  ## the fast suite, no LiteLLM
+# Repeats a run: its order, and what hypothesis and `random` draw. Each run says its seed at the end.
+SEED ?=
+RANDOMLY := $(if $(SEED),--randomly-seed=$(SEED))
+
+unit: $(VENV)/.stamp  ## the fast suite, no LiteLLM, in random order; SEED=n repeats a run
 	@# A short place for temporary files: a socket's name may have a hundred letters.
 	base=$$(mktemp -d /tmp/ocdu-XXXXXX) && code=0; \
-	$(PY) -m pytest -q -n auto --dist worksteal --basetemp=$$base/t -m "not slow" tests/unit || code=$$?; \
+	$(PY) -m pytest -q -n auto --maxprocesses 8 --dist worksteal $(RANDOMLY) --basetemp=$$base/t -m "not slow" tests/unit \
+		|| code=$$?; \
 	rm -rf $$base; exit $$code
 
+unit-everywhere: $(VENV)/.stamp  ## each unit test file alone, then all in ten orders, with 1 to 16 workers, as other machines are set up
+	$(PY) tests/everywhere.py $(EVERYWHERE)
+
 coverage: $(VENV)/.stamp  ## which of the code the fast suite runs
-	$(PY) -m coverage run -m pytest -q -m "not slow" tests/unit
+	$(PY) -m coverage run -m pytest -q $(RANDOMLY) -m "not slow" tests/unit
 	$(PY) -m coverage combine -q
 	$(PY) -m coverage report --skip-covered --sort=cover --fail-under=63
 
 process: dev .venv-litellm-1.99.4/.stamp  ## real daemon, real LiteLLM, real systemd user manager
-	OCD_TEST_THOROUGH=1 $(PY) -m pytest -q -m slow tests/unit
-	$(PY) -m pytest -q --durations=15 tests/process $(wildcard tests/systemd)
+	OCD_TEST_THOROUGH=1 $(PY) -m pytest -q $(RANDOMLY) -m slow tests/unit
+	@# In the files' order: those that share a daemon stay together, and the long ones begin at the same place.
+	$(PY) -m pytest -q -p no:randomly --durations=15 tests/process $(wildcard tests/systemd)
 
 canaries: dev .venv-litellm-1.99.4/.stamp .venv-litellm-1.90.7/.stamp  ## where credentials go, on every LiteLLM that we test with
 	OCD_TEST_CANARIES=all $(PY) -m pytest -q tests/process/test_canaries.py

@@ -81,7 +81,7 @@ class Failure(Exception):
 
 
 class Places:
-    """Where everything goes; the same rules as ocd/config/folders.py."""
+    """Where everything goes; the same rules as ocd/settings/folders.py."""
 
     def __init__(self, prefix):
         home = Path(os.path.expanduser("~"))
@@ -738,7 +738,7 @@ class Installer:
         if missing and self.step("write the default configuration: %s" % ", ".join(missing)):
             self.folder(self.p.config, 0o700)
             self.run(
-                [str(ours / "bin" / "python"), "-I", "-m", "ocd.config.defaults"], "write the configuration"
+                [str(ours / "bin" / "python"), "-I", "-m", "ocd.stack.defaults"], "write the configuration"
             )
 
     # ------------------------------------------------------------------------------------ the daemon
@@ -820,6 +820,22 @@ class Installer:
             if self.changed:
                 self.screen.put("would start the daemon, wait until both proxies serve, and show the status")
             return
+        renewed = self.renewed()
+        try:
+            self.start_now(running, outdated, suits)
+        finally:
+            said = self.renewed()
+            if said and said != renewed:
+                self.screen.say(said)
+
+    def renewed(self):
+        """What the daemon said when it brought files of a former version to today's (ocd/stack/renew.py)."""
+        try:
+            return next(self.p.state.glob("renewed-*")).read_text()
+        except (OSError, StopIteration, ValueError):
+            return ""
+
+    def start_now(self, running, outdated, suits):
         if running:
             if outdated:
                 self.changed.append("let the new version take over")

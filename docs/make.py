@@ -19,8 +19,8 @@ import click
 from pydantic import BaseModel
 
 from ocd import __main__ as daemon
-from ocd.config import describe
 from ocd.ctl.app import VERBS, cli
+from ocd.settings import describe
 from ocd.wire import messages
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -128,27 +128,33 @@ class Page:
         return "\n".join(self.lines) + "\n"
 
 
-def _options(command: click.Command) -> Iterator[tuple[str, str]]:
-    ctx = click.Context(command)
-    for parameter in command.get_params(ctx):
+def _context(command: click.Command, parent: click.Context | None = None) -> click.Context:
+    """A context as `occtl` itself would make it: click keeps what it once made of it (the help option) in the command,
+    and with other settings the command would be another one for the rest of the process."""
+    return click.Context(command, parent=parent, **command.context_settings)
+
+
+def _options(ctx: click.Context) -> Iterator[tuple[str, str]]:
+    for parameter in ctx.command.get_params(ctx):
         record = parameter.get_help_record(ctx)
         if record is not None and "--help" not in record[0]:
             yield record
 
 
-def _usage(command: click.Command) -> str:
-    return " ".join(command.collect_usage_pieces(click.Context(command)))
+def _usage(ctx: click.Context) -> str:
+    return " ".join(ctx.command.collect_usage_pieces(ctx))
 
 
-def _verbs(page: Page, command: click.Command, path: str) -> None:
-    page.heading(f"{path} {_usage(command)}", "SS")
+def _verbs(page: Page, ctx: click.Context, path: str) -> None:
+    command = ctx.command
+    page.heading(f"{path} {_usage(ctx)}", "SS")
     page.text((command.help or command.short_help or "").replace("\b", ""))
-    page.items(_options(command))
+    page.items(_options(ctx))
     if isinstance(command, click.Group):
-        for name in command.list_commands(click.Context(command)):
-            found = command.get_command(click.Context(command), name)
+        for name in command.list_commands(ctx):
+            found = command.get_command(ctx, name)
             if found is not None and not found.hidden:
-                _verbs(page, found, f"{path} {name}")
+                _verbs(page, _context(found, ctx), f"{path} {name}")
 
 
 def occtl() -> str:
@@ -156,14 +162,15 @@ def occtl() -> str:
     page.synopsis("occtl", "[OPTIONS] VERB [ARGUMENTS]")
     page.heading("description")
     page.text(cli.help or "")
-    page.items(_options(cli))
+    root = _context(cli)
+    page.items(_options(root))
     for title, verbs in VERBS.items():
         page.heading(title)
         for verb in verbs:
-            command = cli.get_command(click.Context(cli), verb)
+            command = cli.get_command(root, verb)
             assert command is not None
             if not command.hidden:
-                _verbs(page, command, verb)
+                _verbs(page, _context(command, root), verb)
     page.heading("exit status")
     page.items(EXITS)
     page.heading("files")

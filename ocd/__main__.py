@@ -57,7 +57,7 @@ def main() -> int:
 
 
 def _run(detach: bool, resume: int, lock_fd: int) -> int:
-    from ocd.guest import lifeline
+    from ocd.ipc import parent_death
     from ocd.keeper import folders, lock, notify
     from ocd.keeper.main import Keeper
 
@@ -67,7 +67,7 @@ def _run(detach: bool, resume: int, lock_fd: int) -> int:
         _detach()
     held = lock.take(os.path.join(state, "lock"), lock_fd)
     lock.write(held)
-    lifeline.become_subreaper()
+    parent_death.become_subreaper()
     argv = [sys.executable, "-P", "-m", "ocd.supervisor"]
     environment = {**os.environ, "PYTHONPATH": folders.package_root(), "MALLOC_ARENA_MAX": "1"}
     for name in (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
 import signal
 import threading
@@ -16,14 +17,37 @@ import pytest
 from hypothesis import settings
 
 from ocd import paths
-from tests.helpers import canaries
+from tests.helpers import canaries, leaks
 from tests.helpers.checkout import wheel_folder
 from tests.helpers.daemon import PREFIXES, ROOT
 
+# Examples are drawn from the run's seed (pytest_configure) and nothing else: what failed once in a checkout does not
+# fail in its every later run, and what fails is found again anywhere by the seed in the header. No example has a
+# deadline: a busy machine is no mistake.
+settings.register_profile("thorough", deadline=None, database=None)
 # Enough to see a mistake soon; the tests that need many examples say how many, and `OCD_TEST_THOROUGH=1` has all.
-settings.register_profile("quick", max_examples=40, deadline=None)
-if not os.environ.get("OCD_TEST_THOROUGH"):
-    settings.load_profile("quick")
+settings.register_profile("quick", settings.get_profile("thorough"), max_examples=40)
+settings.load_profile("thorough" if os.environ.get("OCD_TEST_THOROUGH") else "quick")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """One seed for everything: the order of the tests, ``random`` and hypothesis. The header of a run shows it."""
+    if not config.pluginmanager.hasplugin("randomly"):
+        return
+    if hasattr(config, "workerinput"):
+        config.option.randomly_seed = config.workerinput["randomly_seed"]
+    elif config.option.randomly_seed == "default":
+        config.option.randomly_seed = random.SystemRandom().getrandbits(32)
+    if config.option.hypothesis_seed is None and config.option.randomly_seed != "last":
+        config.option.hypothesis_seed = config.option.randomly_seed
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The seed at the end as well: with -q there is no header."""
+    if config.pluginmanager.hasplugin("randomly"):
+        terminalreporter.write_line(f"Seed of this run: make unit SEED={config.option.randomly_seed}")
+
 
 # Whoever starts this in the background of a script has it ignore Ctrl-C, and what is ignored is inherited: the
 # programs that are interrupted here would not be.
@@ -95,7 +119,20 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def no_ocd_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def nothing_changed() -> Iterator[None]:
+    """A test that leaves the process changed fails, instead of one that happens to run after it.
+
+    It is the first fixture of each test, so that it looks again when the others have put everything back.
+    """
+    before, threads, children = leaks.look(), leaks.threads(), leaks.children()
+    yield
+    found = leaks.changes(before) + leaks.threads_left(threads) + leaks.children_left(children)
+    if found:
+        pytest.fail("left behind for the next test:\n" + "\n".join(found), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def no_ocd_environment(nothing_changed: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The developer's own settings must not reach a test."""
     for name in list(os.environ):
         if name.startswith(("OCD_", "OPENCLAUDE_")) and not name.startswith("OCD_TEST_"):

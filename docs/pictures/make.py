@@ -74,7 +74,7 @@ class Made:
 
     def requests(self) -> Iterator[Exchange]:
         shapes = (
-            ("opus", "claude-opus-4-6", "api.anthropic.com", 0.83, 14.2, 61_400, 812, 200, ""),
+            ("opus", "claude-opus-9-9", "api.anthropic.com", 0.83, 14.2, 61_400, 812, 200, ""),
             (
                 "haiku",
                 "qwen-3-coder",
@@ -86,9 +86,9 @@ class Made:
                 200,
                 "",
             ),
-            ("sonnet", "claude-sonnet-4-5", "api.anthropic.com", 0.64, 8.8, 23_900, 401, 200, ""),
-            ("opus", "claude-opus-4-6", "api.anthropic.com", None, 0.4, 0, 0, 529, "overloaded"),
-            ("opus", "claude-opus-4-6", "api.anthropic.com", 1.02, 31.7, 88_000, 2_310, 200, ""),
+            ("sonnet", "claude-sonnet-9-9", "api.anthropic.com", 0.64, 8.8, 23_900, 401, 200, ""),
+            ("opus", "claude-opus-9-9", "api.anthropic.com", None, 0.4, 0, 0, 529, "overloaded"),
+            ("opus", "claude-opus-9-9", "api.anthropic.com", 1.02, 31.7, 88_000, 2_310, 200, ""),
         )
         for number in range(14):
             slot, model, upstream, first, seconds, put, out, status, trouble = shapes[number % len(shapes)]

@@ -9,6 +9,7 @@ A batch has a number of its own; one that was written already is not counted twi
 
 import contextlib
 import json
+import math
 import os
 import sys
 import time
@@ -89,7 +90,10 @@ def _add(path: str, number: str, rows: Iterable[Sequence[Any]], now: float) -> N
             f"INSERT INTO usage ({names}) VALUES ({marks}) ON CONFLICT ({', '.join(KEYS)}) DO UPDATE SET {sums}",
             rows,
         )
-        base.execute("INSERT INTO batches VALUES (?, ?)", (number, now))
+        # ``written`` is the order; by the clock alone, one that was set back would have the newest forgotten first.
+        (newest,) = base.execute("SELECT max(written) FROM batches").fetchone()
+        written = now if newest is None else max(now, math.nextafter(newest, math.inf))
+        base.execute("INSERT INTO batches VALUES (?, ?)", (number, written))
         base.execute(
             "DELETE FROM batches WHERE number NOT IN "
             "(SELECT number FROM batches ORDER BY written DESC LIMIT ?)",
@@ -145,6 +149,21 @@ def read(path: str, since: str = "") -> list[dict[str, Any]]:
             f"SELECT {', '.join(names)} FROM usage WHERE day >= ? ORDER BY day, model, slot", (since,)
         )
         return [dict(zip(names, row, strict=True)) for row in found]
+
+
+def last_seen(path: str) -> dict[str, str]:
+    """The model that was last asked for in each slot, with success; of a day's the one with the most requests.
+
+    Empty when there is no file, or none that can be read: nobody depends on it.
+    """
+    import sqlite3
+
+    try:
+        rows = [row for row in read(path) if row["slot"] and row["requests"] > row["failed"]]
+    except (OSError, sqlite3.Error):
+        return {}
+    rows.sort(key=lambda row: (row["day"], row["requests"] - row["failed"]))
+    return {row["slot"]: row["model"] for row in rows}
 
 
 def main() -> int:

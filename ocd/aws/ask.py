@@ -11,12 +11,12 @@ from typing import Any
 
 from ocd.aws import look
 from ocd.aws.judge import Verdict, Wanted, judge
-from ocd.config.folders import Folders
-from ocd.config.inputs import config_path
-from ocd.config.litellm_file import load_litellm
-from ocd.config.rules.stack import AWS, ENVIRON, Route, routes
-from ocd.config.schema import Settings
 from ocd.errors import EX_TEMPFAIL, EX_UNAVAILABLE, OcdError
+from ocd.settings.folders import Folders
+from ocd.settings.schema import Settings
+from ocd.stack.inputs import config_path
+from ocd.stack.litellm_file import load_litellm
+from ocd.stack.stack import AWS, ENVIRON, Route, routes
 
 #: seconds; reading a few files takes half a second
 LIMIT = 20.0

@@ -4,8 +4,8 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ocd.config import iam
-from ocd.config.rules.stack import AWS, ENVIRON, Stack, routes
+from ocd.stack import iam
+from ocd.stack.stack import AWS, ENVIRON, Stack, routes
 
 _PROFILE_ARN = re.compile(
     r"arn:(aws[\w-]*):bedrock:[\w-]*:\d*:inference-profile/(?:us-gov|us|eu|apac|jp|au|ca|global)\.(.+)"

@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from ocd.errors import EX_CONFIG, EX_USAGE, OcdError
+from ocd.stack import families
 from ocd.wire.messages import LaunchRequest
 
 #: "none": nothing is for Anthropic, the session's credential is the proxy's own key
@@ -36,13 +37,16 @@ EMPTIED = (
     "CLAUDE_CODE_USE_MANTLE",
     "CLAUDE_CODE_USE_VERTEX",
 )
+#: What pins each slot. Replaced where a slot is pinned; otherwise the user's own stays, if main has a route for it.
+PINS = {
+    "opus": ("ANTHROPIC_DEFAULT_OPUS_MODEL",),
+    "sonnet": ("ANTHROPIC_DEFAULT_SONNET_MODEL",),
+    "haiku": ("ANTHROPIC_DEFAULT_HAIKU_MODEL", "ANTHROPIC_SMALL_FAST_MODEL"),
+    "fable": ("ANTHROPIC_DEFAULT_FABLE_MODEL",),
+}
 #: Replaced by ours.
 REPLACED = (
     "ANTHROPIC_BASE_URL",
-    "ANTHROPIC_DEFAULT_HAIKU_MODEL",
-    "ANTHROPIC_DEFAULT_OPUS_MODEL",
-    "ANTHROPIC_DEFAULT_SONNET_MODEL",
-    "ANTHROPIC_SMALL_FAST_MODEL",
     "CLAUDE_CODE_MODEL_CAPABILITIES",
     "ENABLE_TOOL_SEARCH",
 )
@@ -65,11 +69,12 @@ _LARGEST_MS = 2_147_483_647  # a longer timer fires at once
 
 @dataclass(frozen=True)
 class Slots:
-    """The model group of main's LiteLLM file behind each of Claude Code's slots."""
+    """The model group of main's LiteLLM file behind each of Claude Code's slots; empty: it is not pinned."""
 
     opus: str
     sonnet: str
     haiku: str
+    fable: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,8 @@ class Overlay:
     unset: list[str]
     notices: list[str]
     args: list[str] = field(default_factory=list)
+    #: the variables of slots that this session sets or empties
+    pins: tuple[str, ...] = ()
 
 
 def build(
@@ -123,12 +130,10 @@ def build(
         env["ANTHROPIC_AUTH_TOKEN"] = key
     env["ANTHROPIC_BASE_URL"] = base_url
     env["ANTHROPIC_CUSTOM_HEADERS"] = _headers(levels, key, notices, session)
-    env["ANTHROPIC_DEFAULT_OPUS_MODEL"] = used.opus
-    env["ANTHROPIC_DEFAULT_SONNET_MODEL"] = used.sonnet
-    env["ANTHROPIC_DEFAULT_HAIKU_MODEL"] = used.haiku
-    env["ANTHROPIC_SMALL_FAST_MODEL"] = used.haiku
+    pins = _pins(used, levels, known_models, base_url, notices)
+    env |= pins
     env["ENABLE_TOOL_SEARCH"] = "false"
-    names = [used.opus, used.sonnet, used.haiku, *args[1:], *known_models]
+    names = [*filter(None, pins.values()), *args[1:], *known_models]
     own_capabilities = _first(levels[:2], "CLAUDE_CODE_MODEL_CAPABILITIES")
     env["CLAUDE_CODE_MODEL_CAPABILITIES"] = _capabilities(own_capabilities, names)
     for name, value in _timeouts(levels).items():
@@ -150,13 +155,15 @@ def build(
             'auth = "api-key", but ANTHROPIC_API_KEY is in neither your environment nor your settings'
         )
     if request.env.get("OPENCLAUDE_VERBOSE", "") not in ("", "0"):
-        aside = _set_aside(request.env, user_settings, extra, auth)
+        aside = _set_aside(request.env, user_settings, extra, auth, pins)
         if aside:
             notices.append(f"set aside for this session: {', '.join(aside)}")
     unset = [
-        name for name in (*EMPTIED, *REPLACED) if not (auth == "api-key" and name == "ANTHROPIC_API_KEY")
+        name
+        for name in (*EMPTIED, *REPLACED, *pins)
+        if not (auth == "api-key" and name == "ANTHROPIC_API_KEY")
     ]
-    return Overlay(settings, {"NO_PROXY": exempt, "no_proxy": exempt}, unset, notices, args)
+    return Overlay(settings, {"NO_PROXY": exempt, "no_proxy": exempt}, unset, notices, args, tuple(pins))
 
 
 def _env(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -194,14 +201,47 @@ def _chosen(
     named = {
         slot: _group(options[slot], known, notices, f"--model-{slot}")
         if slot in options
-        else getattr(slots, slot)
-        for slot in ("opus", "sonnet", "haiku")
+        else families.group_of(slot, getattr(slots, slot), known)
+        for slot in PINS
     }
     args = []
     if "model" in options:
         wanted = options["model"]
-        args = ["--model", wanted if wanted in _ALIASES else _group(wanted, known, notices, "--model")]
+        alias = families.without_1m(wanted) in _ALIASES
+        args = ["--model", wanted if alias else _group(wanted, known, notices, "--model")]
     return Slots(**named), args
+
+
+def _pins(
+    used: Slots, levels: Sequence[Mapping[str, str]], known: Sequence[str], base_url: str, notices: list[str]
+) -> dict[str, str]:
+    """The variables that pin slots: ours where a slot is pinned, emptied where the user's leads nowhere."""
+    found: dict[str, str] = {}
+    # What `occtl claude configure` wrote at another time is nobody's choice: the slots as they are now count.
+    ours = levels[1].get("ANTHROPIC_BASE_URL", "").rstrip("/") == base_url.rstrip("/")
+    for slot, variables in PINS.items():
+        pinned = getattr(used, slot)
+        for variable in variables:
+            own = _first(levels, variable)
+            if pinned:
+                found[variable] = pinned
+            elif ours and own and own == levels[1].get(variable):
+                found[variable] = ""
+            elif own and not _usable(own, known):
+                found[variable] = ""
+                notices.append(
+                    f"{variable} names {own}, for which main has no route: this session's {slot} slot is what "
+                    "Claude Code chooses"
+                )
+    return found
+
+
+def _usable(name: str, known: Sequence[str]) -> bool:
+    """Whether a model that the user chose can be asked of main: no other provider's, and with a route."""
+    bare = families.without_1m(name)
+    if bare.startswith("arn:") or "anthropic." in bare or "/" in bare:
+        return False
+    return bare in _ALIASES or not known or _is_known(bare, known)
 
 
 def _group(text: str, known: Sequence[str], notices: list[str], option: str) -> str:
@@ -212,7 +252,7 @@ def _group(text: str, known: Sequence[str], notices: list[str], option: str) -> 
     name = _without_1m(name, notices)
     if not name:
         raise OcdError(f"{option} names no model", "", f"Example: {option} litellm@NAME", exit_code=EX_USAGE)
-    if known and not _is_known(name, known):
+    if known and not _is_known(families.without_1m(name), known):
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or sorted(known)[:8]
         raise OcdError(
             f"There is no model {name!r} in the LiteLLM file of main",
@@ -229,16 +269,18 @@ def _is_known(name: str, known: Sequence[str]) -> bool:
 
 
 def _without_1m(name: str, notices: list[str]) -> str:
-    if not name.lower().endswith("[1m]"):
+    bare = families.without_1m(name)
+    if bare == name or bare in _ALIASES or bare.startswith("claude-"):
+        # Claude Code makes a window of a million tokens of it, and takes it off by itself.
         return name
-    notices.append(f"the suffix [1m] was taken off {name}: no route has that name")
-    return name[:-4]
+    notices.append(f"the suffix [1m] was taken off {name}: only Claude's models have that window")
+    return bare
 
 
 def _session_model(wanted: Any, known: Sequence[str], notices: list[str]) -> str | None:
     """The ``model`` for the overlay; None leaves the user's own choice as it is."""
     if not isinstance(wanted, str) or not wanted.strip():
-        return "opus"
+        return None
     if wanted.startswith(("litellm@", "ll@")):
         return _group(wanted, known, notices, "model in your settings")
     name = _without_1m(wanted, notices)
@@ -247,7 +289,7 @@ def _session_model(wanted: Any, known: Sequence[str], notices: list[str]) -> str
             f"the model in your settings, {name}, belongs to another provider; this session uses opus"
         )
         return "opus"
-    if name.startswith("claude-") and known and not _is_known(name, known):
+    if name.startswith("claude-") and known and not _is_known(families.without_1m(name), known):
         notices.append(f"the model in your settings, {name}, has no route in main; this session uses opus")
         return "opus"
     return name if name != wanted else None
@@ -316,12 +358,16 @@ def _at_least(text: str, least: int) -> str:
 
 
 def _set_aside(
-    environ: Mapping[str, str], user: Mapping[str, Any], extra: Mapping[str, Any], auth: Auth
+    environ: Mapping[str, str],
+    user: Mapping[str, Any],
+    extra: Mapping[str, Any],
+    auth: Auth,
+    pins: Mapping[str, str],
 ) -> list[str]:
     """Names of the user's that this session does without, each with its place. Never a value."""
     places = [("environment", environ), ("settings.json", _env(user)), ("--settings", _env(extra))]
     found = []
-    for name in (*EMPTIED, *REPLACED):
+    for name in (*EMPTIED, *REPLACED, *pins):
         if auth == "api-key" and name == "ANTHROPIC_API_KEY":
             continue
         # The client sends names without values; in a settings file an empty value means nothing.

@@ -56,8 +56,8 @@ def status(as_json: bool) -> int:
 
 def _report() -> "Report":
     from ocd.aws.ask import report
-    from ocd.config.folders import Folders
-    from ocd.config.settings import load
+    from ocd.settings.folders import Folders
+    from ocd.settings.load import load
 
     folders = Folders.find()
     return report(folders, load(folders))
@@ -130,8 +130,8 @@ def login(dry_run: bool) -> int:
 def _environment() -> dict[str, str]:
     """The user's own, AWS's files where the bedrock proxy has them."""
     from ocd.aws.ask import environment
-    from ocd.config.folders import Folders
-    from ocd.config.settings import load
+    from ocd.settings.folders import Folders
+    from ocd.settings.load import load
 
     found = dict(os.environ)
     proxy = environment(load(Folders.find()))
@@ -184,7 +184,7 @@ def _renew() -> int:
 def policy(as_json: bool) -> int:
     """Print the least IAM policy that the configured models need. Reads the files, asks nobody."""
     from ocd.aws.policy import document, needs
-    from ocd.ctl.models import load_stack
+    from ocd.ctl.stack import load_stack
 
     found = needs(load_stack())
     if not found:

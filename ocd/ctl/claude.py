@@ -12,8 +12,8 @@ from ocd.errors import EX_OK
 
 if TYPE_CHECKING:
     from ocd.claude.configure import Done
-    from ocd.claude.overlay import Auth
-    from ocd.config.folders import Folders
+    from ocd.claude.overlay import Auth, Slots
+    from ocd.settings.folders import Folders
 
 #: of the environment, what the settings would otherwise replace
 _TAKEN_ALONG = ("HOME", "CLAUDE_CONFIG_DIR", "NO_PROXY", "no_proxy")
@@ -36,8 +36,8 @@ def configure(as_json: bool) -> int:
     """
     from ocd.claude import configure as writing
     from ocd.claude import files
-    from ocd.claude.overlay import Slots, build
-    from ocd.config.folders import Folders
+    from ocd.claude.overlay import build
+    from ocd.settings.folders import Folders
     from ocd.wire.messages import LaunchRequest
 
     folders = Folders.find().ensure()
@@ -51,7 +51,7 @@ def configure(as_json: bool) -> int:
         user_settings=writing.read_base(path, folders.state),
         extra_settings=None,
         managed=files.read_managed("/", folder, notices),
-        slots=Slots(*slots),
+        slots=slots,
         base_url=base_url,
         key=key,
         auth=auth,
@@ -75,7 +75,7 @@ def statusline(switch: str, as_json: bool) -> int:
     """
     from ocd.claude import configure as writing
     from ocd.claude import files
-    from ocd.config.folders import Folders
+    from ocd.settings.folders import Folders
 
     folders = Folders.find().ensure()
     if switch == "off":
@@ -113,23 +113,24 @@ def remove(as_json: bool) -> int:
     66 when there is nothing to take back.
     """
     from ocd.claude import configure as writing
-    from ocd.config.folders import Folders
+    from ocd.settings.folders import Folders
 
     done = writing.remove(Folders.find().state)
     how = "is as it was" if done.exact else "was changed since: only our own keys were taken out"
     return _report(done, f"{done.path} {how}", [], as_json)
 
 
-def _target(folders: "Folders") -> "tuple[str, str, Auth, tuple[str, str, str], list[str]]":
+def _target(folders: "Folders") -> "tuple[str, str, Auth, Slots, list[str]]":
     """Address, key, auth, slots and model groups of what Claude Code is to use."""
-    from ocd.config import external_key, keys
-    from ocd.config.findings import ConfigError
-    from ocd.config.rules.stack import names
-    from ocd.config.settings import load
-    from ocd.config.swap import read_stack
+    from ocd.claude.overlay import Slots
+    from ocd.settings import external_key, keys
+    from ocd.settings.findings import ConfigError
+    from ocd.settings.load import load
+    from ocd.stack.stack import names
+    from ocd.stack.swap import read_stack
 
     settings = load(folders)
-    slots = (settings.slots.opus, settings.slots.sonnet, settings.slots.haiku)
+    slots = Slots(**settings.slots.model_dump())
     if settings.external.enabled:
         key = external_key.load(folders, os.environ)
         return settings.external.base_url, key, settings.auth, slots, []

@@ -17,9 +17,9 @@ from ocd.ctl.options import examples, json_option
 from ocd.errors import EX_CANTCREAT, EX_CONFIG, EX_OK, EX_UNAVAILABLE, OcdError
 
 if TYPE_CHECKING:
-    from ocd.config.findings import Finding
-    from ocd.config.folders import Folders
-    from ocd.config.schema import Settings
+    from ocd.settings.findings import Finding
+    from ocd.settings.folders import Folders
+    from ocd.settings.schema import Settings
     from ocd.wire.messages import ConfigReply
 
 #: what a person calls the three files
@@ -138,10 +138,10 @@ def finding_line(finding: "Finding") -> str:
 
 def _findings() -> "list[Finding]":
     """Everything that the checks say, worst first; a settings file that does not load is a finding too."""
-    from ocd.config.check import check
-    from ocd.config.findings import ConfigError, worst_first
-    from ocd.config.folders import Folders
-    from ocd.config.settings import load
+    from ocd.settings.findings import ConfigError, worst_first
+    from ocd.settings.folders import Folders
+    from ocd.settings.load import load
+    from ocd.stack.check import check
 
     folders = Folders.find()
     try:
@@ -153,17 +153,17 @@ def _findings() -> "list[Finding]":
 
 def _litellm_site(folders: "Folders", settings: "Settings") -> Path | None:
     """LiteLLM's site-packages folder, from which the checks learn the model ids; None where it is missing."""
-    from ocd.config.models import site_packages
+    from ocd.stack.models import site_packages
 
     return site_packages(settings.litellm.python or folders.data / "litellm" / "bin" / "python")
 
 
 def _mend() -> list[str]:
     """Write the mechanical corrections, each file whole or not at all; returns the files' paths."""
-    from ocd.config.findings import ConfigError
-    from ocd.config.fix import fix_all
-    from ocd.config.folders import Folders
-    from ocd.config.settings import load
+    from ocd.settings.findings import ConfigError
+    from ocd.settings.folders import Folders
+    from ocd.settings.load import load
+    from ocd.stack.fix import fix_all
 
     folders = Folders.find()
     try:
@@ -205,10 +205,10 @@ def _replace(file: Path, text: str) -> None:
 
 def _local_files() -> tuple[str, dict[str, str]]:
     """The folder, and the three files by what a person calls them; ``ocd.toml`` may be wrong or missing."""
-    from ocd.config.findings import ConfigError
-    from ocd.config.folders import Folders
-    from ocd.config.schema import Settings
-    from ocd.config.settings import FILE, load
+    from ocd.settings.findings import ConfigError
+    from ocd.settings.folders import Folders
+    from ocd.settings.load import FILE, load
+    from ocd.settings.schema import Settings
 
     folders = Folders.find()
     try:
@@ -230,8 +230,8 @@ def _settings() -> "tuple[ConfigReply, str]":
             return daemon.get(ConfigReply, "/v1/config"), "what the running daemon uses"
     except NotRunning:
         pass
-    from ocd.config.folders import Folders
-    from ocd.config.settings import load
+    from ocd.settings.folders import Folders
+    from ocd.settings.load import load
 
     settings = load(Folders.find())
     folder, files = _local_files()

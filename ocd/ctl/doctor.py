@@ -37,9 +37,9 @@ def doctor(online: bool, yes: bool, as_json: bool) -> int:
     Contacts only this machine unless --online is given. Ends with 0 when ocd is fit to run (warnings included),
     with 3 when something has to be mended first.
     """
-    from ocd.config.folders import Folders
     from ocd.doctor import report
     from ocd.doctor.gather import all_checks
+    from ocd.settings.folders import Folders
 
     with screen.progress("Looking…"):
         rows = report.run(all_checks(Folders.find()), LIMIT)

@@ -8,7 +8,7 @@ from ocd.ctl.daemon import Daemon, NotRunning
 from ocd.errors import EX_CONFIG, EX_OK
 
 if TYPE_CHECKING:
-    from ocd.config.findings import Finding
+    from ocd.settings.findings import Finding
     from ocd.wire.messages import Outcome
 
 
@@ -18,8 +18,8 @@ def errors(findings: "list[Finding]") -> "list[Finding]":
 
 def after_undo() -> "list[Finding]":
     """What the checks say now; that a file is missing again is no news to who has put that back."""
-    from ocd.config.folders import Folders
-    from ocd.config.trial import try_out
+    from ocd.settings.folders import Folders
+    from ocd.stack.trial import try_out
 
     return [one for one in try_out(Folders.find(), {}) if one.code != "file-missing"]
 

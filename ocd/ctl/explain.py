@@ -6,18 +6,19 @@ from typing import TYPE_CHECKING
 import click
 
 from ocd.ctl import screen
-from ocd.ctl.models import load_stack
+from ocd.ctl.models import last_seen
 from ocd.ctl.options import ModelName, examples, json_option
+from ocd.ctl.stack import load_stack
 from ocd.errors import EX_CONFIG, EX_OK, EX_USAGE, OcdError
 
 if TYPE_CHECKING:
-    from ocd.config.routes import Way
+    from ocd.stack.routes import Way
 
 
 @click.command(
     epilog=examples(
         "occtl explain haiku",
-        "occtl explain claude-opus-4-6[1m]",
+        "occtl explain claude-opus-9-9[1m]",
         "occtl explain litellm@qwen-3-coder",
         "occtl explain opus --json | jq .ways",
     )
@@ -27,18 +28,22 @@ if TYPE_CHECKING:
 def explain(model: str, as_json: bool) -> int:
     """Say which way a request for MODEL takes, fallbacks included. Needs no daemon, asks nobody.
 
-    MODEL is a slot (opus, sonnet, haiku), a model's name, litellm@NAME or ll@NAME, or the old form NAME[1m]. Ends
-    with 64 when there is no such model, with 78 when its way leads nowhere.
+    MODEL is a slot (opus, sonnet, haiku, fable), a model's name, litellm@NAME or ll@NAME, or NAME[1m]. Ends with 64
+    when there is no such model, with 78 when its way leads nowhere.
     """
-    from ocd.config import routes
-    from ocd.config.rules.stack import names
+    from ocd.stack import routes
+    from ocd.stack.stack import names
 
     stack = load_stack()
     slot = routes.slot_of(routes.plain_name(model))
-    name = routes.plain_name(getattr(stack.settings.slots, slot) if slot else model)
+    seen = last_seen() if slot else {}
+    name = routes.asked_in(stack, slot, seen) if slot else routes.plain_name(model)
     notes = []
-    if slot:
+    if slot and routes.slot_group(stack, slot):
         notes.append(f"the {slot} slot is the model group {name} (ocd.toml, [slots])")
+    elif slot:
+        last = f", last {name}" if seen.get(slot) == name else ""
+        notes.append(f"the {slot} slot is not pinned: Claude Code chooses its model{last}")
     elif name != model:
         notes.append(f"{model} is the model group {name}")
     if model.lower().endswith("[1m]"):

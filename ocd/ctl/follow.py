@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import click
@@ -63,9 +63,9 @@ def logs(name: str | None, follow: bool, lines: int, as_json: bool) -> int:
             for line in _followed(LogLine, path, lines) if follow else daemon.lines(LogLine, path, **query):
                 show(line)
         elif not follow:
-            # each answer comes in order of time; the last ``lines`` of all together are wanted
+            # the last ``lines`` of all together are wanted
             found = [line for one in names for line in daemon.lines(LogLine, f"/v1/logs/{one}", **query)]
-            for line in deque(sorted(found, key=lambda line: line.time), maxlen=lines):
+            for line in deque(_in_order(found), maxlen=lines):
                 show(line)
         else:
             for line in _merged([_followed(LogLine, f"/v1/logs/{one}", lines) for one in names], lines):
@@ -99,24 +99,28 @@ def _followed(model: "type[L]", path: str, lines: int) -> "Iterator[L]":
 
     Raises OcdError when there is none at first, or when the stream breaks and nobody goes on.
     """
-    latest, again = 0.0, False
+    latest, skip = 0.0, False
+    last: L | None = None
     while True:
         broken = None
         with Daemon() as daemon:
             pid = _pid(daemon)
             try:
                 for line in daemon.lines(model, path, lines=lines, follow=1):
-                    # A successor tells again what was there before.
-                    if not again or line.time > latest:
-                        latest = max(latest, line.time)
-                        yield line
+                    # A successor tells again what was there before. Behind our last line everything is new, also
+                    # where the clock was set back; the time decides only when that line is not there any more.
+                    if skip and line.time <= latest:
+                        skip = line != last
+                        continue
+                    skip, last, latest = False, line, max(latest, line.time)
+                    yield line
             except OcdError as error:
                 broken = error
         if not pid or not _successor(pid):
             if broken is not None:
                 raise broken
             return
-        again, lines = True, max(lines, _MISSED)
+        skip, lines = True, max(lines, _MISSED)
 
 
 def _pid(daemon: Daemon) -> int:
@@ -176,7 +180,7 @@ def _merged(streams: "list[Iterator[LogLine]]", past: int) -> "Iterator[LogLine]
             found = mixed.get(timeout=None if settled else _SETTLED if open_streams else 0)
         except queue.Empty:
             settled = True
-            yield from deque(sorted(before, key=lambda line: line.time), maxlen=past)
+            yield from deque(_in_order(before), maxlen=past)
             continue
         if found is None:
             open_streams -= 1
@@ -186,6 +190,17 @@ def _merged(streams: "list[Iterator[LogLine]]", past: int) -> "Iterator[LogLine]
             yield found
         else:
             before.append(found)
+
+
+def _in_order(lines: "Iterable[LogLine]") -> "list[LogLine]":
+    """The lines of several logs in order of time. Those of one log stay in their order, also where the clock was set
+    back meanwhile: such a line counts as written when the one before it was."""
+    latest: dict[str, float] = {}
+    keyed = []
+    for line in lines:
+        moment = latest[line.proxy] = max(line.time, latest.get(line.proxy, line.time))
+        keyed.append((moment, line))
+    return [line for _, line in sorted(keyed, key=lambda one: one[0])]
 
 
 def _json_line(said: "LogLine | Event") -> None:

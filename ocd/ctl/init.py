@@ -11,7 +11,7 @@ from ocd.ctl.options import examples, json_option
 from ocd.errors import EX_CONFIG, OcdError
 
 if TYPE_CHECKING:
-    from ocd.config.folders import Folders
+    from ocd.settings.folders import Folders
 
 _NAMES = ("mixed", "fallback", "bedrock", "external")
 
@@ -39,8 +39,8 @@ def init(preset: str | None, force: bool, dry_run: bool, undo: bool, as_json: bo
     is kept in a backup first. Files that are as they should be are left alone. Ends with 78 when a file of your
     own stands in the way and --force is not given, or when the check finds an error.
     """
-    from ocd.config.folders import Folders
-    from ocd.config.trial import try_out
+    from ocd.settings.folders import Folders
+    from ocd.stack.trial import try_out
 
     folders = Folders.find()
     if undo:
@@ -56,8 +56,8 @@ def init(preset: str | None, force: bool, dry_run: bool, undo: bool, as_json: bo
             if not written:
                 screen.out("Nothing would change.")
         return effect.finish(said, findings, as_json, reload=False)
-    from ocd.config import backup, external_key
-    from ocd.config.folders import private_folder
+    from ocd.settings import backup, external_key
+    from ocd.settings.folders import private_folder
 
     private_folder(folders.config)
     if key:
@@ -76,7 +76,7 @@ def init(preset: str | None, force: bool, dry_run: bool, undo: bool, as_json: bo
 
 
 def _undo(folders: "Folders", force: bool, as_json: bool) -> int:
-    from ocd.config import backup
+    from ocd.settings import backup
 
     back = backup.restore(folders, backup.latest(folders, "init"), force=force)
     if not as_json:
@@ -96,9 +96,9 @@ def _text(path: Path) -> str | None:
 
 def _wanted(folders: "Folders", name: str | None, force: bool) -> tuple[dict[Path, str], str]:
     """What each file should say, and the key for a LiteLLM elsewhere when the environment has one."""
-    from ocd.config import presets
-    from ocd.config.settings import FILE
-    from ocd.config.tomlset import set_keys
+    from ocd.settings.load import FILE
+    from ocd.settings.tomlset import set_keys
+    from ocd.stack import presets
 
     preset = presets.PRESETS[name or "mixed"]
     toml = folders.config / FILE
@@ -122,7 +122,7 @@ def _wanted(folders: "Folders", name: str | None, force: bool) -> tuple[dict[Pat
     for file, text in presets.files(preset, _region(folders)).items():
         path = _place(folders, file)
         found = _text(path)
-        if found is not None and found != text and not force and found not in presets.shipped_texts():
+        if found is not None and found != text and not force and not presets.is_shipped(found):
             in_the_way.append(str(path))
         texts[path] = text
     if in_the_way:
@@ -138,9 +138,9 @@ def _wanted(folders: "Folders", name: str | None, force: bool) -> tuple[dict[Pat
 
 def _place(folders: "Folders", file: str) -> Path:
     """Where the preset's file goes: into the place that ocd.toml names, when that is in our folder."""
-    from ocd.config.findings import ConfigError
-    from ocd.config.inputs import config_path
-    from ocd.config.settings import load
+    from ocd.settings.findings import ConfigError
+    from ocd.settings.load import load
+    from ocd.stack.inputs import config_path
 
     try:
         named = config_path(folders, load(folders), "bedrock" if "bedrock" in file else "main")
@@ -151,8 +151,8 @@ def _place(folders: "Folders", file: str) -> Path:
 
 def _is_used(folders: "Folders", path: Path) -> bool:
     """Whether ocd.toml leads to the file, and its proxy is on."""
-    from ocd.config.findings import ConfigError
-    from ocd.config.settings import load
+    from ocd.settings.findings import ConfigError
+    from ocd.settings.load import load
 
     try:
         settings = load(folders)
@@ -165,9 +165,9 @@ def _is_used(folders: "Folders", path: Path) -> bool:
 
 
 def _region(folders: "Folders") -> str:
-    from ocd.config.findings import ConfigError
-    from ocd.config.schema import Settings
-    from ocd.config.settings import load
+    from ocd.settings.findings import ConfigError
+    from ocd.settings.load import load
+    from ocd.settings.schema import Settings
 
     try:
         return load(folders).aws_region
@@ -177,9 +177,9 @@ def _region(folders: "Folders") -> str:
 
 def _external(folders: "Folders") -> tuple[str, str]:
     """Address and key: from the environment, else what is stored. Raises OcdError, exit 78."""
-    from ocd.config import external_key
-    from ocd.config.schema import External
-    from ocd.config.settings import load
+    from ocd.settings import external_key
+    from ocd.settings.load import load
+    from ocd.settings.schema import External
 
     url = os.environ.get("LITELLM_BASE_URL") or load(folders).external.base_url
     if not url:

@@ -31,7 +31,7 @@ def litellm() -> None:
 
 
 def _data() -> Path:
-    from ocd.config.folders import Folders
+    from ocd.settings.folders import Folders
 
     return Folders.find().data
 

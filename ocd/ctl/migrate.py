@@ -11,8 +11,8 @@ from ocd.ctl.options import examples, json_option
 from ocd.errors import EX_CONFIG, EX_NOINPUT, OcdError
 
 if TYPE_CHECKING:
-    from ocd.config.folders import Folders
-    from ocd.config.migrate import Found, Plan
+    from ocd.settings.folders import Folders
+    from ocd.stack.migrate import Found, Plan
 
 
 @click.command(
@@ -36,10 +36,10 @@ def migrate(dry_run: bool, force: bool, undo: bool, as_json: bool) -> int:
     when there is nothing to bring in, with 78 (and changes nothing) when an error is left that cannot be mended
     mechanically, or a file of your own stands in the way and --force is not given.
     """
-    from ocd.config import backup
-    from ocd.config import migrate as moving
-    from ocd.config.folders import Folders, private_folder
-    from ocd.config.trial import try_out
+    from ocd.settings import backup
+    from ocd.settings.folders import Folders, private_folder
+    from ocd.stack import migrate as moving
+    from ocd.stack.trial import try_out
 
     folders = Folders.find()
     if undo:
@@ -122,13 +122,14 @@ def _text(path: Path) -> str | None:
 
 def _refuse_own(plan: "Plan", force: bool) -> None:
     """A file of ours that somebody worked on is not replaced unasked; ``ocd.toml`` only has keys changed."""
-    from ocd.config.presets import shipped_texts
+    from ocd.stack.presets import is_shipped
 
-    shipped = shipped_texts()
     own = [
         str(path)
         for path, text in plan.texts.items()
-        if path.suffix != ".toml" and _text(path) not in (None, text, *shipped)
+        if path.suffix != ".toml"
+        and (there := _text(path)) not in (None, text)
+        and not is_shipped(there or "")
     ]
     if own and not force:
         raise OcdError(
@@ -143,9 +144,9 @@ def _refuse_own(plan: "Plan", force: bool) -> None:
 def _by_hand(folders: "Folders") -> list[str]:
     """Who listens on our ports and looks like a litellm that somebody started by hand."""
     from ocd.adapters.ports import holder
-    from ocd.config.findings import ConfigError
-    from ocd.config.schema import Settings
-    from ocd.config.settings import load
+    from ocd.settings.findings import ConfigError
+    from ocd.settings.load import load
+    from ocd.settings.schema import Settings
 
     try:
         settings = load(folders)

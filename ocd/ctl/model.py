@@ -6,7 +6,7 @@ from ocd.ctl import effect, screen
 from ocd.ctl.options import ModelName, examples, json_option
 from ocd.errors import EX_CONFIG, OcdError
 
-_SLOTS = ("opus", "sonnet", "haiku")
+_SLOTS = ("opus", "sonnet", "haiku", "fable")
 
 
 @click.group()
@@ -19,8 +19,9 @@ def model() -> None:
     epilog=examples(
         "occtl model set haiku bedrock/converse/meta.llama4-scout-17b-16e-instruct-v1:0",
         "occtl model set haiku bedrock/converse/amazon.nova-pro-v1:0 --name nova-pro",
-        "occtl model set sonnet anthropic/claude-sonnet-4-6",
-        "occtl model set haiku claude-haiku-4-5       a model group that litellm.yaml has",
+        "occtl model set sonnet anthropic/MODEL",
+        "occtl model set haiku GROUP                  a model group that litellm.yaml has",
+        "occtl model unpin sonnet                     what Claude Code itself chooses",
         "occtl model undo",
     ),
 )
@@ -35,10 +36,11 @@ def set_(slot: str, wanted: str, name: str, dry_run: bool, as_json: bool) -> int
     Comments and order in the files stay. For a Bedrock model the two actions and the resources are named that the
     AWS identity must be allowed. Ends with 78, and changes nothing, when the check finds a new error.
     """
-    from ocd.config import backup, iam, swap
-    from ocd.config.folders import Folders
-    from ocd.config.settings import load
-    from ocd.config.trial import try_out
+    from ocd.settings import backup
+    from ocd.settings.folders import Folders
+    from ocd.settings.load import load
+    from ocd.stack import iam, swap
+    from ocd.stack.trial import try_out
 
     folders = Folders.find()
     settings = load(folders)
@@ -88,13 +90,51 @@ def set_(slot: str, wanted: str, name: str, dry_run: bool, as_json: bool) -> int
     return effect.finish(said, findings, as_json, reload=kept is not None)
 
 
+@model.command(epilog=examples("occtl model unpin opus", "occtl model undo"))
+@click.argument("slot", type=click.Choice(_SLOTS))
+@json_option
+def unpin(slot: str, as_json: bool) -> int:
+    """Let Claude Code choose the model of SLOT: its own alias decides, and newer models come by themselves.
+
+    Takes the slot's name out of ocd.toml; the LiteLLM files stay. Main needs a route that takes any name, as claude-*
+    does. `occtl model undo` takes it back.
+    """
+    from ocd.settings import backup
+    from ocd.settings.folders import Folders
+    from ocd.settings.load import load
+    from ocd.stack import swap
+    from ocd.stack.trial import try_out
+
+    folders = Folders.find()
+    plan = swap.unpin(folders, load(folders), slot)
+    findings = try_out(folders, plan.texts)
+    kept = backup.change(folders, "model set", plan.texts)
+    said = {
+        "slot": slot,
+        "changed": [str(path) for path in plan.texts],
+        "backup": str(kept.folder) if kept else None,
+        "notes": plan.notes,
+    }
+    if not as_json:
+        screen.out(
+            f"{slot} is not pinned{'' if kept else ', and was not before'}: Claude Code chooses its model"
+        )
+        for path in plan.texts:
+            screen.out(f"changed {path}")
+        if kept:
+            screen.out(f"what was there is in {kept.folder} (`occtl model undo` puts it back)")
+        for line in plan.notes:
+            screen.note(line[:1].upper() + line[1:] + ".")
+    return effect.finish(said, findings, as_json, reload=kept is not None)
+
+
 @model.command(epilog=examples("occtl model undo", "occtl model undo --force"))
 @click.option("--force", is_flag=True, help="Also when the files were changed since; what is there is kept.")
 @json_option
 def undo(force: bool, as_json: bool) -> int:
-    """Put back what the last `occtl model set` changed, check, reload. Can be repeated."""
-    from ocd.config import backup
-    from ocd.config.folders import Folders
+    """Put back what the last `occtl model set` or `unpin` changed, check, reload. Can be repeated."""
+    from ocd.settings import backup
+    from ocd.settings.folders import Folders
 
     folders = Folders.find()
     back = backup.restore(folders, backup.latest(folders, "model set"), force=force)

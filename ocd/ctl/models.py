@@ -6,11 +6,12 @@ import click
 
 from ocd.ctl import screen
 from ocd.ctl.options import examples, json_option
+from ocd.ctl.stack import load_stack
 from ocd.errors import EX_CONFIG, EX_OK
 
 if TYPE_CHECKING:
-    from ocd.config.routes import Way
-    from ocd.config.rules.stack import Stack
+    from ocd.stack.routes import Way
+    from ocd.stack.stack import Stack
 
 _COLUMNS = ("slot", "name", "route", "upstream", "credential")
 
@@ -35,6 +36,12 @@ def models(as_json: bool) -> int:
     ]
     styles = [["bold", "", "", "", "bold red" if row["broken"] else ""] for row in rows]
     screen.print_rich(screen.table(_COLUMNS, table, styles))
+    loose = [row for row in rows if row["slot"] and not row["pinned"]]
+    if loose:
+        screen.out("Claude Code itself chooses the model of a slot that is shown with a star.")
+    for row in loose:
+        if row["seen"]:
+            screen.out(screen.plain(f"{row['slot']} was last {row['seen']}."))
     for row in rows:
         if row["broken"]:
             screen.out(f"{row['name']}: {screen.plain(str(row['broken']))}. See `occtl config check`.")
@@ -44,26 +51,41 @@ def models(as_json: bool) -> int:
 
 
 def _rows() -> "list[tuple[Way | None, dict[str, Any]]]":
-    from ocd.config import routes
-    from ocd.config.rules.stack import names
+    from ocd.stack import routes
+    from ocd.stack.families import SLOTS
+    from ocd.stack.stack import names
 
     stack = load_stack()
     if stack.settings.external.enabled:
-        return [(None, _outside(stack, slot)) for slot in routes.SLOTS]
+        return [(None, _outside(stack, slot)) for slot in SLOTS]
     slots: dict[str, list[str]] = {}
-    for slot in routes.SLOTS:
-        slots.setdefault(routes.plain_name(getattr(stack.settings.slots, slot)), []).append(slot)
+    for slot in SLOTS:
+        slots.setdefault(routes.asked_in(stack, slot, {}), []).append(slot)
+    seen = last_seen()
     rows: list[tuple[Way | None, dict[str, Any]]] = []
     for name in dict.fromkeys([*slots, *names(stack.main)]):
+        mine = slots.get(name, [])
+        pinned = any(routes.slot_group(stack, slot) for slot in mine)
+        last = "" if pinned else next((seen[slot] for slot in mine if slot in seen), "")
         ways = routes.find(stack, name) or [routes.Way(name, (), "litellm.yaml has no such model_name")]
-        rows += [(way, _row(way, ", ".join(slots.get(name, [])))) for way in ways]
+        rows += [(way, _row(way, ", ".join(mine), pinned, last)) for way in ways]
     return rows
 
 
-def _row(way: "Way", slot: str) -> dict[str, Any]:
+def last_seen() -> dict[str, str]:
+    """The model that was last asked for in each slot, as far as anything is known of it."""
+    from ocd.adapters import usage_file
+    from ocd.settings.folders import Folders
+
+    return usage_file.last_seen(str(Folders.find().state / "usage.db"))
+
+
+def _row(way: "Way", slot: str, pinned: bool, seen: str) -> dict[str, Any]:
     last = way.hops[-1] if way.hops else None
     return {
         "slot": slot,
+        "pinned": pinned,
+        "seen": seen,
         "name": way.name,
         "route": " > ".join(f"{hop.proxy}: {hop.model}" for hop in way.hops),
         "model": last.model if last else "",
@@ -78,9 +100,12 @@ def _row(way: "Way", slot: str) -> dict[str, Any]:
 
 
 def _outside(stack: "Stack", slot: str) -> dict[str, Any]:
-    name = getattr(stack.settings.slots, slot)
+    pinned = getattr(stack.settings.slots, slot)
+    name = pinned or f"claude-{slot}-*"
     return {
         "slot": slot,
+        "pinned": bool(pinned),
+        "seen": "" if pinned else last_seen().get(slot, ""),
         "name": name,
         "route": "external",
         "model": name,
@@ -90,13 +115,3 @@ def _outside(stack: "Stack", slot: str) -> dict[str, Any]:
         "broken": "",
         "fallbacks": [],
     }
-
-
-def load_stack() -> "Stack":
-    """The user's settings and files as they are now. Raises ConfigError (exit 78) when they cannot be read."""
-    from ocd.config.folders import Folders
-    from ocd.config.settings import load
-    from ocd.config.swap import read_stack
-
-    folders = Folders.find()
-    return read_stack(folders, load(folders))

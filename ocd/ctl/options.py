@@ -49,10 +49,10 @@ class ModelName(click.ParamType[str]):
     ) -> list[CompletionItem]:
         # Files that cannot be read complete nothing; the command itself says why.
         with contextlib.suppress(Exception):
-            from ocd.config.rules.stack import names
-            from ocd.ctl.models import load_stack
+            from ocd.ctl.stack import load_stack
+            from ocd.stack.stack import names
 
-            slots = [CompletionItem(slot, help="slot") for slot in ("opus", "sonnet", "haiku")]
+            slots = [CompletionItem(slot, help="slot") for slot in ("opus", "sonnet", "haiku", "fable")]
             groups = [CompletionItem(name, help="model group") for name in names(load_stack().main)]
             return [one for one in (*slots, *groups) if str(one.value).startswith(incomplete)]
         return []

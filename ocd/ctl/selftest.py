@@ -25,9 +25,9 @@ def selftest(as_json: bool) -> int:
     """
     import asyncio
 
-    from ocd.config.folders import Folders
-    from ocd.config.settings import load
     from ocd.selftest.run import run
+    from ocd.settings.folders import Folders
+    from ocd.settings.load import load
 
     folders = Folders.find()
     settings = load(folders)

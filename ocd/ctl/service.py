@@ -7,7 +7,8 @@ import click
 
 from ocd.ctl import screen
 from ocd.ctl.options import examples, json_option
-from ocd.service.manager import Manager, Result, current, hint, launchers
+from ocd.service.base import Manager, Result, hint, launchers
+from ocd.service.manager import current
 
 
 @click.group(epilog=examples("occtl service install", "occtl service status", "occtl service uninstall"))
@@ -19,7 +20,7 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done,
 
 
 def _bin() -> Path:
-    from ocd.config.folders import Folders
+    from ocd.settings.folders import Folders
 
     return launchers(Folders.find().bin, sys.argv[0])
 

@@ -88,9 +88,21 @@ def upgrade(source: Path | None, as_json: bool) -> int:
             return code
         # The installer has had the daemon replace its code, or started it.
         return _took_over(as_json)
+    before = _renewed()
     with screen.progress("Replacing the daemon's code…"):
         version = replace_code()
+    said = _renewed()
+    if said and said != before:
+        screen.note(f"{said}.")
     return report(Outcome(ok=True, changed=True, reason=f"the daemon runs version {version}"), as_json)
+
+
+def _renewed() -> str:
+    """What was said when files of a former version were brought to today's; empty: nothing (yet)."""
+    from ocd.settings.folders import Folders
+    from ocd.stack.renew import said
+
+    return said(Folders.find())
 
 
 def _took_over(as_json: bool) -> int:

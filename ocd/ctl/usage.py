@@ -104,7 +104,7 @@ def _read(since: str) -> list[dict[str, Any]]:
     import sqlite3
 
     from ocd.adapters import usage_file
-    from ocd.config.folders import Folders
+    from ocd.settings.folders import Folders
 
     path = Folders.find().state / "usage.db"
     try:

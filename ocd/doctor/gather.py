@@ -19,20 +19,21 @@ from ocd.adapters.ports import holder
 from ocd.aws.ask import report
 from ocd.claude import files, overlay
 from ocd.client.__main__ import find_claude
-from ocd.config.findings import ConfigError
-from ocd.config.folders import Folders
-from ocd.config.inputs import config_path
-from ocd.config.migrate import find
-from ocd.config.presets import PRESETS
-from ocd.config.presets import files as files_of
-from ocd.config.settings import FILE, Settings, load
-from ocd.config.trial import litellm_site
 from ocd.ctl.daemon import Daemon, NotRunning
 from ocd.doctor import checks
 from ocd.doctor.report import Check, Row, of_error
 from ocd.errors import OcdError
 from ocd.service import launchd, systemd  # noqa: F401
-from ocd.service.manager import current, overlooked, template
+from ocd.service.base import overlooked, template
+from ocd.service.manager import current
+from ocd.settings.findings import ConfigError
+from ocd.settings.folders import Folders
+from ocd.settings.load import FILE, Settings, load
+from ocd.stack.inputs import config_path
+from ocd.stack.migrate import find
+from ocd.stack.presets import PRESETS
+from ocd.stack.presets import files as files_of
+from ocd.stack.trial import litellm_site
 from ocd.supervisor import litellm_env, spec  # noqa: F401
 from ocd.wire.messages import LaunchRequest, Status
 
@@ -151,7 +152,7 @@ def clock() -> list[Row]:
 
 def configuration(folders: Folders, settings: Settings) -> list[Row]:
     """The findings of the check, run in a process of its own: a hostile file costs this report nothing."""
-    command = [sys.executable, "-P", "-m", "ocd.config.check", "--json"]
+    command = [sys.executable, "-P", "-m", "ocd.stack.check", "--json"]
     site = litellm_site(folders, settings)
     if site is not None:
         command += ["--site", str(site)]
@@ -251,7 +252,7 @@ def claude(settings: Settings) -> list[Row]:
     ]
     told: list[str] = []
     managed = files.read_managed("/", folder, told)
-    slots = overlay.Slots(settings.slots.opus, settings.slots.sonnet, settings.slots.haiku)
+    slots = overlay.Slots(**settings.slots.model_dump())
     made = overlay.build(
         LaunchRequest(pid=os.getpid(), cwd=cwd),
         user_settings={},
@@ -266,10 +267,17 @@ def claude(settings: Settings) -> list[Row]:
         if "managed" in text:
             rows.append(Row("warning", "Claude Code", "managed-settings", text, "", "Ask your administrator"))
     env = user["env"] if isinstance(user.get("env"), dict) else {}
-    names = [name for name in (*overlay.EMPTIED, *overlay.REPLACED) if env.get(name)]
+    names = [name for name in (*overlay.EMPTIED, *overlay.REPLACED, *made.pins) if env.get(name)]
     names += ["apiKeyHelper"] if user.get("apiKeyHelper") else []
+    ours = env.get("ANTHROPIC_BASE_URL") == made.settings["env"]["ANTHROPIC_BASE_URL"]
+    stale = [name for pins in overlay.PINS.values() for name in pins if env.get(name)]
+    stale = [name for name in stale if env[name] != made.settings["env"].get(name, "")]
+    if ours and stale:
+        what = f"{folder / 'settings.json'} pins slots as they were at another time: {', '.join(stale)}"
+        why = "claude itself asks for those models, whatever ocd.toml says now"
+        rows.append(Row("warning", "Claude Code", "stale-settings", what, why, "`occtl claude configure`"))
     # `occtl claude configure` writes the same keys: those are ours
-    if names and env.get("ANTHROPIC_BASE_URL") != made.settings["env"]["ANTHROPIC_BASE_URL"]:
+    if names and not ours:
         what = f"{folder / 'settings.json'} sets {', '.join(names)}"
         why = "openclaude sets them aside for its sessions; claude itself uses them"
         rows.append(

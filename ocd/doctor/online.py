@@ -2,21 +2,24 @@
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
 from ocd.adapters.mask import mask
-from ocd.config import routes
-from ocd.config.folders import Folders
-from ocd.config.models import site_packages
-from ocd.config.rules.stack import Stack
-from ocd.config.settings import Settings, load
-from ocd.config.swap import read_stack
+from ocd.adapters.usage_file import last_seen
 from ocd.ctl.daemon import Daemon
 from ocd.doctor.report import Row
 from ocd.errors import EX_CONFIG, OcdError
+from ocd.settings.folders import Folders
+from ocd.settings.load import Settings, load
+from ocd.stack import routes
+from ocd.stack.families import SLOTS, made_up
+from ocd.stack.models import site_packages
+from ocd.stack.stack import Stack
+from ocd.stack.swap import read_stack
 from ocd.wire.messages import Exchange, Status
 
 #: seconds for one answer
@@ -37,6 +40,8 @@ class Probe:
     upstream: str
     real: bool
     price: float | None
+    #: ``group`` is a name that no model has: Claude Code chooses, and has not asked yet
+    made_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,7 @@ class Plan:
 
 def plan() -> Plan:
     """What would be sent. Raises OcdError: exit 69 when the daemon does not run, 78 for a broken configuration."""
-    from ocd.config.keys import load_or_create
+    from ocd.settings.keys import load_or_create
 
     folders = Folders.find()
     settings = load(folders)
@@ -66,7 +71,10 @@ def plan() -> Plan:
     stack = read_stack(folders, settings)
     site = site_packages(settings.litellm.python or folders.data / "litellm" / "bin" / "python")
     table = _prices(site)
-    probes = [_probe(slot, settings, stack, table) for slot in routes.SLOTS]
+    seen = last_seen(str(folders.state / "usage.db"))
+    found = [_probe(slot, settings, stack, table, seen) for slot in SLOTS]
+    # A slot that is not pinned and has no route is nobody's: Claude Code may not even have it.
+    probes = [one for one in found if one.upstream or routes.slot_group(stack, one.slot)]
     headers = {
         "x-litellm-api-key": f"Bearer {load_or_create(folders).main}",
         "anthropic-version": "2023-06-01",
@@ -82,14 +90,21 @@ def plan() -> Plan:
     return Plan(f"http://127.0.0.1:{settings.port}", headers, settings.auth, probes)
 
 
-def _probe(slot: str, settings: Settings, stack: Stack, table: dict[str, Any]) -> Probe:
-    group = routes.plain_name(getattr(settings.slots, slot))
+def _probe(
+    slot: str, settings: Settings, stack: Stack, table: dict[str, Any], seen: Mapping[str, str]
+) -> Probe:
+    group = routes.asked_in(stack, slot, seen)
+    unknown = "*" in group
+    if unknown:
+        # No name of ours would stay right: a login is refused before the model is looked at, and a route to one
+        # model takes any name.
+        group = made_up(slot)
     ways = [way for way in routes.find(stack, group) if not way.broken]
     last = ways[0].hops[-1] if ways else None
     login = bool(last and "sent by Claude Code" in last.credential)
     real = not login or (settings.auth == "api-key" and bool(os.environ.get("ANTHROPIC_API_KEY")))
     price = _price(last.model if last else "", table) if real else 0.0
-    return Probe(slot, group, last.upstream if last else "", real, price)
+    return Probe(slot, group, last.upstream if last else "", real, price, unknown and login)
 
 
 def _prices(site: Any) -> dict[str, Any]:
@@ -194,6 +209,9 @@ def verdict(probe: Probe, status: int, detail: str, seen: Exchange | None) -> Ro
             return Row("ok", "online", "reachable", what, why)
         what = f"{who}: the way to Anthropic is not proved"
         return Row("warning", "online", "unproved", what, "something on the way said 401", "`occtl status`")
+    if probe.made_up and status == 404 and seen is not None and seen.upstream:
+        what = f"{probe.slot}: the way to {host} is open, and the credential is good"
+        return Row("ok", "online", "reachable", what, "it was asked for a model that does not exist")
     why = f"{status}: {detail}" if status else detail
     # who answers for AWS says it with many numbers: 401, 403, 404, 500
     fix = (

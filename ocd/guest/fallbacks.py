@@ -10,6 +10,7 @@ Both are in 1.99.4, 1.106.2 and 1.109.1. A LiteLLM without them serves all the s
 Loaded by path inside a guest: imports LiteLLM, and nothing of ocd.
 """
 
+import fnmatch
 import functools
 import inspect
 from collections.abc import Callable
@@ -19,6 +20,8 @@ Report = Callable[[dict[str, Any]], None]
 
 _METHOD = "async_function_with_fallbacks_common_utils"
 _TAKEN = "run_async_fallback"
+#: who looks fallbacks up, and the module in which that is done
+_LOOKUP, _EVENTS = "get_fallback_model_group", "litellm.router_utils.fallback_event_handlers"
 #: of the statuses below 500: took too long, and too many requests
 _PASSING = (408, 429)
 #: errors without a status that mean a lost connection; named, since their libraries may be missing
@@ -44,11 +47,52 @@ def install(report: Report, config: str = "") -> bool:
         if getattr(router.Router, _METHOD) is not filtered:
             raise AttributeError(f"{_METHOD} cannot be replaced")
         names[_TAKEN] = policy.reported(taken)
+        _understand_patterns(names)
     except Exception as error:
         if _mentions_fallbacks(config):
             report({"kind": "fallback-unfiltered", "where": f"{type(error).__name__}: {error}"})
         return False
     return True
+
+
+def _understand_patterns(names: dict[str, Any]) -> None:
+    """``fallbacks: [{"claude-opus-*": [NAME]}]`` counts for every model that the pattern matches.
+
+    LiteLLM routes by patterns, but looks fallbacks up by the name that was asked for: exactly, or ``*``. A version
+    without the function keeps its own rules: then nothing falls back by a pattern.
+    """
+    import sys
+
+    places = [names, getattr(sys.modules.get(_EVENTS), "__dict__", {})]
+    for place in places:
+        found = place.get(_LOOKUP)
+        if callable(found) and not hasattr(found, "__wrapped__"):
+            place[_LOOKUP] = by_pattern(found)
+
+
+def by_pattern(lookup: Callable[..., Any]) -> Callable[..., Any]:
+    """LiteLLM's ``get_fallback_model_group(fallbacks, model_group)`` → (targets or None, index of ``*`` or None)."""
+
+    @functools.wraps(lookup)
+    def found(fallbacks: list[Any], model_group: str) -> Any:
+        answer = lookup(fallbacks=fallbacks, model_group=model_group)
+        targets, general = answer
+        if targets is not None and (general is None or targets is not fallbacks[general].get("*")):
+            return answer
+        best = ""
+        for entry in fallbacks:
+            for pattern, listed in entry.items() if isinstance(entry, dict) else ():
+                # A target of its own list may match too, and must not fall back to itself.
+                if len(best) < len(str(pattern)) > 1 and _matches(str(pattern), model_group, listed):
+                    best, targets = str(pattern), listed
+        return (targets, general)
+
+    return found
+
+
+def _matches(pattern: str, group: str, listed: Any) -> bool:
+    own = isinstance(listed, list) and group in [_target(one) for one in listed]
+    return "*" in pattern and not own and fnmatch.fnmatchcase(group, pattern.replace("[", "[[]"))
 
 
 def _mentions_fallbacks(config: str) -> bool:

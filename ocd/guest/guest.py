@@ -17,7 +17,6 @@ import contextlib
 import functools
 import gc
 import importlib
-import importlib.util
 import os
 import select
 import signal
@@ -25,29 +24,33 @@ import socket
 import sys
 import time
 import traceback
+import types
 from collections.abc import Callable
 from typing import Any
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+#: Where our interpreter's modules are. Importing LiteLLM adds the current folder and others to sys.path.
+STARTED_WITH = tuple(sys.path)
+
+
+def _own_package() -> None:
+    """Make ``ocd.guest`` and ``ocd.ipc`` importable without putting our folder on LiteLLM's import path."""
+    if "ocd" not in sys.modules:
+        package = types.ModuleType("ocd")
+        package.__path__ = [os.path.dirname(HERE)]
+        sys.modules["ocd"] = package
+
+
+_own_package()
+# Only now can these be found: this file is run by path.
+from ocd.guest import confine, preload  # noqa: E402
+from ocd.ipc import frames, parent_death, sockets  # noqa: E402
 
 
 def _sibling(name: str) -> Any:
-    """Load a module that lies beside this file, without putting our folder on LiteLLM's import path."""
-    full = f"_ocd_guest_{name}"
-    if full in sys.modules:
-        return sys.modules[full]
-    spec = importlib.util.spec_from_file_location(full, os.path.join(HERE, f"{name}.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[full] = module
-    spec.loader.exec_module(module)
-    return module
+    """A module of ``ocd.guest`` that is loaded when it is needed, after LiteLLM."""
+    return importlib.import_module(f"ocd.guest.{name}")
 
-
-frames = _sibling("frames")
-lifeline = _sibling("lifeline")
-preload = _sibling("preload")
-sockets = _sibling("sockets")
 
 #: The forkserver goes on importing when nobody has asked for a fork for so long (seconds).
 QUIET = 1.0
@@ -192,12 +195,16 @@ def serve(control: socket.socket) -> None:
     os.environ.update(spec["env"])
     time.tzset()
     with contextlib.suppress(OSError):
+        os.makedirs(os.environ["HOME"], mode=0o700, exist_ok=True)
+    with contextlib.suppress(OSError):
         os.chdir(spec["cwd"])
     for folder in reversed(spec.get("path", [])):
         if folder not in sys.path:
             sys.path.insert(0, folder)
     code = 1
     try:
+        if spec.get("confine"):
+            guest.tell("confined", text=confine.confine(own_folders(spec["confine"])))
         code = run_command(guest)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else (0 if end.code is None else 1)
@@ -209,6 +216,12 @@ def serve(control: socket.socket) -> None:
         os.unlink(spec["socket"])
     sys.stdout.flush()
     os._exit(code)
+
+
+def own_folders(plan: dict[str, Any]) -> dict[str, Any]:
+    """The plan of what this process may reach, with the folders that its own code is in."""
+    code = [sys.prefix, sys.base_prefix, os.path.dirname(HERE), *STARTED_WITH]
+    return {**plan, "read": [*plan["read"], *(folder for folder in code if os.path.isabs(folder))]}
 
 
 def run_command(guest: Guest) -> int:
@@ -246,7 +259,7 @@ def run_command(guest: Guest) -> int:
         app = meter.inside(app)
         policy = guest.spec.get("policy")
         if policy:
-            app = _sibling("boundary").wrap(app, policy, lambda event: guest.tell("report", **event))
+            app = _sibling("layers.boundary").wrap(app, policy, lambda event: guest.tell("report", **event))
         config = uvicorn.Config(server.answer_liveness(meter.outside(app)), **options)
         server.GuestServer(config, guest).run(sockets=[private])
 
@@ -353,7 +366,7 @@ def become_guest(keeper: int, control: int, out: int, err: int) -> None:
     take_over_streams(out, err)
     os.close(out)
     os.close(err)
-    if not lifeline.die_with_parent(keeper):
+    if not parent_death.die_with_parent(keeper):
         os._exit(EX_UNAVAILABLE)
     import random
 
@@ -368,7 +381,7 @@ def become_guest(keeper: int, control: int, out: int, err: int) -> None:
 
 def main() -> None:
     role, keeper, fd = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    if not lifeline.die_with_parent(keeper, patience=0.5):
+    if not parent_death.die_with_parent(keeper, patience=0.5):
         os._exit(EX_UNAVAILABLE)
     os.set_inheritable(fd, False)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

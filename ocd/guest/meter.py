@@ -84,6 +84,10 @@ _AWS = {
     "ModelNotReadyException": "overloaded",
     "ServiceUnavailableException": "overloaded",
 }
+#: Anthropic's answer for a model that it does not have: {"error": {"type": "not_found_error", "message": "model: …"}}
+_NO_MODEL = re.compile(rb'"message"\s*:\s*"model\b', re.IGNORECASE)
+#: Bedrock's, in a ResourceNotFoundException: "This model version has reached the end of its life"
+_END_OF_LIFE = re.compile(rb"end of (?:its )?life", re.IGNORECASE)
 _NO_ACCESS = re.compile(
     rb"access to the model|model access|is not authorized to invoke this model", re.IGNORECASE
 )
@@ -440,7 +444,7 @@ def classify(status: int, headers: Any, body: bytes, host: str) -> str:
         if name in ("AccessDeniedException", "AccessDenied", "") and status == 403:
             return "model-access" if _NO_ACCESS.search(body) else "access-denied"
         if name == "ResourceNotFoundException":
-            return "model-access"
+            return "model-gone" if _END_OF_LIFE.search(body) else "model-access"
         if name in _AWS:
             return _AWS[name]
         if status == 429:
@@ -449,6 +453,8 @@ def classify(status: int, headers: Any, body: bytes, host: str) -> str:
         return "login-expired"
     elif status == 429:
         return "plan-limit"
+    elif status == 404 and b"not_found_error" in body and _NO_MODEL.search(body):
+        return "model-gone"
     if status in (503, 529):
         return "overloaded"
     return "bad-request" if status < 500 else "upstream-error"

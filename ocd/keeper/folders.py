@@ -1,6 +1,6 @@
 """The keeper's two folders, found without third-party code: where the lock is, and where our package is.
 
-``ocd/config/folders.py`` finds the same state folder with platformdirs; a test holds the two together.
+``ocd/settings/folders.py`` finds the same state folder with platformdirs; a test holds the two together.
 """
 
 import os

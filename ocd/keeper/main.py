@@ -1,7 +1,7 @@
 """The keeper's loop: sockets, processes, and a link to the supervisor. Standard library only; decides nothing.
 
 It is the parent of every process of ours. What it is told (one JSON object a line over a socket pair,
-``ocd/guest/frames.py``):
+``ocd/ipc/frames.py``):
 
 | op | fields | answer |
 |---|---|---|
@@ -31,7 +31,7 @@ import socket
 import time
 from typing import Any
 
-from ocd.guest import frames
+from ocd.ipc import frames
 from ocd.keeper import notify
 from ocd.keeper.system import (
     F_SETPIPE_SZ,

@@ -7,7 +7,7 @@ import socket
 import sys
 from typing import Any
 
-from ocd.guest.sockets import listen_unix
+from ocd.ipc.sockets import listen_unix
 
 BACKLOG = 1024
 PIPE_SIZE = 1024 * 1024

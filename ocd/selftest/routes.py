@@ -8,8 +8,8 @@ from typing import Any
 
 import httpx
 
+from ocd.selftest.redirected import Turned
 from ocd.selftest.stack import Stack
-from ocd.selftest.turned import Turned
 from ocd.selftest.upstreams import Upstreams
 
 #: (proxy, path): read with the proxy's own key; each answers with a JSON value

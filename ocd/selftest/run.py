@@ -3,7 +3,7 @@
 import asyncio
 import os
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,18 +11,18 @@ from typing import Any
 import httpx
 import psutil
 
-from ocd.config.check import check
-from ocd.config.folders import Folders
-from ocd.config.models import site_packages
-from ocd.config.schema import Settings
 from ocd.errors import OcdError
 from ocd.selftest import answers, stack, streams
+from ocd.selftest.redirected import Turned, turn
 from ocd.selftest.routes import Routes
 from ocd.selftest.stack import Stack
-from ocd.selftest.turned import Turned, turn
 from ocd.selftest.upstreams import NAMES, Behaviour, Seen, Upstreams
+from ocd.settings.folders import Folders
+from ocd.settings.schema import Settings
+from ocd.stack.check import check
+from ocd.stack.families import SLOTS, group_of, made_up
+from ocd.stack.models import site_packages
 
-SLOTS = ("opus", "sonnet", "haiku")
 _TITLES = {"anthropic": "Anthropic", "bedrock": "Bedrock"}
 #: slot, upstream's status, its name in the table
 _FAILURES = (
@@ -131,6 +131,16 @@ class _Check:
         self.expected = "plan token" if plan else "API key"
         self.login = {"authorization": f"Bearer {self.canary}"} if plan else {"x-api-key": self.canary}
         self.rows: list[Row] = []
+        self.slots = dict(self.asked())
+
+    def asked(self) -> Iterator[tuple[str, str]]:
+        """Each slot, and the name that is asked for in it: a made-up one where Claude Code chooses."""
+        known = [route.group for route in self.turned.routes]
+        for slot in SLOTS:
+            pinned = group_of(slot, getattr(self.settings.slots, slot), known)
+            # A slot that is not pinned and has no route is nobody's; opus and haiku have more tests.
+            if pinned or slot != "fable" or self.turned.route(made_up(slot)):
+                yield slot, pinned or made_up(slot)
 
     async def requests(self, routes: bool) -> None:
         """Everything that needs the running stack."""
@@ -138,9 +148,9 @@ class _Check:
         self.up.watch("canary", self.secret)
         async with httpx.AsyncClient(timeout=PATIENCE, trust_env=False) as client:
             self.client = client
-            for slot in SLOTS:
+            for slot in self.slots:
                 for streaming in (False, True):
-                    self.rows.append(await self.slot(slot, getattr(self.settings.slots, slot), streaming))
+                    self.rows.append(await self.slot(slot, self.slots[slot], streaming))
             for group in self.further():
                 for streaming in (False, True):
                     self.rows.append(await self.slot(group, group, streaming))
@@ -161,13 +171,13 @@ class _Check:
 
     def further(self) -> list[str]:
         """The model groups that no slot has: those of fallbacks, those that are asked for by name."""
-        of_slots = {group for _slot, group in self.settings.slots}
+        of_slots = set(self.slots.values())
         groups = [one.group for one in self.turned.routes if one.to in NAMES and "*" not in one.group]
         return [group for group in dict.fromkeys(groups) if group not in of_slots][:MOST_GROUPS]
 
     async def token_count(self) -> Row:
         """Counting tokens is a route of its own: LiteLLM estimates, or asks Anthropic with the login."""
-        row = Row("opus, counting tokens", self.settings.slots.opus)
+        row = Row("opus, counting tokens", self.slots["opus"])
         path = "/v1/messages/count_tokens?beta=true"
         answer, seen = await self.watched(
             lambda: self.send(self.private.url("main"), row.model, "Hello", False, path=path)
@@ -219,7 +229,7 @@ class _Check:
 
     async def failure(self, slot: str, status: int, title: str) -> Row:
         """An upstream that fails: the error comes back, or a fallback answers without the login."""
-        row = Row(f"{slot}, {title}", getattr(self.settings.slots, slot))
+        row = Row(f"{slot}, {title}", self.slots[slot])
         to = self.leads_to(slot)
         if to not in NAMES:
             row.note = "no tested route"
@@ -260,7 +270,7 @@ class _Check:
         ]
 
     async def without_key(self) -> Row:
-        row = Row("a request without our key", self.settings.slots.opus)
+        row = Row("a request without our key", self.slots["opus"])
         answer, seen = await self.watched(
             lambda: self.send(self.private.url("main"), row.model, "Hello", False, key="")
         )
@@ -268,7 +278,7 @@ class _Check:
 
     async def credential_at_bedrock(self) -> Row:
         """The login, sent to the bedrock proxy with that proxy's own key beside it: our boundary's case."""
-        row = Row("the login, sent to the bedrock proxy", self.settings.slots.haiku)
+        row = Row("the login, sent to the bedrock proxy", self.slots["haiku"])
         key = self.private.keys.bedrock
         answer, seen = await self.watched(
             lambda: self.send(self.private.url("bedrock"), row.model, "Hello", False, key=key)
@@ -292,7 +302,7 @@ class _Check:
     def at_anthropic(self) -> Row:
         """Requests on Anthropic routes carried the login, in its own header and nowhere else."""
         row = Row("canary at Anthropic", upstream="Anthropic")
-        due = [slot for slot in SLOTS if self.leads_to(slot) == "anthropic"]
+        due = [slot for slot in self.slots if self.leads_to(slot) == "anthropic"]
         requests = self.up.seen("anthropic")
         places = {place for one in requests for place in one.where(self.secret)}
         wanted = {f"header {next(iter(self.login))}"}
@@ -383,7 +393,7 @@ class _Check:
         return row
 
     def leads_to(self, slot: str) -> str:
-        route = self.turned.route(getattr(self.settings.slots, slot))
+        route = self.turned.route(self.slots[slot])
         return route.to if route else ""
 
     # ---- sending

@@ -25,11 +25,11 @@ import psutil
 
 import ocd
 from ocd import paths
-from ocd.config.folders import Folders, private_folder
-from ocd.config.keys import Keys, load_or_create
-from ocd.config.schema import Settings
 from ocd.errors import EX_TEMPFAIL, EX_UNAVAILABLE, OcdError
-from ocd.selftest.turned import DUMMY
+from ocd.selftest.redirected import DUMMY
+from ocd.settings.folders import Folders, private_folder
+from ocd.settings.keys import Keys, load_or_create
+from ocd.settings.schema import Settings
 
 #: seconds; a cold import of LiteLLM takes five to seven, a multiple of that on a busy machine
 BOOT = 180.0

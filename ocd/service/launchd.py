@@ -10,7 +10,7 @@ from typing import Any
 
 from ocd import paths
 from ocd.errors import EX_TEMPFAIL, EX_UNAVAILABLE, OcdError
-from ocd.service.manager import Manager, Result, environment, overlooked, replace_file, template
+from ocd.service.base import Manager, Result, environment, overlooked, replace_file, template
 
 LABEL = "io.github.ocd"
 #: errors that launchctl answers for a few seconds after a bootout, which is asynchronous

@@ -10,7 +10,7 @@ from pathlib import Path
 from ocd import paths
 from ocd.errors import EX_TEMPFAIL, EX_UNAVAILABLE, OcdError
 from ocd.keeper.folders import state_dir
-from ocd.service.manager import Manager, Result, environment, overlooked, replace_file, template
+from ocd.service.base import Manager, Result, environment, overlooked, replace_file, template
 
 UNITS = ("ocd.socket", "ocd.service")
 #: seconds; a cold start of LiteLLM is inside the start job, and a whole drain inside the stop job

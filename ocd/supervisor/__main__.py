@@ -11,9 +11,9 @@ def main() -> int:
     """Run until the keeper is gone or told to end; returns the exit code."""
     keeper, fd = int(sys.argv[1]), int(sys.argv[2])
     os.set_inheritable(fd, False)
-    from ocd.guest import lifeline
+    from ocd.ipc import parent_death
 
-    if not lifeline.die_with_parent(keeper, patience=0.5):
+    if not parent_death.die_with_parent(keeper, patience=0.5):
         return 69
     faulthandler.enable(file=sys.stderr)
     from ocd.supervisor import later

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ocd.config.folders import Folders
-from ocd.config.schema import Settings
 from ocd.errors import OcdError
+from ocd.settings.folders import Folders
+from ocd.settings.schema import Settings
+from ocd.stack.retire import Retirement, from_dicts
 from ocd.supervisor import litellm_env, spec
 from ocd.supervisor.unit import Config
 
@@ -30,10 +31,12 @@ class Candidate:
 
 @dataclass
 class Examined:
-    """What the files say now: a candidate for each enabled proxy, and every file that they depend on."""
+    """What the files say now: a candidate for each enabled proxy, every file that they depend on, and the models
+    that will be taken away."""
 
     candidates: dict[str, Candidate]
     inputs: set[Path]
+    retiring: list[Retirement]
 
 
 async def candidates(folders: Folders, settings: Settings, home: str, path: str, host: str) -> Examined:
@@ -54,7 +57,8 @@ async def candidates(folders: Folders, settings: Settings, home: str, path: str,
         else:
             revision = spec.revision(taken["id"], settings, proxy, home, path, host)
             found[proxy] = Candidate(proxy, Config(revision, Path(taken["config"]), Path(taken["origin"])))
-    return Examined(found, {Path(file) for files in answer["inputs"].values() for file in files})
+    inputs = {Path(file) for files in answer["inputs"].values() for file in files}
+    return Examined(found, inputs, from_dicts(answer.get("retiring")))
 
 
 def _concerns(
@@ -83,8 +87,8 @@ def config_path(folders: Folders, settings: Settings, proxy: str) -> Path:
 
 
 async def run_examination(folders: Folders, settings: Settings) -> dict[str, Any]:
-    """``ocd.config.examine`` in a process of its own; one that crashes or hangs refuses the configuration."""
-    command = [sys.executable, "-P", "-m", "ocd.config.examine"]
+    """``ocd.stack.examine`` in a process of its own; one that crashes or hangs refuses the configuration."""
+    command = [sys.executable, "-P", "-m", "ocd.stack.examine"]
     with contextlib.suppress(OcdError):
         site = litellm_env.site_packages(litellm_env.python(settings, folders))
         if site is not None:

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import datetime
 import json
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -16,13 +18,15 @@ from ocd.adapters.desktop import Desktop
 from ocd.adapters.logs import LogFile
 from ocd.adapters.mask import mask
 from ocd.claude.files import remove_overlay
-from ocd.config import keys as config_keys
-from ocd.config import settings as config_settings
-from ocd.config.findings import ConfigError
-from ocd.config.folders import Folders
-from ocd.config.schema import Settings
 from ocd.core import proxy as core
 from ocd.errors import EX_CONFIG, OcdError
+from ocd.settings import keys as config_keys
+from ocd.settings import load as config_settings
+from ocd.settings.findings import ConfigError
+from ocd.settings.folders import Folders
+from ocd.settings.schema import Settings
+from ocd.stack import renew as config_renew
+from ocd.stack.retire import Retirement, due
 from ocd.supervisor import configuration, journal, litellm_env, spec, takeover
 from ocd.supervisor.exchanges import Exchanges
 from ocd.supervisor.exporter import Exporter
@@ -61,11 +65,13 @@ class Daemon:
         self.stopping = False
         self.ended = asyncio.Event()
         self.listeners: dict[str, socket.socket] = {}
+        renewed = config_renew.renew(self.folders)
         self.settings, problem = self._first_settings()
         if problem is not None:
             self.problems["settings"] = problem
         self.log, self.log_file = journal.open_log(self.folders, self.settings, self.on_log_trouble)
         self.history = History(self._log_file("events"))
+        self.renewed = renewed
         self.keys = config_keys.load_or_create(self.folders)
         self.litellm_version = ""
         self.link = KeeperLink(sock, self.on_keeper, self.on_keeper_end)
@@ -84,9 +90,11 @@ class Daemon:
         self.idle = Idle(self)
         self.watch = Watch(self)
         self.orders: dict[int, tuple[Unit, int]] = {}
-        self.order_number = int(time.time() * 1000) % 1_000_000_000
+        #: begins anywhere: answers to a predecessor's orders may still come, and must not be taken for ours
+        self.order_number = secrets.randbelow(1 << 52)
         self.reloading = asyncio.Lock()
         self.inputs: set[Path] = set()
+        self.retiring: list[Retirement] = []
         self.notes_due = False
         self.notes_timer: asyncio.TimerHandle | None = None
         self.last_notes = ""
@@ -134,6 +142,8 @@ class Daemon:
             self.problems["litellm"] = _problem(error)
         await self._open_control()
         self.event("supervisor-restarted" if restarted else "daemon-started", text=f"version {__version__}")
+        if self.renewed:
+            self.event("config-changed", text=self.renewed)
         self.start(self._heartbeat())
         self.start(self.reload("start"))
         self.start(self.health.run())
@@ -446,6 +456,7 @@ class Daemon:
                 self.inputs = examined.inputs
             if dry_run:
                 return self._would(found, only)
+            self.retiring = examined.retiring
             self._apply_settings(settings)
             return self._apply(found, only, why)
 
@@ -479,6 +490,9 @@ class Daemon:
                 unit.feed(core.Want(core.Wanted.STOPPED))
             elif unit is not None:
                 unit.change_port(port)
+        if old.slots != settings.slots:
+            for name in self.units:
+                self.exchanges.routes_changed(name)
         if old != settings:
             self.event("config-changed", text="ocd.toml")
             journal.set_level(settings.logs.level)
@@ -511,6 +525,9 @@ class Daemon:
             outcome.proxies[name] = "reloaded" if changed else "unchanged"
             if changed and why != "start":
                 self.event("reload-started", name, text=why)
+                # main answers for what the other one is asked over it
+                for one in self.units:
+                    self.exchanges.routes_changed(one)
             unit.feed(core.Configure(revision, limits))
             unit.configs = {
                 r: c
@@ -571,7 +588,11 @@ class Daemon:
             litellm=self.litellm_version,
             proxies={name: unit.status() for name, unit in self.units.items()},
             sessions=self.sessions.messages(self.exchanges.sessions),
-            problems=[*self.problems.values(), *litellm_env.worries(self.litellm_version)],
+            problems=[
+                *self.problems.values(),
+                *litellm_env.worries(self.litellm_version),
+                *_goodbyes(self.retiring, datetime.date.today()),
+            ],
             external=self.settings.external.base_url if self.settings.external.enabled else "",
         )
 
@@ -634,6 +655,14 @@ class Daemon:
 def core_stuck(p: core.Proxy) -> bool:
     """Nothing good is to be expected soon: blocked, or failing in a loop."""
     return p.failure.looping or (p.holder is not None and not p.port_open)
+
+
+def _goodbyes(known: list[Retirement], today: datetime.date) -> list[Problem]:
+    """A problem for each model that its provider takes away soon, or has taken."""
+    return [
+        Problem(code="model-retires", what=one.what(today), next=one.fix(), exit=EX_CONFIG)
+        for one in due(known, today)
+    ]
 
 
 def _problem(error: OcdError) -> Problem:

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ocd.stack import families
 from ocd.wire.messages import Exchange, Trouble
 
 #: the latest requests that are kept
@@ -57,9 +58,18 @@ MEANINGS: dict[str, tuple[str, str]] = {
         "Wait a little; the quota is in the AWS console under Service Quotas",
     ),
     "unreachable": ("{host} cannot be reached", "Look at the network, then at `occtl explain {model}`"),
+    "model-gone": (
+        "{host} has no model {model}: it was retired, or never was (404)",
+        "Choose another with `occtl model set`, or give the route in the LiteLLM file another model",
+    ),
 }
+#: the next step when the model is one that Claude Code itself chose, or was asked for by name
+_NOT_PINNED = "Update Claude Code, or choose another model with `/model`"
+_PINNED = "Run `occtl model unpin {slot}`, so that Claude Code chooses, or `occtl model set {slot} MODEL`"
 #: troubles of a credential or a host: whatever that host answers well ends them for every model
 _OF_THE_HOST = frozenset({"login-expired", "aws-expired", "unreachable", "plan-limit"})
+#: troubles that no time mends: they stay until the model answers, or slots or routes are others
+_LASTING = frozenset({"model-gone"})
 
 _FIELDS = frozenset(Exchange.model_fields)
 
@@ -142,9 +152,8 @@ class Exchanges:
             follower(line)
 
     def slot(self, model: str) -> str:
-        """Which of Claude Code's slots a model group serves; empty: none."""
-        bare = model[:-4] if model.endswith("[1m]") else model
-        return next((slot for slot, group in self.slots().items() if group in (model, bare)), "")
+        """Which of Claude Code's slots a request for the model is one of; empty: none."""
+        return families.slot_of(model, self.slots())
 
     def label(self, exchange: Exchange) -> str:
         """The model group as figures name it: what only wrong requests ask for, or comes after ``KEPT_NAMES`` others,
@@ -152,7 +161,9 @@ class Exchanges:
         name = exchange.model
         if name in self.names:
             return name
-        proven = exchange.slot or exchange.upstream or exchange.status < 400
+        pinned = families.without_1m(name) in self.slots().values()
+        asked = exchange.upstream and exchange.trouble != "model-gone"
+        proven = pinned or asked or exchange.status < 400
         if not proven or len(self.names) >= KEPT_NAMES or len(name) > LONGEST_NAME or not name.isprintable():
             return OTHER
         self.names.add(name)
@@ -229,7 +240,7 @@ class Exchanges:
         if len(self._announced) > KEPT_TROUBLES:
             self._announced.clear()
         self._announced[key] = time.monotonic()
-        what, step = _words(exchange.trouble, exchange.model, found.host)
+        what, step = self._words(exchange.trouble, found)
         self.event(
             "upstream-trouble",
             exchange.proxy,
@@ -263,10 +274,39 @@ class Exchanges:
     def troubles(self, proxy: str) -> list[Trouble]:
         """What of a proxy's upstreams is not well now, the latest first."""
         oldest = time.time() - FORGOTTEN
-        for key in [key for key, found in self._troubles.items() if found.last < oldest]:
+        for key in [k for k, one in self._troubles.items() if one.last < oldest and k[2] not in _LASTING]:
             del self._troubles[key]
         mine = [(key[2], found) for key, found in self._troubles.items() if key[0] == proxy]
-        return [_message(kind, found) for kind, found in sorted(mine, key=lambda one: -one[1].last)]
+        return [self._message(kind, found) for kind, found in sorted(mine, key=lambda one: -one[1].last)]
+
+    def routes_changed(self, proxy: str) -> None:
+        """The slots or a proxy's routes are others now: a model that was gone may be another one's name."""
+        for key in [key for key in self._troubles if key[0] == proxy and key[2] in _LASTING]:
+            del self._troubles[key]
+
+    def _message(self, kind: str, found: _Trouble) -> Trouble:
+        what, step = self._words(kind, found)
+        return Trouble(
+            kind=kind,
+            slot=found.slot,
+            model=found.model,
+            what=what,
+            next=step,
+            since=found.first,
+            last=found.last,
+            count=found.count,
+        )
+
+    def _words(self, kind: str, found: _Trouble) -> tuple[str, str]:
+        """What happened and the next step. Names come from requests: they are put in, never interpreted."""
+        what, step = MEANINGS[kind]
+        if kind == "model-gone" and found.slot:
+            pinned = self.slots().get(found.slot, "")
+            step = _PINNED if pinned and families.without_1m(found.model) in pinned else _NOT_PINNED
+        return (
+            what.replace("{host}", found.host or "the upstream").replace("{model}", found.model or "MODEL"),
+            step.replace("{slot}", found.slot).replace("{model}", found.model or "MODEL"),
+        )
 
     # ------------------------------------------------------------------------------------------- hand-over
 
@@ -304,29 +344,6 @@ class Exchanges:
         except (TypeError, ValueError, AttributeError):
             # ValidationError is a ValueError: another version's notes.
             self.misunderstood += 1
-
-
-def _message(kind: str, found: _Trouble) -> Trouble:
-    what, step = _words(kind, found.model, found.host)
-    return Trouble(
-        kind=kind,
-        slot=found.slot,
-        model=found.model,
-        what=what,
-        next=step,
-        since=found.first,
-        last=found.last,
-        count=found.count,
-    )
-
-
-def _words(kind: str, model: str, host: str) -> tuple[str, str]:
-    """What happened and the next step. Names come from requests: they are put in, never interpreted."""
-    what, step = MEANINGS[kind]
-    return (
-        what.replace("{host}", host or "the upstream"),
-        step.replace("{model}", model or "MODEL"),
-    )
 
 
 def _bare(proxy: str, model: str, slot: str, host: str, moment: float) -> Exchange:

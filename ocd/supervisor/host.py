@@ -7,8 +7,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ocd.adapters.logs import Capture
-from ocd.config.schema import Settings
 from ocd.errors import OcdError
+from ocd.settings.schema import Settings
 from ocd.supervisor import litellm_env, spec
 from ocd.supervisor.reason import reason_from
 

@@ -12,8 +12,8 @@ import structlog
 from ocd.adapters import journald
 from ocd.adapters.logs import LogFile
 from ocd.adapters.mask import mask
-from ocd.config.folders import Folders
-from ocd.config.schema import Settings
+from ocd.settings.folders import Folders
+from ocd.settings.schema import Settings
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 #: main, bedrock, events, daemon: they share the total cap

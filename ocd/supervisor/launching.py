@@ -13,9 +13,9 @@ from ocd import API_VERSION
 from ocd.adapters import external
 from ocd.claude import launch, plan
 from ocd.claude.overlay import Slots
-from ocd.config import external_key
 from ocd.core import proxy as core
 from ocd.errors import EX_CONFIG, EX_NOPERM, EX_UNAVAILABLE, OcdError
+from ocd.settings import external_key
 from ocd.wire.messages import LaunchReply, LaunchRequest
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Launching:
             launch.prepare,
             order,
             folder=str(folder),
-            slots=Slots(slots.opus, slots.sonnet, slots.haiku),
+            slots=Slots(**slots.model_dump()),
             base_url=f"http://127.0.0.1:{daemon.units['main'].port}",
             key=daemon.keys.main,
             auth=daemon.settings.auth,
@@ -191,7 +191,7 @@ class Launching:
             launch.prepare,
             order,
             folder=str(daemon.folders.runtime / "sessions"),
-            slots=Slots(slots.opus, slots.sonnet, slots.haiku),
+            slots=Slots(**slots.model_dump()),
             base_url=url,
             key=key,
             auth=settings.auth,

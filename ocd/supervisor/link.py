@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from ocd.guest import frames
+from ocd.ipc import frames
 
 Handler = Callable[[dict[str, Any], list[int]], None]
 

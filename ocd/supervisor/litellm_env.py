@@ -5,15 +5,17 @@ import sys
 import zlib
 from pathlib import Path
 
-from ocd.config.folders import Folders
-from ocd.config.schema import Settings
 from ocd.errors import EX_CONFIG, EX_UNAVAILABLE, OcdError
+from ocd.settings.folders import Folders
+from ocd.settings.schema import Settings
 from ocd.wire.messages import Problem
 
 #: The first LiteLLM that keeps the plan's token from Bedrock by itself (BerriAI/litellm#37905; 1.82.6, 1.90.7 and
 #: 1.98.1 do not, measured).
 TIGHT = (1, 99)
 GUEST_FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "guest")
+#: what runs in a guest
+GUEST_CODE = (Path(GUEST_FOLDER), Path(GUEST_FOLDER).parent / "ipc")
 
 
 def worries(version: str) -> list[Problem]:
@@ -79,10 +81,9 @@ def identity(interpreter: str) -> str:
     """
     folder = os.path.realpath(os.path.dirname(os.path.dirname(interpreter)))
     crc = zlib.crc32(folder.encode())
-    for name in sorted(os.listdir(GUEST_FOLDER)):
-        if name.endswith(".py"):
-            with open(os.path.join(GUEST_FOLDER, name), "rb") as file:
-                crc = zlib.crc32(file.read(), crc)
+    for code in GUEST_CODE:
+        for path in sorted(code.rglob("*.py")):
+            crc = zlib.crc32(path.read_bytes(), crc)
     return f"{crc:08x}"
 
 

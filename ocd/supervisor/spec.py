@@ -7,12 +7,27 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from ocd.config.folders import Folders
-from ocd.config.keys import Keys
-from ocd.config.schema import Settings
 from ocd.core.proxy import Limits
+from ocd.settings.folders import Folders
+from ocd.settings.keys import Keys
+from ocd.settings.schema import Settings
+from ocd.supervisor import confinement
 
 PROXIES = ("main", "bedrock")
+#: No credential of Google's or Azure's is to be found by accident, in either proxy. Names: google-auth's and Azure's
+#: documentation of their default chains; what is not set here is not inherited either.
+NO_CLOUD = {
+    "GOOGLE_APPLICATION_CREDENTIALS": os.devnull,
+    "CLOUDSDK_CONFIG": os.devnull,
+    "NO_GCE_CHECK": "true",
+    "AZURE_CONFIG_DIR": os.devnull,
+}
+#: The like for AWS (botocore's configuration variables), for the proxy that must never sign a request.
+NO_AWS = {
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
 HOSTS = ("127.0.0.1", "::1")
 
 
@@ -45,12 +60,15 @@ def public_environment(settings: Settings, proxy: str, home: str, path: str) -> 
         "PATH": path,
         "HOME": home,
         "LANG": "C.UTF-8",
+        **NO_CLOUD,
         # LiteLLM's own limit would cut a stream before ours.
         "GRACEFUL_SHUTDOWN_TIMEOUT": str(int(settings.supervision.drain_timeout)),
         "OCD_PROXY": proxy,
         "OCD_AWS_REGION": settings.aws_region,
     }
     if proxy == "main":
+        # Whatever a request names, there is no AWS credential to be found from here.
+        env.update(NO_AWS)
         env["OCD_BEDROCK_URL"] = f"http://127.0.0.1:{ports['bedrock']}/v1"
     else:
         env["AWS_EC2_METADATA_DISABLED"] = "true"
@@ -119,8 +137,13 @@ def boot(
     path: str,
 ) -> dict[str, Any]:
     """The boot message for one guest. It holds keys: it goes over the guest's own socket and nowhere else."""
+    public = public_environment(settings, proxy, home, path)
+    if proxy == "main" and public["HOME"] == home:
+        # Libraries look for credentials below HOME; this one has nothing in it. The guest makes it.
+        public["HOME"] = str(folders.state / "homes" / proxy)
+        public.setdefault("TMPDIR", public["HOME"])
     return {
-        "env": {**public_environment(settings, proxy, home, path), **key_environment(keys, proxy)},
+        "env": {**public, **key_environment(keys, proxy)},
         "cwd": str(folders.config),
         "path": [str(config.parent), str(folders.config)],
         "config": str(config),
@@ -128,6 +151,18 @@ def boot(
         "policy": policy(settings, keys, proxy),
         "args": settings.litellm.args,
         "fidelity": settings.litellm.fidelity,
+        "confine": confinement.plan(
+            proxy,
+            home=home,
+            config=str(folders.config),
+            revision=str(config.parent),
+            runtime=str(folders.runtime),
+            state=str(folders.state),
+            env=public,
+            upstreams=None,
+        )
+        if settings.boundary.confine
+        else None,
     }
 
 

@@ -35,6 +35,7 @@ SHORT = {
     "aws-expired": "AWS login expired: occtl aws login",
     "throttled": "throttled by Bedrock",
     "unreachable": "upstream unreachable",
+    "model-gone": "the model is gone: occtl status",
 }
 _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\s]+")
 

@@ -230,7 +230,7 @@ def remember_good(daemon: "Daemon", name: str, config: Config) -> None:
         daemon.log.warning("the last good revision could not be noted", proxy=name, error=error.strerror)
         with contextlib.suppress(OSError):
             temporary.unlink()
-    from ocd.config import snapshot
+    from ocd.stack import snapshot
 
     unit = daemon.units[name]
     keep = {r.split("-")[0] for r in (unit.state.good, unit.state.revision)}

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ocd.adapters import ports
-from ocd.adapters.apology import Apology
 from ocd.adapters.logs import Capture, LogFile
 from ocd.adapters.mask import mask
+from ocd.adapters.unavailable import Apology
 from ocd.core import proxy as core
 from ocd.supervisor import spec
 from ocd.supervisor.link import GuestChannel

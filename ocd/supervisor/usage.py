@@ -6,6 +6,7 @@ figures that cannot be written stay in memory (bounded) and are tried again.
 
 import asyncio
 import json
+import secrets
 import sys
 import time
 from collections.abc import Callable
@@ -53,7 +54,6 @@ class Usage:
         self.failed = ""
         self._due = asyncio.Event()
         self._writing = asyncio.Lock()
-        self._numbers = 0
 
     def take(self, exchange: Exchange) -> None:
         """Add one answered request. Those that came from the other proxy are counted there."""
@@ -68,8 +68,8 @@ class Usage:
             if len(self.pending) >= KEPT_SUMS:
                 return
             if not self.pending:
-                self._numbers += 1
-                self.number = f"{time.time_ns():x}-{self._numbers}"
+                # Not the time: a clock that is set back would give one twice, and the second would not be counted.
+                self.number = secrets.token_hex(16)
             sums = self.pending[key] = [0] * len(usage_file.FIGURES)
         spent = exchange.input_tokens + exchange.output_tokens
         for place, value in enumerate(

@@ -76,7 +76,7 @@ class Trouble(Message):
     """What an upstream answers instead of the model, until a request of that model group succeeds again.
 
     ``kind`` is one of the lasting words of ``Exchange.trouble``: login-expired, plan-limit, overloaded,
-    access-denied, model-access, aws-expired, throttled, unreachable.
+    access-denied, model-access, aws-expired, throttled, unreachable, model-gone.
     """
 
     kind: str
@@ -212,7 +212,7 @@ class Exchange(Message):
     generation: int
     path: str = Field(description="/v1/messages, /v1/messages/count_tokens, …; never a query")
     model: str = Field(default="", description="the model group that was asked for")
-    slot: str = Field(default="", description="opus, sonnet, haiku, or empty: none of them")
+    slot: str = Field(default="", description="opus, sonnet, haiku, fable, or empty: none of them")
     session: int | None = Field(default=None, description="pid of the openclaude session")
     hop: bool = Field(default=False, description="it came from the other proxy, and is counted there")
     probe: bool = Field(default=False, description="occtl doctor --online asked, its plan's login is made up")

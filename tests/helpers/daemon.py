@@ -73,7 +73,7 @@ def free_ports(count: int = 2) -> int:
     the tests' own requests would be on the port at the wrong moment.
     """
     for _ in range(200):
-        first = random.randrange(12_000, 32_000)
+        first = _DICE.randrange(12_000, 32_000)
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
             for port in range(first, first + count):
                 for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
@@ -98,6 +98,8 @@ def eventually(condition: Callable[[], Any], timeout: float = 60.0, what: str = 
     raise AssertionError(f"did not happen within {timeout} s: {what or condition} ({error!r})")
 
 
+#: not ``random``: that one is set to the run's seed before each test, and two runs at a time would take the same ports
+_DICE = random.SystemRandom()
 #: every prefix that this run made: what still has one of them afterwards was left behind
 PREFIXES: set[str] = set()
 

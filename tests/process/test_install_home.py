@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ocd.guest.sockets import listen_unix
+from ocd.ipc.sockets import listen_unix
 from ocd.selftest.upstreams import Upstreams
 from tests.helpers import canaries
 from tests.helpers.checkout import copy_sources, edit

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ocd.config.schema import Settings
 from ocd.selftest.run import run
+from ocd.settings.schema import Settings
 from tests.helpers.daemon import ROOT, litellm_python
 from tests.process.test_selftest import folders
 

@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
-from ocd.config.presets import PRESETS, files
 from ocd.selftest import streams
 from ocd.selftest.upstreams import Behaviour, Upstreams
+from ocd.stack.presets import PRESETS, files
 from tests.helpers.daemon import SLOW, Daemon, eventually
 
 SECRET = "canary-51d0f7a2c4"
@@ -42,7 +42,7 @@ def to_stand_ins(preset: str, addresses: dict[str, str]) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def shared(addresses: dict[str, str]) -> Iterator[Daemon]:
-    with Daemon(upstreams=addresses, settings='[slots]\nhaiku = "claude-haiku-4-5"\n') as daemon:
+    with Daemon(upstreams=addresses, settings='[slots]\nhaiku = ""\n') as daemon:
         for name, text in to_stand_ins("fallback", addresses).items():
             daemon.write(name, text)
         daemon.start()
@@ -87,19 +87,19 @@ def test_overload_limits_and_outages_fall_back(
 ) -> None:
     before = daemon.proxy()["fallbacks"]
     upstreams.behave(FAILS[failure])
-    answer = post(daemon, "claude-opus-4-6", stream)
+    answer = post(daemon, "claude-opus-9-9", stream)
     assert answer.status_code == 200, answer.text
     _, wrong = streams.check_stream(answer.text) if stream else streams.check_plain(answer.json())
     assert wrong == []
     assert [one.upstream for one in upstreams.seen()][-1] == "bedrock"
-    assert upstreams.seen()[-1].model.startswith("us.anthropic.claude-opus-4-6")
+    assert upstreams.seen()[-1].model.startswith("us.anthropic.claude-opus-")
     where = upstreams.summary()["canaries"]["canary"]
     assert where["bedrock"] == {}
     assert set(where["anthropic"]) <= {"header authorization"}
     proxy = eventually(
         lambda: (found := daemon.proxy())["fallbacks"] == before + 1 and found, what="the fallback is counted"
     )
-    assert proxy["last_fallback"].startswith("claude-opus-4-6 to claude-opus-4-6-bedrock (")
+    assert proxy["last_fallback"].startswith("claude-opus-9-9 to claude-opus-bedrock (")
     assert proxy["last_fallback"].endswith("answered") and proxy["last_fallback_at"]
     assert [one for one in daemon.events() if one["kind"] == "fallback"][-1]["text"] == proxy["last_fallback"]
     assert SECRET not in str(daemon.events())
@@ -112,7 +112,7 @@ def test_a_refused_login_or_request_does_not(
 ) -> None:
     before = daemon.proxy()["fallbacks"]
     upstreams.behave(Behaviour(upstream="anthropic", status=status))
-    answer = post(daemon, "claude-opus-4-6", stream)
+    answer = post(daemon, "claude-opus-9-9", stream)
     assert 400 <= answer.status_code < 500 or "event: error" in answer.text
     assert {one.upstream for one in upstreams.seen()} == {"anthropic"}, "nothing is billed to AWS"
     assert upstreams.summary()["canaries"]["canary"]["bedrock"] == {}
@@ -121,7 +121,7 @@ def test_a_refused_login_or_request_does_not(
 
 def test_by_name_it_is_bedrock_at_once(daemon: Daemon, upstreams: Upstreams) -> None:
     before = daemon.proxy()["fallbacks"]
-    assert post(daemon, "claude-haiku-4-5-bedrock", False).status_code == 200
+    assert post(daemon, "claude-haiku-bedrock", False).status_code == 200
     assert {one.upstream for one in upstreams.seen()} == {"bedrock"}
     assert daemon.proxy()["fallbacks"] == before, "an explicit choice is no fallback"
 
@@ -131,7 +131,7 @@ def test_a_stream_that_breaks_half_way_is_not_begun_again_elsewhere(
 ) -> None:
     upstreams.behave(Behaviour(upstream="anthropic", drop="during", chunks=20, delay=0.05))
     try:
-        answer = post(daemon, "claude-opus-4-6", True)
+        answer = post(daemon, "claude-opus-9-9", True)
         assert "message_stop" not in answer.text
         assert "us.anthropic" not in answer.text
     except httpx.TransportError:
@@ -144,11 +144,15 @@ def test_a_stream_that_breaks_half_way_is_not_begun_again_elsewhere(
 
 @pytest.fixture(scope="module")
 def all_bedrock(addresses: dict[str, str]) -> Iterator[Daemon]:
-    settings = '[slots]\nhaiku = "claude-haiku-4-5"\n'
+    # the haiku slot is pinned to a group of its own, so that a swap is one in place
+    settings = '[slots]\nhaiku = "own-haiku"\n'
     with Daemon(upstreams=addresses, settings=settings) as daemon:
         daemon.write("ocd.toml", 'auth = "none"\n' + daemon.read("ocd.toml"))
         for name, text in to_stand_ins("bedrock", addresses).items():
-            daemon.write(name, text)
+            entry = re.search(r"(?ms)^  - model_name: [^\n]*claude-haiku-.*?(?=\n\n|\Z)", text)
+            assert entry is not None
+            own = re.sub(r'"claude-haiku-\*"|claude-haiku-bedrock', "own-haiku", entry[0])
+            daemon.write(name, text.replace("model_list:\n", f"model_list:\n{own}\n", 1))
         daemon.start()
         yield daemon
 
@@ -191,7 +195,14 @@ def launch(daemon: Daemon, **more: Any) -> httpx.Response:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
-    "model", ["claude-opus-4-6", "claude-sonnet-4-5", "claude-haiku-4-5", "claude-other-9"]
+    "model",
+    [
+        "claude-opus-9-9",
+        "claude-sonnet-9-9",
+        "claude-haiku-9-9-20310101",
+        "claude-fable-9-2",
+        "claude-other-9",
+    ],
 )
 def test_bedrock_answers_everything(
     all_bedrock: Daemon, upstreams: Upstreams, model: str, stream: bool
@@ -199,6 +210,8 @@ def test_bedrock_answers_everything(
     answer = post(all_bedrock, model, stream)
     assert answer.status_code == 200, answer.text
     assert {one.upstream for one in upstreams.seen()} == {"bedrock"}
+    asked = "sonnet" if "other" in model else model.split("-")[1]
+    assert upstreams.seen()[-1].model.startswith(f"us.anthropic.claude-{asked}-")
     assert upstreams.summary()["canaries"]["canary"] == {"anthropic": {}, "bedrock": {}}
 
 
@@ -208,7 +221,8 @@ def test_a_swapped_model_serves_at_once_and_back_again(all_bedrock: Daemon, upst
     def asked() -> str:
         upstreams.reset()
         upstreams.watch("canary", SECRET)
-        assert post(all_bedrock, "claude-haiku-4-5", False).status_code == 200
+        env = json.loads(Path(launch(all_bedrock).json()["args"][1]).read_text())["env"]
+        assert post(all_bedrock, env["ANTHROPIC_DEFAULT_HAIKU_MODEL"], False).status_code == 200
         return upstreams.seen()[-1].model
 
     before = asked()
@@ -229,7 +243,7 @@ def test_without_anthropic_the_session_has_the_proxys_key_alone(
     env = json.loads(Path(reply["args"][1]).read_text())["env"]
     assert env["ANTHROPIC_AUTH_TOKEN"] == all_bedrock.keys()["main"]
     headers = {"authorization": f"Bearer {env['ANTHROPIC_AUTH_TOKEN']}", "anthropic-version": "2023-06-01"}
-    body = {"model": "claude-opus-4-6", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
+    body = {"model": "claude-opus-9-9", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
     answer = httpx.post(
         all_bedrock.url() + "/v1/messages", headers=headers, json=body, trust_env=False, timeout=60
     )

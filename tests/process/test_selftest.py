@@ -19,13 +19,13 @@ import httpx
 import psutil
 import pytest
 
-from ocd.config.defaults import write_defaults
-from ocd.config.folders import Folders
-from ocd.config.schema import Settings
 from ocd.selftest import stack
+from ocd.selftest.redirected import Turned
 from ocd.selftest.run import Report, Row, _Check, run
-from ocd.selftest.turned import Turned
 from ocd.selftest.upstreams import Upstreams
+from ocd.settings.folders import Folders
+from ocd.settings.schema import Settings
+from ocd.stack.defaults import write_defaults
 from tests.helpers.daemon import ROOT, SLOW, Daemon, litellm_python
 
 
@@ -158,8 +158,8 @@ def test_interrupted(folders: Folders, moment: str) -> None:
 def test_ctrl_c_in_a_terminal(folders: Folders) -> None:
     """The real signal to a real process: it ends, and the private stack with it."""
     code = (
-        "import asyncio, sys; from ocd.config.folders import Folders\n"
-        "from ocd.config.schema import Settings; from ocd.selftest.run import run\n"
+        "import asyncio, sys; from ocd.settings.folders import Folders\n"
+        "from ocd.settings.schema import Settings; from ocd.selftest.run import run\n"
         "from pathlib import Path; root = Path(sys.argv[1])\n"
         "folders = Folders(*(root / name for name in ('config', 'share', 'state', 'run', 'bin')))\n"
         "say = lambda text: print(text, flush=True)\n"

@@ -11,10 +11,10 @@ import pytest
 
 from ocd.aws import ask, judge, policy
 from ocd.aws.judge import Verdict, Wanted
-from ocd.config.rules.stack import Route, Stack
-from ocd.config.settings import Settings
 from ocd.ctl import aws as verbs
 from ocd.ctl.__main__ import main
+from ocd.settings.load import Settings
+from ocd.stack.stack import Route, Stack
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 PAIR = {"shared-credentials-file": {"key": "MPLE", "temporary": False}}

@@ -24,7 +24,7 @@ HELLO = {"model": "claude-x", "max_tokens": 9, "messages": [{"role": "user", "co
 
 def load() -> ModuleType:
     """By path, as the guest loads it."""
-    path = Path(__file__).parents[2] / "ocd" / "guest" / "boundary.py"
+    path = Path(__file__).parents[2] / "ocd" / "guest" / "layers" / "boundary.py"
     spec = importlib.util.spec_from_file_location("_boundary_under_test", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

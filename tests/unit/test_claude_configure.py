@@ -171,7 +171,7 @@ def test_separate_links_derives_and_follows(home: Path) -> None:
     (own / "CLAUDE.md").write_text("x")
     (own / ".credentials.json").write_text("secret")
     own_settings = {
-        "model": "claude-opus-4-6[1m]",
+        "model": "claude-opus-9-9[1m]",
         "awsAuthRefresh": "x",
         "env": {"ANTHROPIC_API_KEY": "k", "B": "1"},
     }
@@ -185,7 +185,7 @@ def test_separate_links_derives_and_follows(home: Path) -> None:
     links = {path.name for path in folder.iterdir() if path.is_symlink()}
     assert links == {"agents", "projects", "CLAUDE.md"}
     assert json.loads((folder / "settings.json").read_text()) == {
-        "model": "claude-opus-4-6",
+        "model": "claude-opus-9-9",
         "env": {"B": "1"},
     }
     assert json.loads((folder / ".claude.json").read_text()) == {

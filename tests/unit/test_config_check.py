@@ -12,16 +12,24 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ocd.config import rules
-from ocd.config.check import check, check_all
-from ocd.config.defaults import template, write_defaults
-from ocd.config.findings import Finding
-from ocd.config.fix import fix, fix_all
-from ocd.config.folders import Folders
-from ocd.config.settings import load
+from ocd.settings.findings import Finding
+from ocd.settings.folders import Folders
+from ocd.settings.load import load
+from ocd.stack import rules
+from ocd.stack.check import check, check_all
+from ocd.stack.defaults import template, write_defaults
+from ocd.stack.fix import fix, fix_all
 
 SEEDS = Path(__file__).parent / "seeds_configs"
-MAIN, BEDROCK = template("litellm.yaml"), template("litellm-bedrock.yaml")
+BEDROCK = template("litellm-bedrock.yaml")
+#: the shipped file with two Claude models by name, as people have it who pin their slots
+MAIN = template("litellm.yaml").replace(
+    "model_list:\n",
+    "model_list:\n"
+    "  - model_name: claude-opus-9-9\n    litellm_params:\n      model: anthropic/claude-opus-9-9\n\n"
+    "  - model_name: claude-sonnet-9-9\n    litellm_params:\n      model: anthropic/claude-sonnet-9-9\n\n",
+    1,
+)
 
 Change = tuple[str, str, str]
 
@@ -42,8 +50,8 @@ def module(text: str) -> Change:
     return ("hook.py", "", text)
 
 
-OPUS = "      model: anthropic/claude-opus-4-6\n"
-SONNET = "      model: anthropic/claude-sonnet-4-5\n"
+OPUS = "      model: anthropic/claude-opus-9-9\n"
+SONNET = "      model: anthropic/claude-sonnet-9-9\n"
 HOP = "      model: openai/qwen-3-coder\n"
 URL = "      api_base: os.environ/OCD_BEDROCK_URL\n"
 KEY = "      api_key: os.environ/OCD_BEDROCK_KEY\n"
@@ -55,7 +63,7 @@ MAIN_KEY = "  master_key: os.environ/OCD_MAIN_KEY\n"
 BEDROCK_KEY = "  master_key: os.environ/OCD_BEDROCK_KEY\n"
 STRONG = "sk-" + "5" * 40
 HOOK = main(SETTINGS, SETTINGS + "  callbacks: [hook.handler]\n")
-FALLBACK = "  fallbacks: [{claude-opus-4-6: [qwen-3-coder]}]\n"
+FALLBACK = "  fallbacks: [{claude-opus-9-9: [qwen-3-coder]}]\n"
 
 #: code, severity, file in which it is found, what breaks the shipped files
 BROKEN: list[tuple[str, str, str, tuple[Change, ...]]] = [
@@ -97,9 +105,9 @@ BROKEN: list[tuple[str, str, str, tuple[Change, ...]]] = [
     ("bedrock-route-in-main", "error", "litellm.yaml",
      (main(HOP + URL + KEY, QWEN + "      aws_region_name: us-west-2\n"),)),
     ("anthropic-route-in-bedrock", "error", "litellm-bedrock.yaml", (bedrock(QWEN, OPUS),)),
-    ("one-m-suffix", "error", "litellm.yaml", (main(OPUS, OPUS.replace("4-6", "4-6[1m]")),)),
-    ("one-m-suffix", "warning", "litellm.yaml", (main("name: claude-opus-4-6", 'name: "claude-opus-4-6[1m]"'),)),
-    ("model-id-dated", "error", "litellm.yaml", (main(OPUS, OPUS.replace("4-6", "4-6-20250514")),)),
+    ("one-m-suffix", "error", "litellm.yaml", (main(OPUS, OPUS.replace("9-9", "9-9[1m]")),)),
+    ("one-m-suffix", "warning", "litellm.yaml", (main("name: claude-opus-9-9", 'name: "claude-opus-9-9[1m]"'),)),
+    ("model-id-dated", "error", "litellm.yaml", (main(OPUS, OPUS.replace("9-9", "9-9-20250514")),)),
     ("model-id-unknown", "warning", "litellm.yaml", (main(OPUS, OPUS.replace("opus", "opsu")),)),
     ("model-id-unknown", "warning", "litellm-bedrock.yaml", (bedrock("qwen.qwen3-next-80b-a3b", "qwen.qwen9"),)),
     ("streaming-permission", "note", "litellm-bedrock.yaml", (bedrock("InvokeModelWithResponseStream", "it"),)),
@@ -133,7 +141,7 @@ BROKEN: list[tuple[str, str, str, tuple[Change, ...]]] = [
     ("option-is-ours", "error", "ocd.toml", (ocd('[litellm]\nargs = ["--port=4000"]\n'),)),
     ("fallback-wrong-form", "error", "litellm.yaml", (main(ROUTER, ROUTER + "  fallbacks: {a: [b]}\n"),)),
     ("fallback-unknown", "warning", "litellm.yaml",
-     (main(ROUTER, ROUTER + "  fallbacks: [{claude-opus-4-6: [qwen-9]}]\n"),)),
+     (main(ROUTER, ROUTER + "  fallbacks: [{claude-opus-9-9: [qwen-9]}]\n"),)),
     ("fallback-unknown", "warning", "litellm.yaml", (main(ROUTER, ROUTER + "  default_fallbacks: [qwen-9]\n"),)),
     ("fallback-unknown", "warning", "litellm-bedrock.yaml",
      (bedrock(ROUTER, ROUTER + "  context_window_fallbacks: [{nobody: [qwen-3-coder]}]\n"),)),
@@ -154,16 +162,18 @@ BROKEN: list[tuple[str, str, str, tuple[Change, ...]]] = [
     ("callback-sets-api-key", "warning", "hook.py",
      (HOOK, module("def handler(data, token):\n    data.setdefault('anthropic_api_key', token)\n"))),
     ("slot-without-route", "error", "litellm.yaml", (ocd('[slots]\nhaiku = "llama"\n'),)),
+    ("model-retires", "warning", "litellm-bedrock.yaml",
+     (bedrock("qwen.qwen3-next-80b-a3b", "anthropic.claude-9-1-sonnet-gone"),)),
     ("no-claude-wildcard", "warning", "litellm.yaml", (main('"claude-*"', '"opus-*"'),)),
     ("section-unknown", "warning", "litellm.yaml", (main(ROUTER, "routers_settings:\n"),)),
     ("section-wrong-kind", "error", "litellm.yaml", (main(ROUTER, "router_settings: []\nx:\n"),)),
     ("no-models", "error", "litellm-bedrock.yaml", (bedrock("model_list:", "model_list: []\nx:"),)),
     ("entry-incomplete", "error", "litellm.yaml", (main(OPUS, "      other: 1\n"),)),
-    ("entry-incomplete", "error", "litellm.yaml", (main("model_name: claude-opus-4-6", "name: claude-opus-4-6"),)),
+    ("entry-incomplete", "error", "litellm.yaml", (main("model_name: claude-opus-9-9", "name: claude-opus-9-9"),)),
     ("entry-incomplete", "error", "litellm.yaml", (main("model_list:\n", "model_list:\n  - 3\n"),)),
     ("model-duplicate", "warning", "litellm.yaml",
-     (main("model_list:\n", "model_list:\n  - model_name: claude-opus-4-6\n    litellm_params:\n" + OPUS),)),
-    ("model-duplicate", "warning", "litellm.yaml", (main("name: claude-sonnet-4-5", "name: claude-opus-4-6"),)),
+     (main("model_list:\n", "model_list:\n  - model_name: claude-opus-9-9\n    litellm_params:\n" + OPUS),)),
+    ("model-duplicate", "warning", "litellm.yaml", (main("name: claude-sonnet-9-9", "name: claude-opus-9-9"),)),
     ("variable-not-set", "warning", "litellm-bedrock.yaml", (bedrock("/OCD_AWS_REGION", "/AWS_REGION"),)),
     ("duplicate-key", "warning", "litellm.yaml", (main("num_retries: 0\n", "num_retries: 0\n  num_retries: 0\n"),)),
     ("include-missing", "error", "litellm.yaml", (main("model_list:", "include: [gone.yaml]\nmodel_list:"),)),
@@ -187,12 +197,16 @@ def site(tmp_path: Path) -> Path:
     folder = tmp_path / "lib" / "python3.11" / "site-packages"
     (folder / "litellm").mkdir(parents=True)
     known = {
-        "anthropic": ("claude-opus-4-6", "claude-sonnet-4-5", "claude-sonnet-4-5-20250929",
+        # the made-up ones are this file's, the others those of the seeds' configurations
+        "anthropic": ("claude-opus-9-9", "claude-sonnet-9-9", "claude-opus-4-6", "claude-sonnet-4-5",
+                      "claude-sonnet-4-5-20250929",
                       "claude-opus-4-5-20251101"),
         "bedrock_converse": ("qwen.qwen3-next-80b-a3b", "anthropic.claude-opus-4-7",
                              "anthropic.claude-opus-4-5-20251101-v1:0"),
     }  # fmt: skip
     table = {name: {"litellm_provider": provider} for provider, ids in known.items() for name in ids}
+    ended = {"litellm_provider": "bedrock_converse", "deprecation_date": "2020-01-31"}
+    table["anthropic.claude-9-1-sonnet-gone"] = ended
     (folder / "litellm" / "model_prices_and_context_window_backup.json").write_text(json.dumps(table))
     return folder
 
@@ -200,6 +214,7 @@ def site(tmp_path: Path) -> Path:
 def folders_in(path: Path) -> Folders:
     found = Folders(path / "config", path / "share", path / "state", path / "run", path / "bin")
     write_defaults(found)
+    (found.config / "litellm.yaml").write_text(MAIN)
     return found
 
 
@@ -280,14 +295,14 @@ def test_every_code_of_the_rules_has_a_broken_file_here() -> None:
 
 
 def test_a_finding_stands_on_the_line_it_speaks_of(folders: Folders, site: Path) -> None:
-    change(folders, (main(OPUS, OPUS.replace("4-6", "4-6-20250514")),))
+    change(folders, (main(OPUS, OPUS.replace("9-9", "9-9-20250514")),))
     (finding,) = check(folders, load(folders, {}), site)
     line = (folders.config / "litellm.yaml").read_text().splitlines()[(finding.line or 0) - 1]
     assert "20250514" in line and finding.key == "model_list[0].litellm_params.model"
 
 
 def test_an_included_file_is_part_of_it_and_gets_its_own_lines(folders: Folders, site: Path) -> None:
-    route = "  - model_name: extra\n    litellm_params:\n      model: anthropic/claude-opus-4-6-20250514\n"
+    route = "  - model_name: extra\n    litellm_params:\n      model: anthropic/claude-opus-9-9-20250514\n"
     (folders.config / "more.yaml").write_text("# mine\nmodel_list:\n" + route)
     change(folders, (main("model_list:", "include: [more.yaml]\nmodel_list:"),))
     settings_ = load(folders, {})
@@ -308,7 +323,7 @@ def test_a_fix_changes_nothing_but_its_place(folders: Folders, site: Path) -> No
 
 
 def test_what_stands_behind_an_anchor_is_left_alone(folders: Folders, site: Path) -> None:
-    named = "name: claude-opus-4-6\n    litellm_params:"
+    named = "name: claude-opus-9-9\n    litellm_params:"
     change(folders, (main(f"{named}\n", f"{named} &p\n"),
                      main("    litellm_params:\n" + SONNET, "    litellm_params: *p\n"),
                      main(OPUS, OPUS + "      modify: 1\n      api_key: sk-x\n")))  # fmt: skip
@@ -318,7 +333,7 @@ def test_what_stands_behind_an_anchor_is_left_alone(folders: Folders, site: Path
 
 
 @pytest.mark.parametrize(
-    "flow", ["{model: claude-opus-4-6, api_base: 'https://api.anthropic.com/v1'}", "{model: x/y}"]
+    "flow", ["{model: claude-opus-9-9, api_base: 'https://api.anthropic.com/v1'}", "{model: x/y}"]
 )
 def test_braces_are_mended_too(folders: Folders, site: Path, flow: str) -> None:
     text = f"model_list: [{{model_name: '*', litellm_params: {flow}}}]\ngeneral_settings: {{}}\n"
@@ -330,7 +345,7 @@ def test_braces_are_mended_too(folders: Folders, site: Path, flow: str) -> None:
 
 
 def test_without_a_litellm_environment_the_rest_is_checked(folders: Folders) -> None:
-    change(folders, (main(OPUS, OPUS.replace("4-6", "4-6-20250514")), main(MAIN_KEY, "")))
+    change(folders, (main(OPUS, OPUS.replace("9-9", "9-9-20250514")), main(MAIN_KEY, "")))
     assert codes(check(folders, load(folders, {}), None)) == {"master-key-missing"}
 
 
@@ -452,7 +467,7 @@ def test_mutated_configurations_end_in_findings(folders: Folders, site: Path, te
 
 def run_check(folders: Folders) -> tuple[int, list[dict[str, object]]]:
     environ = {"OCD_PREFIX": str(folders.config.parent), "PATH": os.environ["PATH"]}
-    command = [sys.executable, "-m", "ocd.config.check", "--json"]
+    command = [sys.executable, "-m", "ocd.stack.check", "--json"]
     root = Path(__file__).parents[2]
     done = subprocess.run(command, env=environ, cwd=root, capture_output=True, timeout=120, check=False)
     assert done.stderr == b""

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ocd.config import defaults, keys
-from ocd.config.folders import Folders, private_folder
 from ocd.errors import OcdError
+from ocd.settings import keys
+from ocd.settings.folders import Folders, private_folder
+from ocd.stack import defaults
 
 
 @pytest.fixture

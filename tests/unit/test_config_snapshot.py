@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from ocd.config.defaults import write_defaults
-from ocd.config.folders import Folders
-from ocd.config.inputs import inputs
-from ocd.config.settings import load
-from ocd.config.snapshot import Revision, prune, take
 from ocd.errors import OcdError
+from ocd.settings.folders import Folders
+from ocd.settings.load import load
+from ocd.stack.defaults import write_defaults
+from ocd.stack.inputs import inputs
+from ocd.stack.snapshot import Revision, prune, take
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ocd.core import proxy as core
@@ -138,7 +138,8 @@ class World:
                     self.reap(m.generation, 0)
             for generation in list(self.doomed):
                 self.reap(generation, -15)
-            if core.settled(self.proxy) and not self.asked and not self.doomed:
+            going = any(m.phase_is(Draining, core.Stopping) for m in self.proxy.members)
+            if core.settled(self.proxy) and not self.asked and not self.doomed and not going:
                 spares = [m for m in self.proxy.members if m.phase_is(Armed)]
                 if self.proxy.wanted is not Wanted.UP or len(spares) == self.proxy.limits.spares:
                     return
@@ -202,6 +203,8 @@ EVENTS = st.sampled_from(
     st.integers(1, 3),
     st.integers(0, 2),
 )
+# Who was forked cold is still draining when the warm one serves: the machine has to end it before the last look.
+@example([("cold", 0, 0.0), ("spawn", 0, 0.0), ("warm", 0, 0.0)], 1, 0)
 def test_any_history_keeps_the_laws_and_converges(
     history: list[tuple[str, int, float]], workers: int, spares: int
 ) -> None:

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-import ocd.config
 import ocd.selftest
-from ocd.config.findings import Finding
+import ocd.stack
 from ocd.ctl.__main__ import main
+from ocd.settings.findings import Finding
 
 Capture = pytest.CaptureFixture[str]
 
@@ -37,10 +37,10 @@ def prefix(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def findings(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
     """What the checks say from now on; they have tests of their own."""
     said: list[Finding] = []
-    made: Any = ModuleType("ocd.config.check")
+    made: Any = ModuleType("ocd.stack.check")
     made.check = lambda folders, settings, site: list(said)
-    monkeypatch.setitem(sys.modules, "ocd.config.check", made)
-    monkeypatch.setattr(ocd.config, "check", made, raising=False)
+    monkeypatch.setitem(sys.modules, "ocd.stack.check", made)
+    monkeypatch.setattr(ocd.stack, "check", made, raising=False)
     return said
 
 
@@ -111,9 +111,9 @@ def test_fix_writes_what_changed_and_nothing_else(
     real.chmod(0o640)
     file = prefix / "config" / "litellm.yaml"
     file.symlink_to(real)
-    made: Any = ModuleType("ocd.config.fix")
+    made: Any = ModuleType("ocd.stack.fix")
     made.fix_all = lambda folders, settings, site: {file: "a: 2\r\n"}
-    monkeypatch.setitem(sys.modules, "ocd.config.fix", made)
+    monkeypatch.setitem(sys.modules, "ocd.stack.fix", made)
     assert main(["config", "check", "--fix"]) == 0
     assert capsys.readouterr().out.splitlines()[0] == f"fixed: {file}"
     assert real.read_bytes() == b"a: 2\r\n" and file.is_symlink() and real.stat().st_mode & 0o777 == 0o640

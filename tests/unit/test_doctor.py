@@ -12,8 +12,6 @@ from typing import Any
 import pytest
 
 from ocd import __version__
-from ocd.config.folders import Folders
-from ocd.config.settings import Settings
 from ocd.core.proxy import Holder
 from ocd.ctl import doctor as verb
 from ocd.ctl.__main__ import main
@@ -21,6 +19,8 @@ from ocd.doctor import checks, gather, online, report
 from ocd.doctor.checks import Entry, Service
 from ocd.doctor.report import Row
 from ocd.errors import OcdError
+from ocd.settings.folders import Folders
+from ocd.settings.load import Settings
 from ocd.wire.messages import Exchange, Problem, ProxyStatus, Session, Status, Trouble
 from ocd.wire.messages import Holder as Told
 
@@ -310,6 +310,17 @@ def test_what_answers_mean() -> None:
     assert "aws" not in online.verdict(login, 500, "broken", seen("api.anthropic.com")).fix
     text = online.costs(online.Plan("", {}, "plan", [login, real]))
     assert "haiku, whose price is not known" in text and "opus: only Claude Code has the login" in text
+
+
+def test_a_slot_that_nobody_asked_in_yet_is_asked_for_a_made_up_model() -> None:
+    probe = online.Probe("opus", "claude-opus-9-9", "https://api.anthropic.com", True, 0.0, made_up=True)
+    reached = Exchange(time=1, proxy="main", generation=1, path="/", status=404, seconds=1, upstream="api.x")
+    assert online.verdict(probe, 404, "model: claude-opus-9-9", reached).level == "ok"
+    assert online.verdict(probe, 404, "model: claude-opus-9-9", None).level == "error", "nobody was asked"
+    from dataclasses import replace
+
+    real = replace(probe, made_up=False)
+    assert online.verdict(real, 404, "model: claude-opus-9-9", reached).level == "error"
 
 
 def test_prices_are_those_of_the_installed_litellm() -> None:

@@ -13,7 +13,7 @@ from ocd.supervisor import exchanges
 from ocd.supervisor.exchanges import KEPT, KEPT_SESSIONS, KEPT_TROUBLES, MEANINGS, Exchanges
 from ocd.wire.messages import ProxyStatus, Status
 
-SLOTS = {"opus": "claude-opus-4-6", "sonnet": "claude-sonnet-4-5", "haiku": "qwen-3-coder"}
+SLOTS = {"opus": "claude-opus-9-9", "sonnet": "claude-sonnet-9-9", "haiku": "qwen-3-coder"}
 
 
 class Recorded:
@@ -32,7 +32,7 @@ class Recorded:
             "ev": "request",
             "time": time.time(),
             "path": "/v1/messages",
-            "model": "claude-opus-4-6",
+            "model": "claude-opus-9-9",
             "status": 200,
             "seconds": 1.0,
             "upstream": "api.anthropic.com",
@@ -84,7 +84,7 @@ def test_listeners_get_messages_and_followers_lines(meter: Recorded) -> None:
     meter.exchanges.listeners.append(lambda exchange: heard.append(exchange.model))
     meter.exchanges.followers.append(lines.append)
     meter.say()
-    assert heard == ["claude-opus-4-6"] and json.loads(lines[0])["model"] == "claude-opus-4-6"
+    assert heard == ["claude-opus-9-9"] and json.loads(lines[0])["model"] == "claude-opus-9-9"
 
 
 def test_a_session_counts_a_request_once_though_two_proxies_answered_it(meter: Recorded) -> None:
@@ -109,16 +109,52 @@ def test_a_trouble_is_told_once_counted_and_passes_with_a_success_of_its_model(m
     meter.say(model="other-group", upstream="elsewhere")
     meter.say(status=400, trouble="bad-request")
     meter.say("bedrock")
-    assert meter.kinds() == [("plan-limit", "claude-opus-4-6")]
+    assert meter.kinds() == [("plan-limit", "claude-opus-9-9")]
     meter.say()
     assert meter.kinds() == []
     assert [kind for kind, *_ in meter.events] == ["upstream-trouble", "upstream-ok"]
 
 
+def test_a_model_that_is_gone_stays_until_it_answers_or_the_routes_change(
+    meter: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(model: str) -> None:
+        meter.say(trouble="model-gone", status=404, model=model)
+
+    gone("claude-opus-9-9")
+    gone("claude-sonnet-9-9-20310101")
+    pinned, free = sorted(meter.exchanges.troubles("main"), key=lambda one: one.slot)
+    assert (pinned.slot, free.slot) == ("opus", "sonnet")
+    assert "occtl model unpin opus" in pinned.next and "claude-opus-9-9" in pinned.what
+    assert "api.anthropic.com" in pinned.what and "Update Claude Code" in free.next
+    real = time.time
+    with monkeypatch.context() as later:
+        later.setattr(time, "time", lambda: real() + 30 * 86400)
+        assert len(meter.exchanges.troubles("main")) == 2, "no time mends it"
+    meter.say(model="claude-haiku-9-9")
+    assert len(meter.exchanges.troubles("main")) == 2, "another model of the same host"
+    meter.say(model="claude-opus-9-9")
+    assert meter.kinds() == [("model-gone", "claude-sonnet-9-9-20310101")]
+    meter.exchanges.routes_changed("bedrock")
+    assert len(meter.kinds()) == 1
+    meter.exchanges.routes_changed("main")
+    assert meter.kinds() == []
+
+
+def test_names_that_no_upstream_has_get_no_figures_of_their_own(meter: Recorded) -> None:
+    labels = []
+    meter.exchanges.listeners.append(lambda one: labels.append(meter.exchanges.label(one)))
+    for number in range(9):
+        meter.say(trouble="model-gone", status=404, model=f"claude-opus-8-{number}")
+    meter.say(trouble="model-gone", status=404, model="claude-opus-9-9")
+    meter.say(model="claude-opus-8-9")
+    assert labels == ["other"] * 9 + ["claude-opus-9-9", "claude-opus-8-9"]
+
+
 def test_the_same_trouble_soon_again_is_shown_but_not_announced_again(meter: Recorded) -> None:
     for _ in range(5):
         meter.say(trouble="overloaded", status=529)
-        assert meter.kinds() == [("overloaded", "claude-opus-4-6")]
+        assert meter.kinds() == [("overloaded", "claude-opus-9-9")]
         meter.say()
     assert [kind for kind, *_ in meter.events] == ["upstream-trouble", "upstream-ok"]
 
@@ -126,21 +162,21 @@ def test_the_same_trouble_soon_again_is_shown_but_not_announced_again(meter: Rec
 def test_a_good_answer_of_the_same_host_ends_a_login_trouble_of_every_model(meter: Recorded) -> None:
     meter.say(trouble="login-expired", status=401)
     meter.say(trouble="access-denied", status=403)
-    meter.say(model="claude-sonnet-4-5")
-    assert meter.kinds() == [("access-denied", "claude-opus-4-6")]
+    meter.say(model="claude-sonnet-9-9")
+    assert meter.kinds() == [("access-denied", "claude-opus-9-9")]
 
 
 def test_that_a_made_up_login_is_refused_is_no_trouble(meter: Recorded) -> None:
     meter.say(trouble="login-expired", status=401, probe=True)
     assert meter.kinds() == [] and not meter.events
     meter.say(trouble="unreachable", status=500, probe=True)
-    assert meter.kinds() == [("unreachable", "claude-opus-4-6")]
+    assert meter.kinds() == [("unreachable", "claude-opus-9-9")]
     meter.say(trouble="login-expired", status=401)
-    assert ("login-expired", "claude-opus-4-6") in meter.kinds()
+    assert ("login-expired", "claude-opus-9-9") in meter.kinds()
 
 
 def test_every_lasting_word_has_its_meaning_and_others_do_not_last(meter: Recorded) -> None:
-    for word in ("login-expired", "plan-limit", "overloaded", "access-denied"):
+    for word in ("login-expired", "plan-limit", "overloaded", "access-denied", "model-gone"):
         meter.say(trouble=word, status=500)
     for word in ("model-access", "aws-expired", "throttled", "unreachable"):
         meter.say("bedrock", trouble=word, status=500)
@@ -148,7 +184,7 @@ def test_every_lasting_word_has_its_meaning_and_others_do_not_last(meter: Record
     assert shown == set(MEANINGS)
     for word in ("refused", "bad-request", "upstream-error", "cut", "client-gone"):
         meter.say(trouble=word, status=500, model=word)
-    assert len(meter.exchanges.troubles("main")) == 4
+    assert len(meter.exchanges.troubles("main")) == 5
 
 
 def test_troubles_are_bounded_and_forgotten(meter: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +202,7 @@ def test_figures_survive_a_hand_over_and_foreign_notes_do_not_matter(meter: Reco
     after = Recorded()
     after.exchanges.restore(notes)
     assert after.exchanges.sessions[7].requests == 1 and after.exchanges.sessions[7].fallback[1] == "a to b"
-    assert after.kinds() == [("aws-expired", "claude-opus-4-6")]
+    assert after.kinds() == [("aws-expired", "claude-opus-9-9")]
     after.say()
     assert [kind for kind, *_ in after.events] == ["upstream-ok"]
     for broken in (
@@ -188,7 +224,7 @@ def test_what_the_second_proxy_answers_the_first_is_shown_once(meter: Recorded) 
 def test_a_fallback_that_answered_is_no_sign_that_the_first_choice_is_well(meter: Recorded) -> None:
     meter.say(trouble="overloaded", status=529)
     meter.say(fallback="opus to opus-bedrock")
-    assert meter.kinds() == [("overloaded", "claude-opus-4-6")]
+    assert meter.kinds() == [("overloaded", "claude-opus-9-9")]
 
 
 def test_names_in_the_texts_are_put_in_and_not_interpreted(meter: Recorded) -> None:

@@ -20,9 +20,9 @@ def put_back(theirs: dict[str, Any], ours: dict[str, Any], untouched: frozenset[
 
 def test_fields_that_were_lost_or_rewritten_are_the_clients_again() -> None:
     theirs = {"model": "opus", "thinking": {"budget_tokens": 31999}, "x_future": [1], "temperature": 1}
-    ours = {"model": "claude-opus-4-6", "thinking": {"budget_tokens": 1024}, "temperature": 0.5}
+    ours = {"model": "claude-opus-9-9", "thinking": {"budget_tokens": 1024}, "temperature": 0.5}
     assert put_back(theirs, ours) == {
-        "model": "claude-opus-4-6",
+        "model": "claude-opus-9-9",
         "thinking": {"budget_tokens": 31999},
         "x_future": [1],
         "temperature": 0.5,

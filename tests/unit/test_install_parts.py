@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from ocd import paths
-from ocd.config.folders import Folders
+from ocd.settings.folders import Folders
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -24,9 +24,9 @@ from ocd.wire.messages import Exchange
 App = Callable[[Any, Any, Any], Awaitable[None]]
 HOP = "http://127.0.0.1:4001/v1"
 ANTHROPIC = "http://anthropic.example/v1/messages"
-BODY = b'{"model": "claude-opus-4-6", "stream": true, "messages": [{"content": "the secret of the prompt"}]}'
+BODY = b'{"model": "claude-opus-9-9", "stream": true, "messages": [{"content": "the secret of the prompt"}]}'
 STREAM = (
-    b'event: message_start\ndata: {"type":"message_start","message":{"model":"claude-opus-4-6-20260101",'
+    b'event: message_start\ndata: {"type":"message_start","message":{"model":"claude-opus-9-9-20260101",'
     b'"usage":{"input_tokens":4242,"cache_creation_input_tokens":17,"cache_read_input_tokens":900,'
     b'"output_tokens":1}}}\n\n'
     b'event: content_block_delta\ndata: {"type":"content_block_delta","delta":{"text":"Hello"}}\n\n'
@@ -34,7 +34,7 @@ STREAM = (
     b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 )
 PLAIN = json.dumps(
-    {"model": "claude-opus-4-6", "usage": {"input_tokens": 12, "output_tokens": 34}, "content": []}
+    {"model": "claude-opus-9-9", "usage": {"input_tokens": 12, "output_tokens": 34}, "content": []}
 ).encode()
 SSE = [(b"content-type", b"text/event-stream; charset=utf-8")]
 JSON = [(b"content-type", b"application/json")]
@@ -47,8 +47,8 @@ class Measured:
         self.told: list[dict[str, Any]] = []
         self.meter = meters.Meter(report or self.told.append)
         # Prices come from LiteLLM's own table, which is not here.
-        unpriced = ("", "claude-opus-4-6-20260101", "eu.anthropic.claude-sonnet-4:0")
-        self.meter.prices = {"claude-opus-4-6": (1e-6, 2e-6, 0.0, 0.0), **dict.fromkeys(unpriced)}
+        unpriced = ("", "claude-opus-9-9-20260101", "eu.anthropic.claude-sonnet-9:0")
+        self.meter.prices = {"claude-opus-9-9": (1e-6, 2e-6, 0.0, 0.0), **dict.fromkeys(unpriced)}
         self.received: Any = None
 
     def run(
@@ -134,7 +134,7 @@ def asking(
         for url, handler in calls:
             async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as client:
                 with contextlib.suppress(httpx.HTTPError):
-                    await client.post(url, content=b'{"model": "claude-opus-4-6", "messages": []}')
+                    await client.post(url, content=b'{"model": "claude-opus-9-9", "messages": []}')
         await answering(body, status=status, headers=headers)(scope, receive, send)
 
     return app
@@ -166,13 +166,13 @@ def test_a_stream_is_counted_and_passes_unchanged(measured: Measured, path: str)
     said = measured.last
     assert (said["path"], said["model"], said["status"], said["stream"]) == (
         path,
-        "claude-opus-4-6",
+        "claude-opus-9-9",
         200,
         True,
     )
     assert (said["input_tokens"], said["output_tokens"]) == (4242, 345)
     assert (said["cache_read_tokens"], said["cache_write_tokens"]) == (900, 17)
-    assert said["answered_by"] == "claude-opus-4-6-20260101"
+    assert said["answered_by"] == "claude-opus-9-9-20260101"
     assert 0 <= said["first"] <= said["seconds"] and said["trouble"] == "" and said["cost"] is None
 
 
@@ -394,6 +394,30 @@ def test_awss_errors_by_header_and_by_body(status: int, kind: str, text: str, wo
     assert meters.classify(status, {}, typed, "127.0.0.1") == word
 
 
+@pytest.mark.parametrize(
+    ("status", "kind", "message", "word"),
+    [
+        (404, "not_found_error", "model: claude-opus-9-9", "model-gone"),
+        (404, "not_found_error", "Not found", "bad-request"),
+        (404, "invalid_request_error", "model: claude-opus-9-9", "bad-request"),
+        (400, "not_found_error", "model: claude-opus-9-9", "bad-request"),
+    ],
+)
+def test_a_model_that_anthropic_does_not_have(status: int, kind: str, message: str, word: str) -> None:
+    body = json.dumps({"type": "error", "error": {"type": kind, "message": message}}).encode()
+    assert meters.classify(status, {}, body, "api.anthropic.com") == word
+
+
+def test_a_model_that_bedrock_does_not_have_any_more() -> None:
+    for text, word in (
+        ("This model version has reached the end of its life.", "model-gone"),
+        ("Could not resolve the foundation model", "model-access"),
+    ):
+        body = json.dumps({"message": text}).encode()
+        headers = {"x-amzn-errortype": "ResourceNotFoundException:http://x/"}
+        assert meters.classify(404, headers, body, "127.0.0.1") == word
+
+
 def test_aws_without_a_type() -> None:
     host = "bedrock-runtime.eu-central-1.amazonaws.com"
     assert meters.classify(403, {}, b'{"message": "no"}', host) == "access-denied"
@@ -504,11 +528,11 @@ def test_the_upstream_that_answered_last_is_named(
     measured: Measured, watching: Callable[[Measured], None]
 ) -> None:
     watching(measured)
-    bedrock = "https://bedrock-runtime.eu.amazonaws.com/model/eu.anthropic.claude-sonnet-4%3A0/converse"
+    bedrock = "https://bedrock-runtime.eu.amazonaws.com/model/eu.anthropic.claude-sonnet-9%3A0/converse"
     measured.run(asking((ANTHROPIC, responding(529)), (bedrock, responding())))
     said = measured.last
     assert said["upstream"] == "bedrock-runtime.eu.amazonaws.com" and said["trouble"] == ""
-    assert said["answered_by"] == "eu.anthropic.claude-sonnet-4:0"
+    assert said["answered_by"] == "eu.anthropic.claude-sonnet-9:0"
     # What failed before is over: this stream's error is the second upstream's.
     event = b'event: error\ndata: {"type":"error","error":{"type":"api_error"}}\n\n'
     measured.run(asking((ANTHROPIC, responding(529)), (bedrock, responding()), body=event, headers=SSE))

@@ -13,7 +13,7 @@ from ocd.claude.overlay import Slots
 from ocd.errors import OcdError
 from ocd.wire.messages import LaunchRequest
 
-SLOTS = Slots("claude-opus-4-6", "claude-sonnet-4-5", "qwen-3-coder")
+SLOTS = Slots("claude-opus-9-9", "claude-sonnet-9-9", "qwen-3-coder")
 
 BROKEN = {
     "not JSON": (b'{"a": 1,\n "secret-canary" }', "line 2"),

@@ -9,16 +9,16 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ocd.config import backup
-from ocd.config.folders import Folders
-from ocd.config.iam import arns
-from ocd.config.presets import toml_template
-from ocd.config.swap import name_for
-from ocd.config.tomlset import set_keys
 from ocd.errors import OcdError
+from ocd.settings import backup
+from ocd.settings.folders import Folders
+from ocd.settings.tomlset import set_keys
+from ocd.stack.iam import arns
+from ocd.stack.presets import toml_template
+from ocd.stack.swap import name_for
 
 # ---- tomlset
 
@@ -41,6 +41,7 @@ VALUES = st.one_of(st.none(), st.booleans(), st.integers(-9, 9), st.text(max_siz
 
 
 @given(st.sampled_from(TEXTS), st.dictionaries(st.sampled_from(KEYS), VALUES))
+@example(TEXTS[3], {("auth",): "\x85", ("proxies", "main", "enabled"): None})
 def test_only_the_wanted_keys_change(text: str, wanted: dict[tuple[str, ...], Any]) -> None:
     def at(data: Any, path: tuple[str, ...]) -> Any:
         for part in path:
@@ -118,6 +119,62 @@ def test_when_one_file_cannot_be_written_none_is_changed(
     assert first.read_text() == "was" and os.listdir(folders.config) == ["a"]
 
 
+@pytest.mark.parametrize(
+    "clock",
+    [
+        pytest.param([1_999_999_999, 2_000_000_000], id="over a second's end"),
+        pytest.param([5_000_000_000, 3_000_000_000, 1], id="set back"),
+        pytest.param([7_000_000_000] * 4, id="standing still"),
+    ],
+)
+def test_the_newest_backup_is_the_latest_whatever_the_clock_says(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch, clock: list[int]
+) -> None:
+    path, made = folders.config / "a", []
+    for number, moment in enumerate(clock):
+        # Each look at it finds the clock further on, as it is: two looks may be in two seconds.
+        looks = iter(range(moment, moment + 1000))
+        monkeypatch.setattr(backup.time, "time_ns", lambda looks=looks: next(looks))
+        kept = backup.change(folders, "model set", {path: str(number)})
+        assert kept is not None
+        made.append(kept.folder)
+        assert backup.latest(folders, "model set").folder == kept.folder
+    assert sorted(made) == made and len(set(made)) == len(made)
+    for number in reversed(range(len(clock))):
+        backup.restore(folders, backup.latest(folders, "model set"))
+        assert not path.exists() if number == 0 else path.read_text() == str(number - 1)
+
+
+def test_another_verb_that_ends_alike_keeps_its_backups(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backup, "KEPT", 1)
+    path = folders.config / "a"
+    first = backup.change(folders, "model set", {path: "1"})
+    (folders.state / "backups" / "not-one-of-ours-set").mkdir()
+    for text in ("2", "3"):
+        backup.change(folders, "set", {path: text})
+    assert first is not None and first.folder.exists()
+    assert (folders.state / "backups" / "not-one-of-ours-set").exists()
+
+
+def test_a_name_that_somebody_takes_first_is_not_shared(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.mkdir
+
+    def late(self: Path, *args: Any, **options: Any) -> None:
+        if self.parent.name == "backups":
+            monkeypatch.setattr(Path, "mkdir", real)
+            real(self, 0o700)
+            (self / "theirs").touch()
+        real(self, *args, **options)
+
+    monkeypatch.setattr(Path, "mkdir", late)
+    kept = backup.change(folders, "init", {folders.config / "a": "x"})
+    assert kept is not None and not (kept.folder / "theirs").exists()
+
+
 # ---- names and resources
 
 GOV = "arn:aws-us-gov:bedrock:us-gov-west-1::"
@@ -148,7 +205,7 @@ def test_resources(model: str, region: str, expected: list[str]) -> None:
     ("model", "name"),
     [
         ("bedrock/converse/meta.llama4-scout-17b-16e-instruct-v1:0", "llama4-scout-17b-16e-instruct"),
-        ("bedrock/us.anthropic.claude-opus-4-6-v1", "claude-opus-4-6-bedrock"),
+        ("bedrock/us.anthropic.claude-opus-9-9-v1", "claude-opus-9-9-bedrock"),
         ("bedrock/converse/qwen.qwen3-next-80b-a3b", "qwen3-next-80b-a3b"),
     ],
 )

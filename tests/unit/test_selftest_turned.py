@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from ocd.config.defaults import template
-from ocd.config.folders import Folders
-from ocd.config.schema import Settings
 from ocd.selftest import streams
-from ocd.selftest.turned import DUMMY, NOWHERE, Turned, turn
+from ocd.selftest.redirected import DUMMY, NOWHERE, Turned, turn
+from ocd.settings.folders import Folders
+from ocd.settings.schema import Settings
+from ocd.stack.defaults import template
 
 ANTHROPIC, BEDROCK = "http://127.0.0.1:5001", "http://127.0.0.1:5002"
 PRIVATE = {"main": 6000, "bedrock": 6001}
@@ -41,17 +41,15 @@ def params(data: dict[str, Any]) -> list[dict[str, Any]]:
 def test_the_shipped_files(tmp_path: Path) -> None:
     found, main, bedrock = turned(tmp_path)
     assert [(one.group, one.to) for one in found.routes] == [
-        ("claude-opus-4-6", "anthropic"),
-        ("claude-sonnet-4-5", "anthropic"),
-        ("qwen-3-coder", "bedrock"),
         ("claude-*", "anthropic"),
+        ("qwen-3-coder", "bedrock"),
     ]
-    assert params(main)[0] == {"model": "anthropic/claude-opus-4-6", "api_base": ANTHROPIC}
-    assert params(main)[2]["api_base"] == "os.environ/OCD_BEDROCK_URL"
+    assert params(main)[0] == {"model": "anthropic/claude-*", "api_base": ANTHROPIC}
+    assert params(main)[1]["api_base"] == "os.environ/OCD_BEDROCK_URL"
     assert params(bedrock)[0]["aws_bedrock_runtime_endpoint"] == BEDROCK
     assert main["general_settings"]["master_key"] == "os.environ/OCD_MAIN_KEY"
     assert found.problems == []
-    assert (route := found.route("claude-haiku-4-5")) is not None and route.group == "claude-*"
+    assert (route := found.route("claude-haiku-9-9")) is not None and route.group == "claude-*"
     assert found.route("other") is None
 
 

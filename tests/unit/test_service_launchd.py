@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from ocd.errors import OcdError
-from ocd.service import manager
+from ocd.service import base as manager
+from ocd.service.base import template
 from ocd.service.launchd import LABEL, Launchd, parse_state
-from ocd.service.manager import template
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from ocd.errors import OcdError
-from ocd.service import manager
-from ocd.service.manager import hint, launchers, overlooked, template
+from ocd.service import base as manager
+from ocd.service.base import hint, launchers, overlooked, template
 from ocd.service.systemd import UNITS, Systemd, render
 
 #: what a program's path may hold, and what a variable may

@@ -1,5 +1,6 @@
 """ocd.toml and the environment: what counts, and what each mistake says."""
 
+import inspect
 import os
 from pathlib import Path
 
@@ -7,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocd.config.describe import fields_below, render_document, render_template, section_of, tables
-from ocd.config.folders import Folders
-from ocd.config.schema import Settings
-from ocd.config.settings import LARGEST, ConfigError, load
-from ocd.config.tomllines import lines_of_keys
+from ocd.settings.describe import fields_below, render_document, render_template, section_of, tables
+from ocd.settings.folders import Folders
+from ocd.settings.load import LARGEST, ConfigError, load
+from ocd.settings.schema import Settings
+from ocd.settings.tomllines import lines_of_keys
 
 
 @pytest.fixture
@@ -203,10 +204,10 @@ def test_empty_files_and_other_editors_files(folders: Folders, raw: bytes) -> No
 
 
 def test_the_template_is_made_from_the_descriptions_and_names_every_key(folders: Folders) -> None:
-    from ocd.config.defaults import template
+    from ocd.stack.defaults import template
 
     text = template("ocd.toml")
-    assert text == render_template(), "run `python -m ocd.config.describe`"
+    assert text == render_template(), "run `python -m ocd.settings.describe`"
     write(folders, text)
     assert load(folders, {}) == Settings()
     import tomllib
@@ -257,6 +258,12 @@ def test_sections_are_sections() -> None:
     assert section_of(Settings.model_fields["port"]) is None
 
 
+def test_descriptions_are_the_same_on_every_python() -> None:
+    """From 3.13 on the compiler takes the indentation of docstrings away; before that it is ours to do."""
+    for table in tables():
+        assert table.description == inspect.cleandoc(table.description)
+
+
 def test_the_document_is_made_from_the_descriptions() -> None:
     document = Path(__file__).parents[2] / "docs" / "configuration.md"
-    assert document.read_text(encoding="utf-8") == render_document(), "run `python -m ocd.config.describe`"
+    assert document.read_text(encoding="utf-8") == render_document(), "run `python -m ocd.settings.describe`"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from ocd.config.schema import Settings
+from ocd.settings.schema import Settings
 from ocd.supervisor import litellm_env, spec
 
 
@@ -21,7 +21,8 @@ def test_the_users_own_variables_reach_their_proxy_as_text() -> None:
 
 def test_nothing_of_aws_is_in_the_main_proxys_environment() -> None:
     names = spec.public_environment(Settings(aws_profile="p"), "main", "/nowhere", "/bin")
-    assert not [name for name in names if name.startswith("AWS_")] and "OCD_AWS_PROFILE" not in names
+    aws = {name: value for name, value in names.items() if "AWS" in name and name != "OCD_AWS_REGION"}
+    assert aws == spec.NO_AWS
 
 
 def test_a_litellm_that_leaks_by_itself_is_named_in_the_status() -> None:

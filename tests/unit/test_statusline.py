@@ -47,7 +47,7 @@ def daemon(runtime: Path) -> Any:
         ),
         units={"main": unit},
         sessions=SimpleNamespace(living={77: None, 78: None}),
-        exchanges=Exchanges(lambda *a, **k: None, lambda: {"opus": "claude-opus-4-6"}),
+        exchanges=Exchanges(lambda *a, **k: None, lambda: {"opus": "claude-opus-9-9"}),
         problems={},
         stopping=False,
     )
@@ -57,7 +57,7 @@ def say(of: Any, **fields: Any) -> None:
     message = {
         "time": time.time(),
         "path": "/v1/messages",
-        "model": "claude-opus-4-6",
+        "model": "claude-opus-9-9",
         "status": 200,
         "seconds": 1.0,
         "upstream": "api.anthropic.com",
@@ -91,9 +91,9 @@ def test_a_proxy_that_does_not_serve_stands_first(tmp_path: Path) -> None:
 
 def test_a_fallback_is_seen_for_a_while(tmp_path: Path) -> None:
     of = daemon(tmp_path)
-    say(of, fallback="claude-opus-4-6 to claude-opus-4-6-bedrock (529)")
+    say(of, fallback="claude-opus-9-9 to claude-opus-9-9-bedrock (529)")
     say(of)
-    assert shown(of).endswith("| fell back: claude-opus-4-6 to claude-opus-4-6-bedrock (529)")
+    assert shown(of).endswith("| fell back: claude-opus-9-9 to claude-opus-9-9-bedrock (529)")
     of.units["main"].last_fallback, of.units["main"].last_fallback_at = "opus to elsewhere", time.time()
     assert shown(of).count("fell back") == 1 and "elsewhere" not in shown(of), "its own goes before others'"
     assert shown(of, 0) == "fell back: opus to elsewhere"
@@ -208,7 +208,7 @@ def test_as_claude_code_runs_it(tmp_path: Path) -> None:
         f"ocd\t1\t{os.getpid()}\nsession\t77\topus\tapi.anthropic.com\t1\t5\t0\t\n", encoding="utf-8"
     )
     env = {"OCD_RUNTIME_DIR": str(tmp_path), "OCD_SESSION_PID": "77", "NO_COLOR": "1", "LC_ALL": "C"}
-    for said in (b'{"model": {"id": "claude-opus-4-6"}}', b"", b"\xff garbage", b"x" * 300_000):
+    for said in (b'{"model": {"id": "claude-opus-9-9"}}', b"", b"\xff garbage", b"x" * 300_000):
         assert _run(env, said).decode() == "opus → api.anthropic.com | 5 tok, 1 req\n"
     (tmp_path / "statusline").unlink()
     assert _run({**env, "NO_COLOR": ""}, b"{}") == b"\x1b[31mocd: not running\x1b[0m\n"

@@ -28,7 +28,7 @@ def exchange(number: int = 0, **more: Any) -> Exchange:
         "proxy": "main",
         "generation": 1,
         "path": "/v1/messages",
-        "model": "claude-opus-4-6",
+        "model": "claude-opus-9-9",
         "slot": "opus",
         "upstream": "api.anthropic.com",
         "status": 200,

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from ocd.adapters import usage_file
 from ocd.ctl import usage as verb
+from ocd.ctl.app import cli
 from ocd.supervisor import exchanges, exporter
 from ocd.supervisor.exchanges import Exchanges
 from ocd.supervisor.metrics import KEPT_SERIES, Counts
@@ -39,7 +40,7 @@ def exchange(**fields: Any) -> Exchange:
         "proxy": "main",
         "generation": 1,
         "path": "/v1/messages",
-        "model": "claude-opus-4-6",
+        "model": "claude-opus-9-9",
         "slot": "opus",
         "upstream": "api.anthropic.com",
         "status": 200,
@@ -70,6 +71,25 @@ def test_a_batch_that_comes_twice_counts_once(tmp_path: Path) -> None:
     for number_of in ("1", "1", "2", "1"):
         usage_file.add(path, number_of, [row()])
     assert usage_file.read(path)[0]["requests"] == 2
+
+
+def test_a_batch_is_known_again_also_when_the_clock_was_set_back(tmp_path: Path) -> None:
+    path = str(tmp_path / "usage.db")
+    for step in range(usage_file.KEPT_BATCHES):
+        usage_file.add(path, f"n{step}", [], NOW + step)
+    for _ in range(2):
+        usage_file.add(path, "late", [row()], NOW - 3600)
+    assert [one["requests"] for one in usage_file.read(path)] == [row()[3]]
+
+
+def test_two_batches_never_have_one_number(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    numbers = set()
+    monkeypatch.setattr(time, "time_ns", lambda: 1)
+    for _ in range(3):
+        usage = Usage(tmp_path / "usage.db", lambda _: "m", lambda _: None, lambda _: None)
+        usage.take(exchange())
+        numbers.add(usage.number)
+    assert len(numbers) == 3
 
 
 def test_old_days_go_and_the_batches_are_bounded(tmp_path: Path) -> None:
@@ -129,7 +149,7 @@ class Meter:
         self.said: list[str] = []
         self.written: list[tuple[str, list[list[Any]]]] = []
         self.fail = ""
-        self.exchanges = Exchanges(lambda *a, **k: None, lambda: {"opus": "claude-opus-4-6"})
+        self.exchanges = Exchanges(lambda *a, **k: None, lambda: {"opus": "claude-opus-9-9"})
         self.usage = Usage(path, self.exchanges.label, self.said.append, self.said.append)
 
         async def write(number_of: str, rows: list[list[Any]]) -> str:
@@ -157,7 +177,7 @@ def test_what_counts(meter: Meter) -> None:
     asyncio.run(meter.usage.write())
     ((_number, rows),) = meter.written
     assert rows == [
-        [TODAY, "claude-opus-4-6", "opus", 4, 1, 11, 5, 3, 2, 0.25, 1],
+        [TODAY, "claude-opus-9-9", "opus", 4, 1, 11, 5, 3, 2, 0.25, 1],
         [TODAY, "other-group", "", 1, 0, 0, 0, 0, 0, 0.0, 0],
     ]
 
@@ -210,7 +230,7 @@ def test_what_is_not_written_survives_a_hand_over(meter: Meter, tmp_path: Path, 
         after.usage.restore(notes)
         await after.usage.write()
         assert after.written[0] == meter.written[0]
-        assert after.written[1][1][0][:6] == [TODAY, "claude-opus-4-6", "opus", 1, 0, 7]
+        assert after.written[1][1][0][:6] == [TODAY, "claude-opus-9-9", "opus", 1, 0, 7]
         # Written by the former one after it was noted: the number says so, whatever came in between.
         assert after.written[1][0] == notes["unwritten"][1][0] != after.written[0][0]
         for broken in (
@@ -237,7 +257,9 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*args: str) -> click.testing.Result:
-    return click.testing.CliRunner().invoke(verb.usage, args, standalone_mode=False)
+    # The command keeps its help option as it is made first: as `occtl` has it.
+    settings = cli.context_settings
+    return click.testing.CliRunner().invoke(verb.usage, args, standalone_mode=False, **settings)
 
 
 def test_without_a_daemon_and_a_file_it_says_that_there_is_nothing(state: Path) -> None:
@@ -356,7 +378,7 @@ def test_counts_are_of_requests_tokens_and_seconds_and_bounded() -> None:
     counts.take(exchange(input_tokens=10, output_tokens=5, stream=True, first=0.3))
     counts.take(exchange(status=429, trouble="plan-limit"))
     found = parse(render(counts.families()))
-    base = (("proxy", "main"), ("slot", "opus"), ("model", "claude-opus-4-6"))
+    base = (("proxy", "main"), ("slot", "opus"), ("model", "claude-opus-9-9"))
     assert found[("ocd_requests_total", (*base, ("status", "429"), ("trouble", "plan-limit")))] == 1
     assert found[("ocd_tokens_total", (*base, ("kind", "input")))] == 10
     assert found[("ocd_request_seconds_count", base[:2])] == 2

@@ -1,0 +1,1 @@
+"""ASGI layers in front of LiteLLM in a guest; loaded by path, nothing of ocd is imported."""

@@ -1,0 +1,1 @@
+"""What keeper, supervisor and guest say to each other. Standard library only."""

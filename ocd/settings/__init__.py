@@ -1,0 +1,1 @@
+"""Our own settings (`ocd.toml`, the environment): schema, reading, editing."""

@@ -1,0 +1,1 @@
+"""LiteLLM's two files: read, check, fix, presets, routes."""

@@ -1,0 +1,84 @@
+"""Which folders and TCP ports a guest may reach. Pure: a plan for ``ocd.guest.confine``, nothing is opened here.
+
+*main* gets a list of what it needs, and nothing else: no request can make it find a cloud credential, because the files
+are not there for it, and the ports of metadata services are closed. *bedrock* gets the machine as its user has it (a
+``credential_process`` may run anything), without the places where other credentials lie: Claude's login, Google's,
+Azure's, the keys of this installation.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+#: what programs read on every system; what does not exist is skipped
+SYSTEM = (
+    *("/usr", "/lib", "/lib32", "/lib64", "/bin", "/sbin", "/etc", "/opt", "/nix/store", "/proc", "/sys"),
+    *(
+        "/run/systemd/resolve",
+        "/run/resolvconf",
+        "/run/NetworkManager",
+        "/run/nscd",
+        "/var/lib/ca-certificates",
+    ),
+)
+#: devices and shared memory; what is temporary goes into a folder of the proxy's own
+SCRATCH = ("/dev", "/run/shm")
+#: below HOME: what the bedrock proxy must not see
+FOREIGN = (
+    ".claude",
+    ".claude.json",
+    ".config/anthropic",
+    ".config/gcloud",
+    ".azure",
+    ".config/ocd/external-key",
+)
+DNS, HTTPS = 53, 443
+#: Variables whose values are addresses that requests may go to.
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+
+
+def plan(
+    proxy: str,
+    *,
+    home: str,
+    config: str,
+    revision: str,
+    runtime: str,
+    state: str,
+    env: Mapping[str, str],
+    upstreams: Iterable[str] | None,
+) -> dict[str, Any]:
+    """The plan for one guest of ``proxy`` ("main" or "bedrock").
+
+    ``config``, ``revision``, ``runtime`` and ``state`` are folders, ``env`` the guest's own environment.
+    ``upstreams`` are the addresses that main's file names (URLs); None when they cannot all be known (code of the
+    user's own, a database): then no port is closed. The interpreter's own folders are added in the guest.
+    """
+    if proxy == "bedrock":
+        hidden = [os.path.join(home, name) for name in FOREIGN]
+        hidden += [os.path.join(state, "keys"), os.path.join(state, "homes")]
+        return {"read": [], "write": ["/"], "hide": hidden, "connect": None}
+    named = [value for value in env.values() if value.startswith("/") and ":" not in value]
+    return {
+        "read": [*SYSTEM, config, revision, *named],
+        "write": [*SCRATCH, runtime, *filter(None, [env.get("HOME"), env.get("TMPDIR")])],
+        "hide": [],
+        "connect": None if upstreams is None else ports(env, upstreams),
+    }
+
+
+def ports(env: Mapping[str, str], upstreams: Iterable[str]) -> list[int]:
+    """The TCP ports of the addresses, of the proxies in ``env``, and those of HTTPS and DNS."""
+    addresses = list(upstreams)
+    for name, value in env.items():
+        if name.lower() in _PROXIES or name.upper().endswith(("_BASE_URL", "_API_BASE", "_URL", "_ENDPOINT")):
+            addresses.append(value if "://" in value else f"http://{value}")
+    found = {DNS, HTTPS}
+    for address in addresses:
+        try:
+            split = urlsplit(address)
+            found.add(split.port or (80 if split.scheme == "http" else HTTPS))
+        except ValueError:
+            continue
+    return sorted(found)
