@@ -78,6 +78,7 @@ ALLOWED = {
             "ocd.client.statusline",
             "ocd.errors",
             "ocd.paths",
+            "ocd.provision",
             "ocd.__version__",
             "ocd.API_VERSION",
         ),
@@ -90,6 +91,7 @@ ALLOWED = {
     "doctor": {
         *("ocd.doctor", "ocd.aws", "ocd.adapters", "ocd.claude", "ocd.client", "ocd.service", "ocd.settings"),
         *("ocd.stack", "ocd.wire", "ocd.errors", "ocd.__version__", "ocd.supervisor", "ocd.ctl.daemon"),
+        "ocd.provision",
     },
     "ctl": {"ocd"},
 }
