@@ -122,21 +122,11 @@ class Places:
 
     def environment(self):
         """For our own commands: the user's, with the prefix and without another project's Python settings."""
-        env = provision.isolated(os.environ)
+        env = provision.isolated(os.environ, self.build)
         if self.prefix:
             env["OCD_PREFIX"] = self.prefix
         # pip asks `rustc --version` for its user agent, and rustup then makes a folder in the user's HOME.
         env.setdefault("RUSTUP_HOME", str(self.data / ".rustup"))
-        # Whoever has no cache of pip's or uv's gets none from us: uninstalling leaves the machine as it was.
-        mac = sys.platform == "darwin"
-        caches = Path(os.path.expanduser("~")) / ("Library/Caches" if mac else ".cache")
-        if "PIP_CACHE_DIR" not in env and not (caches / "pip").exists():
-            env["PIP_NO_CACHE_DIR"] = "1"
-        if (
-            "UV_CACHE_DIR" not in env
-            and not xdg("XDG_CACHE_HOME", Path("~/.cache").expanduser()).joinpath("uv").exists()
-        ):
-            env["UV_CACHE_DIR"] = str(self.build / "uv-cache")
         return env
 
 

@@ -123,11 +123,12 @@ _UV = re.compile(
 _DROPPED = re.compile(r"PIP_|UV_|PYTHON|VIRTUAL_ENV|CONDA_PREFIX|__PYVENV_LAUNCHER__")
 
 
-def isolated(environ: Mapping[str, str]) -> dict[str, str]:
+def isolated(environ: Mapping[str, str], work: Path) -> dict[str, str]:
     """An environment for Python, pip and uv: nothing that the user has set but the index, proxies and certificates.
 
     Settings files are not read by the programs (a file could name another target, more requirements, constraints);
-    what they say about the index is taken out of them here.
+    what they say about the index is taken out of them here. Whoever has no cache of uv's or pip's gets none: what uv
+    needs lies below ``work``.
     """
     env = {name: value for name, value in environ.items() if not _DROPPED.match(name)}
     pip = {name: environ[_variable(name)] for name in _PIP if _variable(name) in environ}
@@ -144,6 +145,13 @@ def isolated(environ: Mapping[str, str]) -> dict[str, str]:
         if "extra-index-url" in pip:
             env |= {"UV_INDEX": " ".join(pip["extra-index-url"].split())}
             env.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")
+    home = environ.get("HOME", "/nonexistent")
+    cache = environ.get("XDG_CACHE_HOME") or f"{home}/.cache"
+    if "UV_CACHE_DIR" not in env and not os.path.isdir(f"{cache}/uv"):
+        env["UV_CACHE_DIR"] = str(work / "uv-cache")
+    pips = (f"{cache}/pip", f"{home}/Library/Caches/pip")
+    if "PIP_CACHE_DIR" not in env and not any(map(os.path.isdir, pips)):
+        env["PIP_NO_CACHE_DIR"] = "1"
     if "find-links" in pip:
         env.setdefault("UV_FIND_LINKS", ",".join(pip["find-links"].split()))
     if "trusted-host" in pip:

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from ocd.claude.overlay import EMPTIED, REPLACED
 from ocd.doctor.report import Level, Row
+from ocd.provision import refused
 from ocd.wire.messages import Status
 
-#: carried credential-stealing code (BerriAI/litellm#24512, #24518)
-POISONED = ("1.82.7", "1.82.8")
 #: bytes; below the first nothing can be written soon, below the second there is no room for an upgrade
 FULL, TIGHT = 100 << 20, 1 << 30
 _KEY = re.compile(r"sk-[0-9a-f]{64}")
@@ -30,7 +29,7 @@ def litellm(version: str, pinned: str, python: str) -> list[Row]:
                 "Run `python3 install.py` again, or correct litellm.python in ocd.toml",
             )
         ]
-    if version in POISONED:
+    if refused(version):
         return [
             Row(
                 "error",

@@ -57,6 +57,7 @@ def python(settings: Settings, folders: Folders) -> str:
         )
     installed = folders.data / "litellm" / "bin" / "python"
     if os.access(installed, os.X_OK):
+        refuse(str(installed))
         return str(installed)
     raise OcdError(
         "LiteLLM is not installed",
@@ -69,11 +70,11 @@ def python(settings: Settings, folders: Folders) -> str:
 
 def refuse(interpreter: str) -> None:
     """Raise OcdError (exit code 65) for an environment that would run stolen or unknown code at its start."""
-    what, why = provision.trouble(Path(interpreter).parent.parent)
+    what, why = provision.trouble(Path(os.path.abspath(interpreter)).parent.parent)
     if what:
         raise OcdError(
-            what,
-            f"{interpreter}: {why}",
+            f"LiteLLM in {os.path.dirname(os.path.dirname(interpreter))} must not run",
+            f"{what}: {why}",
             "Use another environment: `occtl litellm use`, or litellm.python in ocd.toml",
             exit_code=EX_DATAERR,
             code="litellm-refused",
