@@ -257,6 +257,8 @@ def run_command(guest: Guest) -> int:
             module, _, attribute = app.partition(":")
             app = getattr(importlib.import_module(module), attribute)
         app = meter.inside(app)
+        if "contract" in guest.spec:
+            app = _sibling("layers.contract").wrap(app, guest.spec["contract"])
         policy = guest.spec.get("policy")
         if policy:
             app = _sibling("layers.boundary").wrap(app, policy, lambda event: guest.tell("report", **event))

@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from ocd.errors import OcdError
-from ocd.settings.findings import Finding
+from ocd.settings.findings import ConfigError, Finding
 from ocd.settings.folders import Folders
 from ocd.settings.load import Settings, load
 from ocd.stack import snapshot
+from ocd.stack.abilities import FILE as CONTRACT
+from ocd.stack.abilities import contract
 from ocd.stack.check import check_stack, limit_resources, own_site
-from ocd.stack.inputs import inputs
+from ocd.stack.inputs import config_path, inputs
+from ocd.stack.litellm_file import load_litellm
+from ocd.stack.models import load_table
 from ocd.stack.rules.retire import retirements
 
 PROXIES = ("main", "bedrock")
@@ -43,7 +47,9 @@ def examine(folders: Folders, settings: Settings, site: Path | None) -> dict[str
         if not getattr(settings.proxies, proxy).enabled:
             continue
         try:
-            taken = snapshot.take(folders, settings, proxy)
+            taken = snapshot.take(
+                folders, settings, proxy, _beside(folders, settings, proxy, site or own_site(settings))
+            )
             revisions[proxy] = {"id": taken.id, "config": str(taken.config), "origin": str(taken.origin)}
         except (OcdError, MemoryError, RecursionError) as error:
             revisions[proxy] = {
@@ -56,6 +62,17 @@ def examine(folders: Folders, settings: Settings, site: Path | None) -> dict[str
             files[proxy] = []
     return {"findings": [finding.as_dict() for finding in findings], "revisions": revisions, "inputs": files,
             "retiring": retiring}  # fmt: skip
+
+
+def _beside(folders: Folders, settings: Settings, proxy: str, site: Path | None) -> dict[str, bytes]:
+    """What bedrock's layers need to know of its models. A file that cannot be read is told by the check."""
+    if proxy != "bedrock":
+        return {}
+    try:
+        found = contract(load_litellm(config_path(folders, settings, proxy)), load_table(site))
+    except ConfigError:
+        return {}
+    return {CONTRACT: json.dumps(found, sort_keys=True).encode()}
 
 
 def main(arguments: list[str]) -> int:

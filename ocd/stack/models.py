@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 _TABLE = Path("litellm") / "model_prices_and_context_window_backup.json"
 _DATE = re.compile(r"[-@](20\d{6})(?=$|-v\d)")
@@ -62,16 +63,20 @@ def site_packages(python: str | Path) -> Path | None:
     return None
 
 
-def load_ids(site: Path | None) -> ModelIds | None:
-    """The table of the LiteLLM in ``site``; None when there is none that can be read."""
+def load_table(site: Path | None) -> dict[str, Any]:
+    """The table of the LiteLLM in ``site``, id → what it says of the model; empty when there is none to be read."""
     if site is None:
-        return None
+        return {}
     try:
         raw = json.loads((site / _TABLE).read_bytes())
     except (OSError, ValueError):
-        return None
-    if not isinstance(raw, dict):
-        return None
+        return {}
+    return raw if isinstance(raw, dict) else {}
+
+
+def load_ids(site: Path | None) -> ModelIds | None:
+    """The ids of the table of the LiteLLM in ``site``; None when there is none that can be read."""
+    raw = load_table(site)
     table = {
         name: str(entry.get("litellm_provider", "")) for name, entry in raw.items() if isinstance(entry, dict)
     }

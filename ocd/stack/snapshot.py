@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,8 +30,12 @@ class Revision:
     origin: Path
 
 
-def take(folders: Folders, settings: Settings, proxy: str) -> Revision:
+def take(
+    folders: Folders, settings: Settings, proxy: str, beside: Mapping[str, bytes] | None = None
+) -> Revision:
     """Copy what ``proxy`` boots from and say which revision it is; the same content gives the same revision.
+
+    ``beside`` are files of ours (name → bytes) that the configuration's folder gets as well.
 
     The id covers the files' bytes, AWS's two files for bedrock (which are not copied), and those settings
     that only a new process takes up. A file that is included by an absolute path is covered but stays where
@@ -39,6 +44,9 @@ def take(folders: Folders, settings: Settings, proxy: str) -> Revision:
     """
     origin = config_path(folders, settings, proxy)
     contents = _contents(origin)
+    config = _config_name(origin, contents)
+    for name, raw in (beside or {}).items():
+        contents[os.path.join(os.path.dirname(config), name)] = raw
     identity = hashlib.sha256(json.dumps(_own_settings(settings, proxy), sort_keys=True).encode())
     for name in sorted(contents):
         _feed(identity, name.encode(), contents[name])
@@ -50,7 +58,7 @@ def take(folders: Folders, settings: Settings, proxy: str) -> Revision:
     parent = folders.state / "revisions" / proxy
     folder = parent / revision
     inside = {name: raw for name, raw in contents.items() if not os.path.isabs(name)}
-    result = Revision(revision, folder, folder / _config_name(origin, contents), origin)
+    result = Revision(revision, folder, folder / config, origin)
     if not _whole(folder, inside):
         _write(parent, folder, inside)
     return result

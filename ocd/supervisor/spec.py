@@ -11,6 +11,7 @@ from ocd.core.proxy import Limits
 from ocd.settings.folders import Folders
 from ocd.settings.keys import Keys
 from ocd.settings.schema import Settings
+from ocd.stack.abilities import FILE as CONTRACT
 from ocd.supervisor import confinement
 
 PROXIES = ("main", "bedrock")
@@ -151,6 +152,7 @@ def boot(
         "policy": policy(settings, keys, proxy),
         "args": settings.litellm.args,
         "fidelity": settings.litellm.fidelity,
+        **({"contract": contract(config)} if proxy == "bedrock" else {}),
         "confine": confinement.plan(
             proxy,
             home=home,
@@ -164,6 +166,16 @@ def boot(
         if settings.boundary.confine
         else None,
     }
+
+
+def contract(config: Path) -> dict[str, Any]:
+    """What bedrock's models can do, as the revision has it (``ocd.stack.abilities``). Without it every name passes,
+    and LiteLLM's own stream is what is held to the contract."""
+    try:
+        found = json.loads((config.parent / CONTRACT).read_bytes())
+    except (OSError, ValueError):
+        found = None
+    return found if isinstance(found, dict) else {"groups": {}, "open": True, "direct": False}
 
 
 def socket_path(folders: Folders, proxy: str, generation: int) -> str:

@@ -1,0 +1,103 @@
+"""What Bedrock answers, seen as it comes in: the bytes of a Converse call, before LiteLLM makes its own of them.
+
+One wrapper of ``httpx.AsyncClient.send``, through which LiteLLM 1.90 to 1.109 sends everything, joined with the request
+at hand by a context variable. A LiteLLM that sends another way is not seen: then its own stream is all there is.
+
+Loaded by path inside a guest: uses httpx, which LiteLLM brings, and nothing else.
+"""
+
+import contextlib
+import contextvars
+import re
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any, Protocol
+
+#: the Converse operations' paths (Amazon Bedrock's API reference)
+_CONVERSE = re.compile(r"/model/[^/]+/converse(-stream)?$")
+_STREAM = "application/vnd.amazon.eventstream"
+#: bytes of an upstream's error that are looked at
+ERROR = 65536
+
+
+class Watcher(Protocol):
+    """Who wants to know what the upstream answers to the request at hand."""
+
+    def calling(self) -> None:
+        """A call begins, the first or another try."""
+
+    def refused(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        """The latest call ended with an error."""
+
+    def answering(self, headers: dict[str, str]) -> None:
+        """The latest call's answer is good and begins."""
+
+    async def piece(self, data: bytes, *, stream: bool) -> None:
+        """Bytes of a good answer: of an event stream, or of one JSON object."""
+
+    def ended(self, *, stream: bool) -> Awaitable[None]:
+        """The answer's last byte came."""
+
+
+current: contextvars.ContextVar[Watcher | None] = contextvars.ContextVar("ocd_upstream", default=None)
+
+
+def install() -> bool:
+    """Watch what this process sends. Returns whether it could be done; never raises."""
+    try:
+        import httpx
+    except ImportError:
+        return False
+    sending = httpx.AsyncClient.send
+
+    class Seen(httpx.AsyncByteStream):
+        """An answer's bytes on their way to LiteLLM."""
+
+        def __init__(self, inner: Any, watcher: Watcher, stream: bool) -> None:
+            self.inner = inner
+            self.watcher = watcher
+            self.stream = stream
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            async for data in self.inner:
+                await self.watcher.piece(data, stream=self.stream)
+                yield data
+            await self.watcher.ended(stream=self.stream)
+
+        async def aclose(self) -> None:
+            await self.inner.aclose()
+
+    async def send(client: Any, request: Any, **options: Any) -> Any:
+        watcher = current.get()
+        if watcher is None or not _CONVERSE.search(request.url.path):
+            return await sending(client, request, **options)
+        watcher.calling()
+        response = await sending(client, request, **options)
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        if response.status_code >= 400:
+            # LiteLLM reads an error's whole body anyway, for its message.
+            body = await response.aread()
+            watcher.refused(response.status_code, headers, body[:ERROR])
+            return response
+        kind = headers.get("content-type", "")
+        stream = kind.startswith(_STREAM)
+        if response.is_stream_consumed:
+            watcher.answering(headers)
+            await watcher.piece(response.content, stream=stream)
+            await watcher.ended(stream=stream)
+        elif "content-encoding" not in headers and (stream or kind.startswith("application/json")):
+            watcher.answering(headers)
+            response.stream = Seen(response.stream, watcher, stream)
+        return response
+
+    httpx.AsyncClient.send = send  # type: ignore[assignment, method-assign]
+    return True
+
+
+@contextlib.contextmanager
+def watched(watcher: Watcher) -> Any:
+    """Calls made inside, tasks started inside included, are ``watcher``'s."""
+    mark = current.set(watcher)
+    try:
+        yield
+    finally:
+        current.reset(mark)
