@@ -97,12 +97,17 @@ chaos: dev  ## faults at random for a few minutes; SEED=n repeats a run
 run: dev  ## the daemon in the foreground, from this checkout
 	PYTHONPATH=$(CURDIR) OCD_LITELLM__PYTHON=$(OCD_TEST_LITELLM_PYTHON) $(PY) -m ocd
 
+COMPILE = $(or $(UV),uv) --no-config pip compile --universal --python-version 3.11 --generate-hashes --only-binary :all: --no-emit-index-url --no-header --no-annotate -q
+LITELLM = $(COMPILE) --overrides requirements/litellm-overrides.in requirements/litellm.in
+
 lock:  ## resolve the dependencies again (uv does it: make lock UV=/path/to/uv)
-	$(or $(UV),uv) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q pyproject.toml -o requirements/ocd.txt
-	$(or $(UV),uv) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q pyproject.toml --extra dev requirements/build.in -c requirements/ocd.txt -o requirements/dev.txt
-	echo 'litellm[proxy]==1.106.2' | $(or $(UV),uv) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q - -o requirements/litellm.txt
-	for version in 1.99.4 1.90.7; do echo "litellm[proxy]==$$version" | $(or $(UV),uv) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q - -o tests/requirements/litellm-$$version.txt || exit 1; done
-	$(or $(UV),uv) pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q requirements/build.in -o requirements/build.txt
+	$(COMPILE) pyproject.toml -o requirements/ocd.txt
+	$(COMPILE) pyproject.toml --extra dev requirements/build.in -c requirements/ocd.txt -o requirements/dev.txt
+	$(LITELLM) -o requirements/litellm-full.txt
+	$(LITELLM) -c requirements/litellm-full.txt --excludes requirements/litellm-trim.in -o requirements/litellm.txt
+	for version in 1.99.4 1.90.7; do echo "litellm[proxy]==$$version" | $(COMPILE) - -o tests/requirements/litellm-$$version.txt || exit 1; done
+	$(COMPILE) requirements/build.in -o requirements/build.txt
+	$(COMPILE) requirements/uv.in -o requirements/uv.txt
 
 clean:  ## remove what was made here
 	rm -rf $(VENV) $(GUEST) $(GUEST)-* dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

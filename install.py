@@ -25,6 +25,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -38,12 +39,23 @@ import zlib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
+
+
+def load_provision():
+    """What the package knows about environments, from the checkout; nothing is written into it."""
+    spec = importlib.util.spec_from_file_location("ocd_provision", str(ROOT / "ocd" / "provision.py"))
+    module = importlib.util.module_from_spec(spec)
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.dont_write_bytecode = before
+    return module
+
+
+provision = load_provision()
 COMMANDS = ("ocd", "occtl", "openclaude")
 CONFIGURATION = ("ocd.toml", "litellm.yaml", "litellm-bedrock.yaml")
-#: releases that carried credential-stealing code (BerriAI/litellm#24512, #24518)
-REFUSED = ("1.82.7", "1.82.8")
-#: files that run at every interpreter start; setuptools' own is the only one that we know and expect
-KNOWN_PTH = ("distutils-precedence.pth",)
 MARK = "# written by ocd's install.py"
 #: the man pages, in a version's folder
 MANUALS = "ocd/man"
@@ -61,9 +73,6 @@ os.chdir(source)
 from hatchling.build import build_wheel
 build_wheel(wheels)
 """
-#: settings of pip that would send packages elsewhere than into our environments
-PIP_ELSEWHERE = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_USER", "PIP_CONSTRAINT", "PIP_NO_COMPILE")
-
 EX_USAGE, EX_NOINPUT, EX_UNAVAILABLE, EX_OSERR, EX_CANTCREAT = 64, 66, 69, 71, 73
 EX_IOERR, EX_TEMPFAIL, EX_NOPERM, EX_CONFIG = 74, 75, 77, 78
 
@@ -105,26 +114,19 @@ class Places:
             self.runtime = [runtime / "ocd", Path("/tmp/ocd-%d" % os.getuid())]
             self.prefix = ""
         self.envs = self.data / "envs"
+        #: what is needed while installing only: uv, pip, what builds the daemon; removed at the end
+        self.build = self.envs / (".build-%d" % os.getpid())
         self.current = self.data / "current"
         self.litellm = self.data / "litellm"
         self.log = self.state / "install.log"
 
     def environment(self):
         """For our own commands: the user's, with the prefix and without another project's Python settings."""
-        unwanted = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", *PIP_ELSEWHERE)
-        env = {k: v for k, v in os.environ.items() if k not in unwanted}
-        # pip refuses `user = true` of a pip.conf in an environment like ours; this goes before it.
-        env["PIP_USER"] = "0"
+        env = provision.isolated(os.environ, self.build)
         if self.prefix:
             env["OCD_PREFIX"] = self.prefix
         # pip asks `rustc --version` for its user agent, and rustup then makes a folder in the user's HOME.
         env.setdefault("RUSTUP_HOME", str(self.data / ".rustup"))
-        cache = Path(os.path.expanduser("~")) / (
-            "Library/Caches/pip" if sys.platform == "darwin" else ".cache/pip"
-        )
-        if "PIP_CACHE_DIR" not in env and not cache.exists():
-            # Whoever has no cache of pip's gets none from us: uninstalling leaves the machine as it was.
-            env["PIP_NO_CACHE_DIR"] = "1"
         return env
 
 
@@ -162,7 +164,7 @@ def locked_version(lock, name):
 
 def refuse_known_bad(version, step):
     """Raise Failure, saying which ``step`` helps, when this LiteLLM is one that steals credentials."""
-    if version in REFUSED:
+    if provision.refused(version):
         raise Failure(
             "LiteLLM %s is refused" % version,
             "this release carried code that steals credentials (BerriAI/litellm#24512)",
@@ -197,7 +199,7 @@ def refuse_others_home():
 
 def judge_environment(env):
     """Raise Failure unless somebody else's environment has a LiteLLM that may be used. Nothing in it is run."""
-    found = sorted(env.glob("lib/python*/site-packages/litellm-*.dist-info"))
+    found = provision.versions(env)
     if not os.access(str(env / "bin" / "python"), os.X_OK) or not found:
         raise Failure(
             "there is no LiteLLM in %s" % env,
@@ -205,9 +207,14 @@ def judge_environment(env):
             "Name the interpreter of a virtual environment that has litellm[proxy], as DIR/bin/python",
             EX_NOINPUT,
         )
-    for folder in found:
-        version = folder.name[len("litellm-") : -len(".dist-info")]
-        refuse_known_bad(version, "Name another environment with --litellm-python")
+    refuse_trouble(env, "Name another environment with --litellm-python", EX_USAGE)
+
+
+def refuse_trouble(env, step, code):
+    """Raise Failure for a release that steals, or files that run at every start: so did the stolen releases."""
+    what, why = provision.trouble(env)
+    if what:
+        raise Failure(what, why, step, code)
 
 
 def our_version(root=ROOT):
@@ -230,26 +237,6 @@ def source_hash(root=ROOT):
 
 def lock_hash(text):
     return hashlib.sha256((text + sys.version).encode()).hexdigest()[:12]
-
-
-def strange_pth(env):
-    """What Python runs at every start (``.pth`` files, sitecustomize, usercustomize) and is not known."""
-    found = []
-    for site in env.glob("lib/python*/site-packages"):
-        found += [path.name for path in site.glob("*.pth") if path.name not in KNOWN_PTH]
-        found += [path.name for path in site.glob("*customize*") if path.name.startswith(("site", "user"))]
-    return sorted(found)
-
-
-def refuse_strange_pth(env):
-    """Raise Failure when something in an environment would run at every start: so did the stolen releases."""
-    strange = strange_pth(env)
-    if strange:
-        raise Failure(
-            "LiteLLM's environment has files that can run code at every start",
-            ", ".join(strange),
-            "Do not use this version; see requirements/litellm.txt",
-        )
 
 
 def is_complete(env):
@@ -339,14 +326,15 @@ class Screen:
     @contextlib.contextmanager
     def moving(self, text):
         """Seconds count on while the block runs; ``text`` is a function, asked four times a second."""
-        if not self.live:
-            yield
-            return
         ended = threading.Event()
 
         def beat():
-            while not ended.wait(0.25):
-                self.tick(text())
+            # Not a terminal: a line now and then, so that nobody takes a slow network for a hang.
+            while not ended.wait(0.25 if self.live else 10):
+                if self.live:
+                    self.tick(text())
+                else:
+                    self.say("  … " + text())
 
         thread = threading.Thread(target=beat, daemon=True)
         thread.start()
@@ -369,6 +357,8 @@ class Installer:
         self.o = options
         self.p = Places(options.prefix)
         self.screen = Screen()
+        lock = ROOT / "requirements" / "uv.txt"
+        self.tools = provision.Tools(sys.executable, self.p.build, lock, self.run, (Failure,), options.wheels)
         self.changed = []
         self.made = []
 
@@ -411,8 +401,8 @@ class Installer:
             with open(str(record), "a") as file:
                 file.write("".join(line + "\n" for line in fresh))
 
-    def run(self, command, what, counts=None):
-        """Run a program, its output into the log; on failure its last lines are shown."""
+    def run(self, command, what):
+        """Run a program, its output into the log; on failure its last lines are shown. Returns the output's end."""
         self.folder(self.p.state, 0o700)
         with open(str(self.p.log), "ab") as log:
             log.write(("\n$ " + " ".join(command) + "\n").encode())
@@ -424,9 +414,11 @@ class Installer:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 env=self.p.environment(),
+                # Python looks for modules where it is started, and pip and uv for settings.
+                cwd=str(self.p.state),
             )
             lines, counted = [], []
-            moving = self.screen.moving(lambda: what + (" (%d files)" % len(counted) if counted else ""))
+            moving = self.screen.moving(lambda: self.so_far(what, command, len(counted)))
             try:
                 with moving:
                     for raw in process.stdout:
@@ -439,9 +431,12 @@ class Installer:
                 process.kill()
                 process.wait()
                 raise
+            finally:
+                process.stdout.close()
             code = process.wait()
         self.screen.clear()
         if code:
+            self.refuse_platform(lines)
             useful = [line for line in lines if line.strip() and not line.startswith(("WARNING", "[notice]"))]
             errors = [line for line in useful if line.startswith("ERROR")]
             output = "\n".join(lines)
@@ -450,6 +445,36 @@ class Installer:
                 " | ".join(errors[-2:] or useful[-3:])[-500:],
                 self.advice(output),
                 EX_IOERR if "No space left" in output else EX_UNAVAILABLE,
+            )
+        return "\n".join(lines)
+
+    @staticmethod
+    def so_far(what, command, counted):
+        """The step, with how many of the lock's packages it has come to (pip says so; uv takes seconds in all)."""
+        lock = command[-1] if command[-2:-1] == ["-r"] else ""
+        total = provision.packages(Path(lock).read_text()) if lock else 0
+        if not total:
+            return what
+        return (
+            "%s (%d of %d packages)" % (what, counted, total)
+            if counted
+            else "%s (%d packages)" % (what, total)
+        )
+
+    @staticmethod
+    def refuse_platform(lines):
+        """Raise Failure where a lock has no wheel for this system: no network helps."""
+        said = " ".join(line.strip() for line in lines)
+        found = re.search(r"(\S+?)(?:\{[^}]*\})?==\S+ has no (?:usable )?wheels", said) or re.search(
+            r"satisfies the requirement ([^=\s]+)==\S+ \(from versions: (?!none)", said
+        )
+        if found:
+            raise Failure(
+                "ocd cannot be installed with this Python on this system",
+                "there is no wheel of %s for Python %d.%d on %s %s"
+                % (found.group(1), *sys.version_info[:2], sys.platform, os.uname().machine),
+                "Try another Python (3.11 to 3.14), or --litellm-python with an environment of your own",
+                EX_UNAVAILABLE,
             )
 
     def advice(self, output):
@@ -464,6 +489,8 @@ class Installer:
             "Could not fetch" in output
             or "connection" in output.lower()
             or "No matching distribution" in output
+            or "Failed to fetch" in output
+            or "not found in the provided package locations" in output
         ):
             return (
                 "Check the network, or use --wheels DIR; what was installed before still works."
@@ -483,8 +510,7 @@ class Installer:
         self.folder(self.p.envs)
         shutil.rmtree(str(folder), ignore_errors=True)
         try:
-            self.run([sys.executable, "-m", "venv", str(folder)], "make an environment")
-            fill(str(folder / "bin" / "python"))
+            fill(self.tools.make(folder))
             # One name whatever the Python's version: launchers go through it and never need to be rewritten.
             (site,) = folder.glob("lib/python*/site-packages")
             (folder / "site").symlink_to(site.relative_to(folder))
@@ -493,42 +519,37 @@ class Installer:
             shutil.rmtree(str(folder), ignore_errors=True)
             raise
 
-    def pip(self, python, *arguments):
-        return [python, "-m", "pip", "--disable-pip-version-check", *arguments]
-
     def install_locked(self, python, name, what, *where):
         """Wheels only: building a package from source would fetch its build tools without any hash."""
-        lock = str(ROOT / "requirements" / (name + ".txt"))
-        source = ["--no-index", "--find-links", self.o.wheels] if self.o.wheels else []
-        exact = ["--require-hashes", "--only-binary", ":all:", "--no-deps"]
-        self.run(self.pip(python, "install", *source, *exact, *where, "-r", lock), what)
+        self.tools.install(python, ROOT / "requirements" / (name + ".txt"), what, *where)
 
     def fill_ours(self, python):
         self.install_locked(python, "ocd", "install the daemon's packages")
-        build = self.p.envs / (".build-%d" % os.getpid())
-        try:
-            # Beside our environment, not in it: nothing of this is needed afterwards.
-            tools = str(build / "tools")
-            self.install_locked(python, "build", "install what builds ocd", "--target", tools)
-            # A copy: building must not write into the checkout, which may be read-only.
-            copy = build / "source"
-            copy.mkdir()
-            for name in SOURCES:
-                if (ROOT / name).is_dir():
-                    ignore = shutil.ignore_patterns("__pycache__")
-                    shutil.copytree(str(ROOT / name), str(copy / name), ignore=ignore)
-                else:
-                    shutil.copy(str(ROOT / name), str(copy / name))
-            wheels = build / "wheels"
-            self.run([python, "-c", BUILD, tools, str(copy), str(wheels)], "build ocd")
-            (wheel,) = wheels.glob("*.whl")
-            self.run(self.pip(python, "install", "--no-index", "--no-deps", str(wheel)), "install ocd")
-        finally:
-            shutil.rmtree(str(build), ignore_errors=True)
+        # Beside our environment, not in it: nothing of this is needed afterwards.
+        tools = str(self.p.build / "tools")
+        self.install_locked(python, "build", "install what builds ocd", "--target", tools)
+        # A copy: building must not write into the checkout, which may be read-only.
+        copy = self.p.build / "source"
+        copy.mkdir(parents=True)
+        for name in SOURCES:
+            if (ROOT / name).is_dir():
+                ignore = shutil.ignore_patterns("__pycache__")
+                shutil.copytree(str(ROOT / name), str(copy / name), ignore=ignore)
+            else:
+                shutil.copy(str(ROOT / name), str(copy / name))
+        wheels = self.p.build / "wheels"
+        self.run([python, "-I", "-c", BUILD, tools, str(copy), str(wheels)], "build ocd")
+        (wheel,) = wheels.glob("*.whl")
+        self.run([*self.tools.installer(python), "--no-index", "--no-deps", str(wheel)], "install ocd")
+
+    def litellm_lock(self):
+        return "litellm-full" if self.o.full else "litellm"
 
     def fill_litellm(self, python):
-        self.install_locked(python, "litellm", "install LiteLLM (about a minute)")
-        refuse_strange_pth(Path(python).parent.parent)
+        self.install_locked(python, self.litellm_lock(), "install LiteLLM")
+        refuse_trouble(
+            Path(python).parent.parent, "Do not use this version; see requirements/litellm.txt", EX_OSERR
+        )
 
     # ------------------------------------------------------------------------------------ the whole
 
@@ -579,7 +600,10 @@ class Installer:
             # Not resolved: a virtual environment's interpreter is itself a link out of it.
             judge_environment(Path(os.path.abspath(self.o.litellm_python)).parent.parent)
         with self.alone():
-            return self.install_alone(pinned)
+            try:
+                return self.install_alone(pinned)
+            finally:
+                shutil.rmtree(str(self.p.build), ignore_errors=True)
 
     def install_alone(self, pinned):
         version = our_version()
@@ -673,7 +697,7 @@ class Installer:
         """
         if self.o.litellm_python:
             return Path(os.path.abspath(self.o.litellm_python)).parent.parent
-        lock = (ROOT / "requirements" / "litellm.txt").read_text()
+        lock = (ROOT / "requirements" / (self.litellm_lock() + ".txt")).read_text()
         folder = self.p.envs / ("litellm-%s-%s" % (pinned, lock_hash(lock)))
         chosen = Path(before) if before else folder
         if chosen != folder and (chosen / "bin" / "python").exists():
@@ -682,7 +706,7 @@ class Installer:
             theirs = chosen.parent != self.p.envs
             if theirs:
                 judge_environment(chosen)
-            if theirs or (not replaced and is_complete(chosen)):
+            if theirs or (not replaced and not self.o.full and is_complete(chosen)):
                 return chosen
         self.environment(folder, self.fill_litellm, "install LiteLLM %s" % pinned)
         return folder
@@ -1120,6 +1144,11 @@ def parse(arguments):
         metavar="PATH",
         default="",
         help="use the LiteLLM of this interpreter's environment instead of installing one",
+    )
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help="LiteLLM with all that it has for other providers and its own reports",
     )
     parser.add_argument("--uninstall", action="store_true", help="remove everything but your configuration")
     parser.add_argument("--purge", action="store_true", help="with --uninstall: the configuration too")

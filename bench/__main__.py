@@ -1,6 +1,6 @@
 """Every promise, measured beside its alternative.
 
-``python -m bench [--only NAME] [--quick] [--json] [--write-docs]``
+``python -m bench [NAME…] [--quick] [--json] [--write-docs]``
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from bench.rows import ALL, Row, Run
+from bench.datapath import datapath
+from bench.rows import ALL as OTHERS
+from bench.rows import Row, Run
 from tests.helpers.daemon import ROOT, litellm_python
 
+ALL = {**OTHERS, "datapath": datapath}
 HEAD = """# Benchmarks
 
 Every row is measured in one run on real LiteLLM, beside the alternative it is compared with. Repeat it with
@@ -53,6 +56,9 @@ def markdown(rows: list[Row]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument(
+        "names", nargs="*", choices=[[], *sorted(ALL)], metavar="NAME", help="groups; default: all"
+    )
     parser.add_argument("--only", action="append", choices=sorted(ALL), help="one group (repeatable)")
     parser.add_argument("--quick", action="store_true", help="fewer repetitions")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -75,7 +81,7 @@ def main() -> int:
                 Path(tools),
                 options.quick,
             )
-            for name in options.only or ALL:
+            for name in options.names or options.only or ALL:
                 print(f"# {name}", file=sys.stderr, flush=True)
                 try:
                     for row in ALL[name](run):

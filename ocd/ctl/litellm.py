@@ -1,12 +1,7 @@
 """``occtl litellm``: which LiteLLM serves; another version in an environment of its own, rolled back if it fails."""
 
 import contextlib
-import hashlib
-import json
 import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +11,10 @@ from click.shell_completion import CompletionItem
 from ocd.ctl import screen
 from ocd.ctl.daemon import Daemon, NotRunning
 from ocd.ctl.options import examples, json_option
-from ocd.errors import EX_DATAERR, EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, OcdError
-
-#: releases that carried credential-stealing code (BerriAI/litellm#24512, #24518)
-REFUSED = ("1.82.7", "1.82.8")
-#: before this one, a single proxy hands the plan's token to Bedrock (BerriAI/litellm#37905)
-OLDEST = (1, 99)
-_VERSION = re.compile(r"\d+\.\d+\.\d+([a-z0-9.+-]*)")
+from ocd.errors import EX_TEMPFAIL, EX_USAGE, OcdError
 
 
-@click.group(epilog=examples("occtl litellm list", "occtl litellm use 1.99.4"))
+@click.group(epilog=examples("occtl litellm check", "occtl litellm use", "occtl litellm use 1.99.4"))
 def litellm() -> None:
     """Show or change the LiteLLM that serves."""
 
@@ -81,7 +70,7 @@ class InstalledVersion(click.ParamType[str]):
 @click.argument("version", type=InstalledVersion())
 @json_option
 def remove(version: str, as_json: bool) -> int:
-    """Remove the environment of a LiteLLM VERSION that does not serve (some 740 MB)."""
+    """Remove the environment of a LiteLLM VERSION that does not serve (some 340 MB)."""
     data = _data()
     folder = _installed(data).get(version)
     if folder is None:
@@ -94,48 +83,198 @@ def remove(version: str, as_json: bool) -> int:
             exit_code=EX_USAGE,
             code="litellm-in-use",
         )
-    import shutil
+    from ocd import provision
 
-    # Without the stamp it is no installation any more, whatever happens to the rest.
-    (folder / ".complete").unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    (data / "envs" / f"litellm-{version}.lock").unlink(missing_ok=True)
+    provision.remove(folder)
     return _report(as_json, True, True, f"LiteLLM {version} is removed")
 
 
-@litellm.command(epilog=examples("occtl litellm use 1.99.4", "occtl litellm use 1.106.2"))
-@click.argument("version", type=InstalledVersion())
+@litellm.command(epilog=examples("occtl litellm check", "occtl litellm check --json"))
+@json_option
+def check(as_json: bool) -> int:
+    """Ask the package index for newer LiteLLMs, and whether the one that serves was withdrawn.
+
+    Nothing is installed. The index that pip and uv are set up with is asked. It says when a release was withdrawn
+    (yanked), which is what happens to dangerous ones; it publishes no advisories beside that.
+    """
+    from ocd.releases import Releases
+
+    data = _data()
+    installed = _serving(data)
+    with screen.progress("Asking the package index…"), Releases(data / "envs") as releases:
+        answer = releases.ask(installed)
+    said = {
+        "installed": installed,
+        "newest": answer.newest,
+        "installable": answer.installable,
+        "withdrawn": answer.yanked,
+    }
+    if as_json:
+        screen.out_json(said)
+        return 1 if answer.yanked else 0
+    for line in check_lines(installed, answer.newest, answer.installable, answer.yanked):
+        screen.out(line)
+    return 1 if answer.yanked else 0
+
+
+def check_lines(installed: str, newest: str, installable: str, yanked: str) -> list[str]:
+    """What the index's answer means, a sentence each."""
+    lines = [f"LiteLLM {installed or 'none'} serves."]
+    if yanked:
+        lines.append(f"It was withdrawn from the index: {yanked}. Run `occtl litellm use`.")
+    if installable and installable != installed:
+        lines.append(
+            f"LiteLLM {installable} can be installed: `occtl litellm use` tests it before it serves."
+        )
+    if newest not in (installed, installable):
+        lines.append(
+            f"LiteLLM {newest} is the newest, but the index lacks packages that its proxy needs here."
+        )
+    if len(lines) == 1:
+        lines.append("There is none that is newer.")
+    return lines
+
+
+def _serving(data: Path) -> str:
+    """The version of the environment that serves; empty when there is none."""
+    from ocd import provision
+
+    return next(iter(provision.versions(data / "litellm")), "")
+
+
+@litellm.command(epilog=examples("occtl litellm use", "occtl litellm use 1.99.4"))
+@click.argument("version", type=InstalledVersion(), default="latest")
 @click.option(
     "--wheels", type=click.Path(exists=True, file_okay=False), help="Install from this folder, offline."
 )
+@click.option("--full", is_flag=True, help="With all that LiteLLM has for other providers and reports.")
 @click.option(
-    "--force", is_flag=True, help="Also a version that is known to leak the plan's token by itself."
+    "--force", is_flag=True, help="Also one that is known to leak by itself, or that fails the self-test."
 )
 @json_option
-def use(version: str, wheels: str | None, force: bool, as_json: bool) -> int:
-    """Serve with another LiteLLM VERSION. Needs no restart; if it does not boot, the old one serves on.
+def use(version: str, wheels: str | None, full: bool, force: bool, as_json: bool) -> int:
+    """Serve with another LiteLLM VERSION (default: the newest). If it fails, the one before keeps serving.
 
-    The version is resolved once, written down with the hash of every file, and installed from that list into
-    an environment beside the old one.
+    The version is resolved once, with the hash of every file, and installed from that list into an environment
+    beside the old one. There it is booted and tested with your own two files against stand-ins: the self-test and
+    every route. What differs from the LiteLLM that serves is said, and only if nothing got worse it takes over,
+    without a restart.
     """
-    _judge(version, force)
+    from ocd import provision
+    from ocd.releases import LATEST, Releases, judge, locked
+
+    if version != LATEST:
+        judge(version, force)
     data = _data()
-    folder = _installed(data).get(version)
+    folder = None if full else _installed(data).get(version)
+    made = folder is None
     if folder is None:
-        with screen.progress(f"Installing LiteLLM {version}…"):
-            folder = _install(data, version, wheels)
+        with (
+            screen.progress(f"Resolving LiteLLM {version}…") as progress,
+            Releases(data / "envs", wheels or "", full) as releases,
+        ):
+            lock = releases.lock(version)
+            version = locked(lock)
+            judge(version, force)
+            there = None if full else _installed(data).get(version)
+            made = there is None
+            progress.say(f"Installing LiteLLM {version} ({provision.packages(lock)} packages)…")
+            folder = there or releases.install(lock)
     link = data / "litellm"
     before = os.readlink(link) if link.is_symlink() else ""
     if os.path.realpath(link) == os.path.realpath(folder):
         return _report(as_json, True, False, f"LiteLLM {version} is the one that serves already")
+    try:
+        differs = _test(folder, link, version, force)
+        _take_over(link, folder, before, version)
+    except BaseException:
+        if made:
+            provision.remove(folder)
+        raise
+    if as_json:
+        screen.out_json({"ok": True, "changed": True, "reason": _served(version), "differs": differs})
+    else:
+        for line in differs:
+            screen.out(line)
+        screen.out(_served(version) + ".")
+    return 0
+
+
+def _served(version: str) -> str:
+    try:
+        with Daemon() as daemon:
+            from ocd.wire.messages import Version
+
+            daemon.get(Version, "/v1/version")
+    except NotRunning:
+        return f"LiteLLM {version} serves from the next start on"
+    return f"LiteLLM {version} serves"
+
+
+def _test(folder: Path, link: Path, version: str, force: bool) -> list[str]:
+    """Boot it against stand-ins, as the one that serves is booted; what differs. Raises OcdError when it is worse."""
+    import asyncio
+
+    from ocd.selftest.run import Report, run
+    from ocd.settings.folders import Folders
+    from ocd.settings.load import load
+
+    folders = Folders.find()
+    settings = load(folders)
+    if settings.external.enabled:
+        return []  # it serves nothing here, so there is nothing that could be tested
+
+    def tested(python: Path, what: str) -> Report:
+        with screen.progress(f"{what}: starting a private stack…") as progress:
+            told = lambda text: progress.say(f"{what}: {text}…")  # noqa: E731
+            return asyncio.run(run(folders, settings, litellm_python=str(python), routes=True, progress=told))
+
+    new = tested(folder / "bin" / "python", f"Testing LiteLLM {version}")
+    old = tested(link / "bin" / "python", "Testing the one that serves") if link.exists() else Report(True)
+    differs, worse = differences(old, new)
+    if worse and not force:
+        raise OcdError(
+            f"LiteLLM {version} fails the test, so nothing was changed",
+            "; ".join(worse),
+            "The one before keeps serving; `occtl litellm use VERSION` takes another, --force this one all the same",
+            exit_code=EX_TEMPFAIL,
+            code="litellm-rejected",
+        )
+    return differs
+
+
+def differences(old: Any, new: Any) -> tuple[list[str], list[str]]:
+    """(what differs between two self-tests, what of it is worse), a line each."""
+    before = {(row.check, row.model): row for row in old.rows}
+    differs, worse = [], []
+    for row in new.rows:
+        was = before.get((row.check, row.model))
+        note = row.note if len(row.note) < 160 else row.note[:160] + "…"
+        if was is None:
+            text = "" if row.ok else f"{row.check}: {note}"
+        elif (row.ok, row.upstream, row.credential) == (was.ok, was.upstream, was.credential):
+            continue
+        else:
+            how = [f"{one.upstream or '-'} {'ok' if one.ok else 'FAILED'}" for one in (was, row)]
+            text = f"{row.check}: {how[0]} → {how[1]}" + (f" ({note})" if note else "")
+        if text:
+            differs.append(text)
+        if not row.ok and (was is None or was.ok):
+            worse.append(text)
+    fresh = [text for text in new.problems if text not in old.problems]
+    return differs + fresh, worse + fresh
+
+
+def _take_over(link: Path, folder: Path, before: str, version: str) -> None:
+    """Switch the link and have the daemon reload; back again when that fails. Raises OcdError."""
     _point(link, str(folder))
     try:
         with Daemon() as daemon, screen.progress(f"LiteLLM {version} is taking over…"):
             outcome = _reload(daemon)
     except NotRunning:
-        return _report(as_json, True, True, f"LiteLLM {version} serves from the next start on")
+        return
     if outcome.ok:
-        return _report(as_json, True, True, f"LiteLLM {version} serves")
+        return
     if before:
         _point(link, before)
         with Daemon() as daemon, screen.progress("Going back…"):
@@ -143,112 +282,10 @@ def use(version: str, wheels: str | None, force: bool, as_json: bool) -> int:
     raise OcdError(
         f"LiteLLM {version} does not serve",
         outcome.reason,
-        "The one before serves on" if before else "Choose another version",
+        "The one before keeps serving" if before else "Choose another version",
         exit_code=EX_TEMPFAIL,
         code="litellm-rejected",
     )
-
-
-def _judge(version: str, force: bool) -> None:
-    if not _VERSION.fullmatch(version):
-        raise OcdError(
-            f"{version!r} is no version", "one looks like 1.106.2", exit_code=EX_USAGE, code="usage"
-        )
-    if version in REFUSED:
-        raise OcdError(
-            f"LiteLLM {version} is refused",
-            "this release carried code that steals credentials (BerriAI/litellm#24512)",
-            "Choose another version",
-            exit_code=EX_USAGE,
-            code="refused-version",
-        )
-    numbers = tuple(int(part) for part in version.split(".")[:2])
-    if numbers < OLDEST and not force:
-        raise OcdError(
-            f"LiteLLM {version} is too old",
-            "versions before 1.99 pass the plan's token on to Bedrock; only ocd's own boundary would hold it back",
-            "Choose a newer one, or say --force",
-            exit_code=EX_USAGE,
-            code="old-version",
-        )
-
-
-def _install(data: Path, version: str, wheels: str | None) -> Path:
-    """Resolve, lock with hashes, install from the lock; the stamp comes last. Raises OcdError."""
-    envs = data / "envs"
-    envs.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = envs / f"litellm-{version}.lock"
-    source = ["--no-index", "--find-links", wheels] if wheels else []
-    resolver = envs / f".resolver-{os.getpid()}"
-    _run([os.path.realpath(sys.executable), "-m", "venv", str(resolver)], "make an environment")
-    try:
-        if not lock.exists():
-            command = [str(resolver / "bin/python"), "-m", "pip", "install", "--quiet", "--dry-run", *source]
-            command += ["--only-binary", ":all:"]
-            report = _run(
-                [*command, "--ignore-installed", "--report", "-", f"litellm[proxy]=={version}"], "resolve it"
-            )
-            lock.write_text(_lock(json.loads(report)))
-        name = f"litellm-{version}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
-        folder = envs / name
-        _run([os.path.realpath(sys.executable), "-m", "venv", "--clear", str(folder)], "make an environment")
-        pip = [
-            str(folder / "bin/python"),
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--require-hashes",
-            "--no-deps",
-            # A source distribution runs its own code when it is built.
-            "--only-binary",
-            ":all:",
-            *source,
-        ]
-        _run([*pip, "-r", str(lock)], "install it")
-        strange = [
-            p.name
-            for p in folder.glob("lib/python*/site-packages/*.pth")
-            if p.name != "distutils-precedence.pth"
-        ]
-        if strange:
-            raise OcdError(
-                f"LiteLLM {version} brings files that run code at every start",
-                ", ".join(strange),
-                "Do not use this version",
-                exit_code=EX_DATAERR,
-                code="strange-pth",
-            )
-        (folder / ".complete").touch()
-        return folder
-    finally:
-        import shutil
-
-        shutil.rmtree(resolver, ignore_errors=True)
-
-
-def _lock(report: dict[str, Any]) -> str:
-    """pip's report (its documented format 1) as a requirement file with hashes and without addresses."""
-    lines = []
-    for item in report["install"]:
-        hashes = item["download_info"]["archive_info"]["hashes"]
-        meta = item["metadata"]
-        lines.append(f"{meta['name']}=={meta['version']} --hash=sha256:{hashes['sha256']}")
-    return "\n".join(sorted(lines)) + "\n"
-
-
-def _run(command: list[str], what: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = [line for line in done.stderr.splitlines() if line.strip()][-1:]
-        raise OcdError(
-            f"Cannot {what}",
-            last[0] if last else f"exit status {done.returncode}",
-            "Check the version's number, the network and the disk",
-            exit_code=EX_UNAVAILABLE,
-            code="install-failed",
-        )
-    return done.stdout
 
 
 def _point(link: Path, target: str) -> None:

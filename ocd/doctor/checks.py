@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 from ocd.claude.variables import EMPTIED, REPLACED
 from ocd.doctor.report import Level, Row
+from ocd.provision import refused
 from ocd.wire.messages import Status
 
-#: carried credential-stealing code (BerriAI/litellm#24512, #24518)
-POISONED = ("1.82.7", "1.82.8")
 #: bytes; below the first nothing can be written soon, below the second there is no room for an upgrade
 FULL, TIGHT = 100 << 20, 1 << 30
 _KEY = re.compile(r"sk-[0-9a-f]{64}")
@@ -30,7 +29,7 @@ def litellm(version: str, pinned: str, python: str) -> list[Row]:
                 "Run `python3 install.py` again, or correct litellm.python in ocd.toml",
             )
         ]
-    if version in POISONED:
+    if refused(version):
         return [
             Row(
                 "error",
@@ -38,7 +37,7 @@ def litellm(version: str, pinned: str, python: str) -> list[Row]:
                 "litellm-poisoned",
                 f"LiteLLM {version} steals credentials",
                 "this release was published by an attacker (BerriAI/litellm#24512)",
-                f"`occtl litellm use {pinned or '1.106.2'}`, then change every key that this machine had",
+                f"`occtl litellm use {pinned or '1.106.12'}`, then change every key that this machine had",
             )
         ]
     if pinned and version != pinned:

@@ -14,6 +14,7 @@ import psutil
 from ocd.errors import OcdError
 from ocd.selftest import answers, stack, streams
 from ocd.selftest.redirected import Turned, turn
+from ocd.selftest.routes import Routes
 from ocd.selftest.stack import Stack
 from ocd.selftest.upstreams import NAMES, Behaviour, Seen, Upstreams
 from ocd.settings.folders import Folders
@@ -67,23 +68,24 @@ async def run(
     settings: Settings,
     *,
     litellm_python: str = "",
+    routes: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Report:
     """Boot a private second stack from the user's LiteLLM files, send requests, look where they arrived.
 
-    ``litellm_python`` is the interpreter that has LiteLLM, by default the daemon's; ``progress`` is told what
-    happens. A mistake in the files or a stack that does not boot is not raised but reported. A live daemon is
-    not touched.
+    ``litellm_python`` is the interpreter that has LiteLLM, by default the daemon's; with ``routes`` every other
+    route of LiteLLM's is asked too; ``progress`` is told what happens. A mistake in the files or a stack that does
+    not boot is not raised but reported. A live daemon is not touched.
     """
     tell = progress or (lambda _text: None)
     try:
-        return await _run(folders, settings, litellm_python, tell)
+        return await _run(folders, settings, litellm_python, routes, tell)
     except OcdError as error:
         return Report(False, problems=[error.sentence()])
 
 
 async def _run(
-    folders: Folders, settings: Settings, litellm_python: str, tell: Callable[[str], None]
+    folders: Folders, settings: Settings, litellm_python: str, routes: bool, tell: Callable[[str], None]
 ) -> Report:
     if not litellm_python:
         from ocd.supervisor import litellm_env
@@ -109,7 +111,7 @@ async def _run(
                 version = await stack.wait_ready(private)
                 tell("Sending requests")
                 checks = _Check(private, settings, up, turned)
-                await checks.requests()
+                await checks.requests(routes)
             # Now that it has ended, its logs are complete.
             rows = await checks.finish()
     return Report(all(row.ok for row in rows) and not turned.problems, rows, turned.problems, version)
@@ -140,7 +142,7 @@ class _Check:
             if pinned or slot != "fable" or self.turned.route(made_up(slot)):
                 yield slot, pinned or made_up(slot)
 
-    async def requests(self) -> None:
+    async def requests(self, routes: bool) -> None:
         """Everything that needs the running stack."""
         # The secret part alone: whatever is put before or around it, it is the canary.
         self.up.watch("canary", self.secret)
@@ -157,6 +159,9 @@ class _Check:
                 self.rows.append(await self.failure(slot, status, title))
             self.rows.append(await self.without_key())
             self.rows.append(await self.credential_at_bedrock())
+            if routes:
+                asked = await Routes(self.private, self.turned, self.up, client).ask()
+                self.rows += [Row(what, group, ok=ok, note=note) for what, group, ok, note in asked]
         self.processes = await asyncio.to_thread(self.in_processes)
 
     async def finish(self) -> list[Row]:

@@ -5,7 +5,8 @@ import sys
 import zlib
 from pathlib import Path
 
-from ocd.errors import EX_CONFIG, EX_UNAVAILABLE, OcdError
+from ocd import provision
+from ocd.errors import EX_CONFIG, EX_DATAERR, EX_UNAVAILABLE, OcdError
 from ocd.settings.folders import Folders
 from ocd.settings.schema import Settings
 from ocd.wire.messages import Problem
@@ -40,11 +41,12 @@ def worries(version: str) -> list[Problem]:
 def python(settings: Settings, folders: Folders) -> str:
     """The interpreter that has LiteLLM: the one in the settings, else the installed one.
 
-    Raises OcdError (exit code 69) when there is none.
+    Raises OcdError: exit code 69 when there is none, 65 when what is named must not run. Nothing of it is run here.
     """
     if settings.litellm.python:
         path = os.path.expanduser(settings.litellm.python)
         if os.access(path, os.X_OK):
+            refuse(path)
             return path
         raise OcdError(
             f"LiteLLM's interpreter {path} cannot be run",
@@ -55,6 +57,7 @@ def python(settings: Settings, folders: Folders) -> str:
         )
     installed = folders.data / "litellm" / "bin" / "python"
     if os.access(installed, os.X_OK):
+        refuse(str(installed))
         return str(installed)
     raise OcdError(
         "LiteLLM is not installed",
@@ -63,6 +66,19 @@ def python(settings: Settings, folders: Folders) -> str:
         exit_code=EX_UNAVAILABLE,
         code="no-litellm",
     )
+
+
+def refuse(interpreter: str) -> None:
+    """Raise OcdError (exit code 65) for an environment that would run stolen or unknown code at its start."""
+    what, why = provision.trouble(Path(os.path.abspath(interpreter)).parent.parent)
+    if what:
+        raise OcdError(
+            f"LiteLLM in {os.path.dirname(os.path.dirname(interpreter))} must not run",
+            f"{what}: {why}",
+            "Use another environment: `occtl litellm use`, or litellm.python in ocd.toml",
+            exit_code=EX_DATAERR,
+            code="litellm-refused",
+        )
 
 
 def site_packages(interpreter: str) -> Path | None:

@@ -128,15 +128,6 @@ class Shipped(Daemon):
         for name in ("litellm.yaml", "litellm-bedrock.yaml"):
             self.write(name, turned(self.read(name), anthropic, bedrock))
 
-    def restart(self) -> None:
-        """``occtl stop`` and ``occtl start``: another daemon serves afterwards, which no process of ours is."""
-        self.occtl("stop")
-        if self.process is not None:
-            self.process.wait(30)
-            self.process = None
-        self.occtl("start")
-        self.wait_ready()
-
     def gone(self) -> None:
         """Wait until nothing runs of a daemon that ``occtl start`` or ``openclaude`` started."""
         if self.process is None or self.process.poll() is not None:

@@ -239,5 +239,5 @@ def test_the_pinned_litellm_has_no_pass_through_that_we_do_not_know() -> None:
         [litellm_python(), "-c", code], env=env, capture_output=True, check=True, timeout=120 * SLOW
     ).stdout
     routes = json.loads(output.splitlines()[-1])
-    assert {route.strip("/") for route in routes} <= boundary.PASS_THROUGH
+    assert {route.strip("/").partition("/")[0] for route in routes} <= boundary.PASS_THROUGH
     assert not {route for route in routes if route in boundary.ROUTES}

@@ -38,6 +38,7 @@ def codes(rows: list[Row]) -> list[str]:
     [
         (checks.litellm("", "1.106.2", "/p"), ["no-litellm"]),
         (checks.litellm("1.82.7", "1.106.2", "/p"), ["litellm-poisoned"]),
+        (checks.litellm("01.82.8.0", "1.106.2", "/p"), ["litellm-poisoned"]),
         (checks.litellm("1.99.4", "1.106.2", "/p"), ["litellm-other"]),
         (checks.litellm("1.106.2", "1.106.2", "/p"), []),
         (checks.service(Service("systemd", "it does not answer", False, "", None)), ["no-service-manager"]),
@@ -231,7 +232,7 @@ def test_installation(folders: Folders, tmp_path: Path, monkeypatch: pytest.Monk
     assert codes(gather.installation(folders, Settings())) == ["no-litellm", "claude-missing"]
     package = folders.data / "litellm/lib/python3.11/site-packages"
     (package / "litellm").mkdir(parents=True)
-    (package / "litellm-1.106.2.dist-info").mkdir()
+    (package / "litellm-1.106.12.dist-info").mkdir()
     python = folders.data / "litellm/bin/python"
     python.parent.mkdir()
     for program in (python, tmp_path / "claude"):

@@ -6,6 +6,7 @@ import ast
 import errno
 import importlib.util
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from ocd import paths
+from ocd import paths, provision
 from ocd.settings.folders import Folders
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -66,7 +67,9 @@ def installer(prefix: Path, *arguments: str) -> Any:
     return install.Installer(install.parse(["--prefix", str(prefix), *arguments]))
 
 
-@pytest.mark.parametrize("version", ["1.82.7", "1.82.8"])
+@pytest.mark.parametrize(
+    "version", ["1.82.7", "1.82.8", "1.82.8.0", "01.82.8", "v1.82.7", "1.82.8+local", "1.82.7.post1"]
+)
 def test_the_two_malicious_releases_are_refused_by_name(version: str, tmp_path: Path) -> None:
     lock = f"aiohttp==3.0\nlitellm=={version} \\\n    --hash=sha256:00\n"
     assert install.locked_version(lock, "litellm") == version
@@ -74,7 +77,7 @@ def test_the_two_malicious_releases_are_refused_by_name(version: str, tmp_path: 
         lambda: install.refuse_known_bad(version, "Do something"),
         lambda: install.judge_environment(an_environment(tmp_path / "theirs", version)),
     ):
-        with pytest.raises(install.Failure, match=version) as caught:
+        with pytest.raises(install.Failure, match=re.escape(version)) as caught:
             refuse()
         assert caught.value.code == 64
     install.refuse_known_bad("1.106.2", "")
@@ -90,13 +93,21 @@ def test_an_interpreter_without_litellm_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_that_runs_code_at_every_start_is_noticed(tmp_path: Path) -> None:
     site = an_environment(tmp_path / "env") / "lib" / "python3.11" / "site-packages"
-    (site / "distutils-precedence.pth").write_text("import os; pass\n")
-    install.refuse_strange_pth(tmp_path / "env")
+    known = "import os; var = 'SETUPTOOLS_USE_DISTUTILS'; enabled = os.environ.get(var, 'local') == 'local'; "
+    known += "enabled and __import__('_distutils_hack').add_shim(); "
+    (site / "distutils-precedence.pth").write_text(known)
+    (site / "_virtualenv.pth").write_text("import _virtualenv")
+    assert provision.runs_at_start(tmp_path / "env") == []
     # a byte order mark hides the word from a look at the line's beginning, not from Python
     (site / "litellm_init.pth").write_bytes(b"\xef\xbb\xbfimport base64; exec('')\n")
-    assert install.strange_pth(tmp_path / "env") == ["litellm_init.pth"]
+    assert provision.runs_at_start(tmp_path / "env") == ["litellm_init.pth"]
     with pytest.raises(install.Failure, match=r"litellm_init\.pth"):
-        install.refuse_strange_pth(tmp_path / "env")
+        install.refuse_trouble(tmp_path / "env", "", 71)
+    # neither a known name with other content, nor what Python 3.15 calls such a file
+    (site / "distutils-precedence.pth").write_text(known + "\nimport evil\n")
+    (site / "evil.start").write_text("evil:main\n")
+    names = ["distutils-precedence.pth", "evil.start", "litellm_init.pth"]
+    assert provision.runs_at_start(tmp_path / "env") == names
 
 
 def test_only_a_finished_environment_with_its_python_is_used(tmp_path: Path) -> None:
@@ -114,18 +125,23 @@ def test_a_half_made_environment_is_taken_away(tmp_path: Path, ending: BaseExcep
     def fill(python: str) -> None:
         raise ending
 
-    one.run = lambda command, what: Path(command[-1]).mkdir()
+    one.tools.make = lambda folder: folder.mkdir()
     with pytest.raises(type(ending)):
         one.environment(one.p.envs / "ocd-1-a", fill, "install ocd 1")
     assert list(one.p.envs.iterdir()) == []
 
 
-def test_packages_come_by_hash_as_wheels_and_from_the_folder_alone_if_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", ["/usr/bin/uv", ""])
+def test_packages_come_by_hash_as_wheels_and_from_the_folder_alone_if_named(
+    tmp_path: Path, program: str
+) -> None:
     ran: list[list[str]] = []
     for arguments in ([], ["--wheels", str(tmp_path)]):
         one = installer(tmp_path / "p", *arguments)
-        one.run = lambda command, what: ran.append(command)
+        one.tools.run = lambda command, what: ran.append(command)
+        one.tools.uv = lambda: program
         one.install_locked("/env/bin/python", "ocd", "install")
+    ran = [command for command in ran if "install" in command]
     online, offline = ran
     for command in ran:
         assert {"--require-hashes", "--no-deps"} < set(command)
@@ -135,12 +151,96 @@ def test_packages_come_by_hash_as_wheels_and_from_the_folder_alone_if_named(tmp_
     assert offline[offline.index("--no-index") :][1:3] == ["--find-links", str(tmp_path)]
 
 
-def test_no_setting_of_pip_sends_packages_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PIP_TARGET", "PIP_PREFIX", "PIP_USER", "PYTHONPATH"):
+def test_nothing_but_the_index_the_way_there_and_certificates_is_taken_from_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (
+        *("PIP_TARGET", "PIP_PREFIX", "PIP_USER", "PIP_REQUIREMENT", "PIP_CONSTRAINT"),
+        "PYTHONPATH",
+    ):
         monkeypatch.setenv(name, "/elsewhere")
+    for name in ("UV_TARGET", "UV_CONSTRAINT", "UV_OVERRIDE", "UV_PYTHON", "UV_CONFIG_FILE", "PYTHONSTARTUP"):
+        monkeypatch.setenv(name, "/elsewhere")
+    (tmp_path / "pip").mkdir()
+    (tmp_path / "pip" / "pip.conf").write_text(
+        "[global]\nindex-url = https://mirror.example/simple\ntarget = /elsewhere\nconstraint = /elsewhere\n"
+        "[install]\nextra_index_url = https://more.example/simple\n  https://most.example/simple\n"
+    )
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    for name in (
+        "PIP_CONFIG_FILE",
+        "UV_NO_CONFIG",
+        "UV_INDEX_URL",
+        "UV_DEFAULT_INDEX",
+        "UV_INDEX",
+        "PIP_INDEX_URL",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.setenv("PIP_CERT", "/etc/ours.pem")
     env = install.Places("/tmp/x").environment()
     assert "/elsewhere" not in env.values() and env["PIP_USER"] == "0"
+    assert env["PIP_CONFIG_FILE"] == os.devnull and env["UV_NO_CONFIG"] == "1"
+    assert env["PIP_INDEX_URL"] == env["UV_DEFAULT_INDEX"] == "https://mirror.example/simple"
+    assert env["UV_INDEX"] == "https://more.example/simple https://most.example/simple"
+    assert env["HTTPS_PROXY"] == "http://proxy.example:3128" and env["SSL_CERT_FILE"] == "/etc/ours.pem"
     assert env["OCD_PREFIX"] == "/tmp/x"
+    monkeypatch.setenv("PIP_INDEX_URL", "https://nearer.example/simple")
+    assert install.Places("/tmp/x").environment()["PIP_INDEX_URL"] == "https://nearer.example/simple"
+    (tmp_path / "uv").mkdir()
+    (tmp_path / "uv" / "uv.toml").write_text(
+        '[[index]]\nurl = "https://uv.example/simple"\ndefault = true\n[pip]\ntarget = "/elsewhere"\n'
+    )
+    env = install.Places("/tmp/x").environment()
+    assert env["UV_DEFAULT_INDEX"] == "https://uv.example/simple" and "/elsewhere" not in env.values()
+
+
+def test_no_code_of_the_current_folder_runs(tmp_path: Path) -> None:
+    """Each Python is started with -I in a folder of ours: `venv.py` or `pip/` where somebody stands is not run."""
+    one = installer(tmp_path / "p")
+    commands: list[list[str]] = []
+    one.tools.run = lambda command, what: commands.append(command)
+    one.tools.uv = lambda: ""
+    one.tools.make(tmp_path / "env")
+    one.install_locked("/env/bin/python", "ocd", "install")
+    assert len(commands) == 3 and all(command[1] == "-I" for command in commands), commands
+    one.run([sys.executable, "-c", "import os; print(os.getcwd())"], "say where it runs")
+    assert str(one.p.state) in one.p.log.read_text()
+
+
+def test_a_uv_that_lies_in_the_current_folder_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "uv").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    (tmp_path / "uv").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    assert list(provision.find_uv({"PATH": f".:{os.pathsep}bin:"})) == []
+    # one that is too old to know what is asked of it is passed over
+    assert list(provision.find_uv({"PATH": str(tmp_path)})) == [] and (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "package"),
+    [
+        ("  cause: Because cryptography==50.0.2 has no usable wheels and you require", "cryptography"),
+        (
+            "Because pyroscope-io{sys_platform != 'win32'}==0.8.16 has no wheels with a matching",
+            "pyroscope-io",
+        ),
+        (
+            "ERROR: Could not find a version that satisfies the requirement orjson==3.13.0 (from versions: 3.11.0)",
+            "orjson",
+        ),
+    ],
+)
+def test_a_platform_without_wheels_is_not_blamed_on_the_network(said: str, package: str) -> None:
+    with pytest.raises(install.Failure, match=rf"no wheel of {package} ") as caught:
+        install.Installer.refuse_platform(["error: No solution found", said])
+    assert caught.value.code == 69 and "network" not in str(caught.value)
+    install.Installer.refuse_platform(
+        ["ERROR: No matching distribution found for x==1 (from versions: none)"]
+    )
 
 
 def test_a_prefix_in_the_environment_is_a_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,10 +438,10 @@ def test_code_that_would_run_at_every_start_is_found_under_its_other_names(tmp_p
     site = tmp_path / "lib" / "python3.12" / "site-packages"
     site.mkdir(parents=True)
     (site / "litellm").mkdir()
-    assert install.strange_pth(tmp_path) == []
+    assert provision.runs_at_start(tmp_path) == []
     (site / "sitecustomize.py").touch()
     (site / "usercustomize").mkdir()
-    assert install.strange_pth(tmp_path) == ["sitecustomize.py", "usercustomize"]
+    assert provision.runs_at_start(tmp_path) == ["sitecustomize.py", "usercustomize"]
 
 
 def test_sudo_is_told_to_step_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

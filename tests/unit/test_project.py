@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 #: those of the package, and those of the other LiteLLMs that the canaries are sent through
 LOCKS = sorted([*(ROOT / "requirements").glob("*.txt"), *(ROOT / "tests" / "requirements").glob("*.txt")])
-PIN = "1.106.2"
+PIN = "1.106.12"
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda p: p.name)
@@ -31,8 +31,9 @@ def test_litellm_has_one_pin_everywhere_and_is_in_no_other_lock() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["optional-dependencies"]["litellm"] == [f"litellm[proxy]=={PIN}"]
     assert f"\nlitellm=={PIN} " in (ROOT / "requirements/litellm.txt").read_text()
-    assert f"litellm[proxy]=={PIN}" in (ROOT / "Makefile").read_text()
-    for name in ("ocd", "dev", "build"):
+    assert f"\nlitellm[proxy]=={PIN}\n" in (ROOT / "requirements/litellm.in").read_text()
+    assert f"\nlitellm=={PIN} " in (ROOT / "requirements/litellm-full.txt").read_text()
+    for name in ("ocd", "dev", "build", "uv"):
         assert "litellm==" not in (ROOT / f"requirements/{name}.txt").read_text()
 
 
@@ -86,6 +87,7 @@ ALLOWED = {
             "ocd.text",
             "ocd.errors",
             "ocd.paths",
+            "ocd.provision",
             "ocd.__version__",
             "ocd.API_VERSION",
         ),
@@ -106,6 +108,7 @@ ALLOWED = {
             "ocd.supervisor",
             "ocd.ctl.daemon",
         ),
+        "ocd.provision",
     },
     "ctl": {"ocd"},
 }

@@ -107,13 +107,23 @@ ROUTES = (
 _KEYS = ("no-key", "wrong-key")
 _CLAUDE_CODES = frozenset({"/v1/messages", "/v1/messages/count_tokens"})
 
-#: First parts of LiteLLM's pass-through routes (1.106.2, LiteLLMRoutes.mapped_pass_through_routes in
+#: First parts of LiteLLM's pass-through routes (1.106.12, LiteLLMRoutes.mapped_pass_through_routes in
 #: litellm/proxy/_types.py). They name the refusal and what ``pass_through`` opens; one that is missing here
 #: is closed as well.
 PASS_THROUGH = frozenset(
     {
-        *("anthropic", "assemblyai", "azure", "azure_ai", "azure_speech", "bedrock", "bespoke", "cohere"),
         *(
+            "anthropic",
+            "assemblyai",
+            "azure",
+            "azure_ai",
+            "azure_speech",
+            "backend-api",
+            "bedrock",
+            "bespoke",
+        ),
+        *(
+            "cohere",
             "comprehendmedical",
             "cursor",
             "deepgram",

@@ -1,0 +1,92 @@
+"""LiteLLM's locked environment: everything that serves is in it, for every platform that the README names."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ocd.selftest.run import run
+from ocd.settings.schema import Settings
+from tests.helpers.daemon import ROOT, litellm_python
+from tests.process.test_selftest import folders
+
+__all__ = ["folders"]
+pytestmark = [pytest.mark.process, pytest.mark.timeout(400)]
+
+PLATFORMS = (
+    "x86_64-unknown-linux-gnu",
+    "aarch64-unknown-linux-gnu",
+    "x86_64-unknown-linux-musl",
+    "aarch64-unknown-linux-musl",
+    "aarch64-apple-darwin",
+    "x86_64-apple-darwin",
+)
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+LOCKS = ("ocd", "build", "uv", "litellm", "litellm-full")
+
+
+def names(lock: str) -> set[str]:
+    text = (ROOT / "requirements" / lock).read_text()
+    return {name.lower() for name in re.findall(r"^([A-Za-z0-9._-]+)", text, re.MULTILINE)}
+
+
+def test_the_locked_environment_serves_every_route(folders) -> None:
+    site = next(Path(litellm_python()).parent.parent.glob("lib/python3*/site-packages"))
+    installed = {
+        re.sub(r"[-_.]+", "-", one.metadata["Name"]).lower()
+        for one in importlib.metadata.distributions(path=[str(site)])
+    }
+    left_out = names("litellm-trim.in")
+    assert left_out and not left_out & installed, "this environment is not made from requirements/litellm.txt"
+    assert "httptools" in installed and "uvloop" in installed
+    report = asyncio.run(run(folders, Settings(), litellm_python=litellm_python(), routes=True))
+    assert report.problems == []
+    assert [row for row in report.rows if not row.ok] == []
+    asked = [row.check for row in report.rows if row.check.startswith(("GET ", "POST "))]
+    assert len(asked) > 30, asked
+
+
+@pytest.fixture(scope="module")
+def uv(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """uv as install.py gets it: its wheel, by hash."""
+    where = tmp_path_factory.mktemp("uv")
+    pip = [
+        sys.executable,
+        "-I",
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--require-hashes",
+        "--only-binary",
+        ":all:",
+    ]
+    lock = str(ROOT / "requirements" / "uv.txt")
+    subprocess.run([*pip, "--no-deps", "--target", str(where), "-r", lock], check=True, capture_output=True)
+    return str(where / "bin" / "uv")
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize("python", PYTHONS)
+def test_every_lock_has_wheels_for(uv: str, platform: str, python: str, tmp_path: Path) -> None:
+    for lock in LOCKS:
+        command = [
+            uv,
+            "--no-config",
+            "pip",
+            "install",
+            "--dry-run",
+            "--quiet",
+            "--require-hashes",
+            "--no-deps",
+        ]
+        command += ["--only-binary", ":all:", "--python-platform", platform, "--python-version", python]
+        command += ["--target", str(tmp_path / "none"), "-r", str(ROOT / "requirements" / f"{lock}.txt")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, f"{lock}: {done.stderr}"
