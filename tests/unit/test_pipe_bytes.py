@@ -32,22 +32,22 @@ LOGIN = (b"authorization", b"Bearer " + TOKEN.encode())
 
 
 def body(**more: Any) -> bytes:
-    return json.dumps({"model": "claude-opus-4-6", "max_tokens": 9, "messages": [], **more}).encode()
+    return json.dumps({"model": "claude-opus-9-9", "max_tokens": 9, "messages": [], **more}).encode()
 
 
 #: bodies: what Claude Code sends, what it may send one day, and what nobody should
 BODIES: dict[str, bytes] = {
     "plain": body(),
-    "compact": b'{"model":"claude-opus-4-6","max_tokens":1,"messages":[]}',
+    "compact": b'{"model":"claude-opus-9-9","max_tokens":1,"messages":[]}',
     "indented": json.dumps(json.loads(body()), indent=2).encode(),
-    "model last": b'{"max_tokens":1,"messages":[{"model":"x"}],"model":"claude-opus-4-6"}',
-    "model among others": b'{"max_tokens":1,"model":"claude-opus-4-6","messages":[]}',
-    "escaped key": b'{"max_tokens":1,"m\\u006fdel":"claude-opus-4-6"}',
-    "escaped value": b'{"max_tokens":1,"model":"claude-\\u006fpus-4-6"}',
+    "model last": b'{"max_tokens":1,"messages":[{"model":"x"}],"model":"claude-opus-9-9"}',
+    "model among others": b'{"max_tokens":1,"model":"claude-opus-9-9","messages":[]}',
+    "escaped key": b'{"max_tokens":1,"m\\u006fdel":"claude-opus-9-9"}',
+    "escaped value": b'{"max_tokens":1,"model":"claude-\\u006fpus-9-9"}',
     "unicode": body(system="\u00e4\U0001f600\u2028").replace(b"\\u00e4", "\u00e4".encode()),
-    "lone surrogate": b'{"model":"claude-opus-4-6","system":"\\ud800"}',
-    "large numbers": b'{"model":"claude-opus-4-6","n":123456789012345678901234567890,"f":1.00000000000000000001e400}',
-    "deep": b'{"model":"claude-opus-4-6","x":' + b"[" * 400 + b"]" * 400 + b"}",
+    "lone surrogate": b'{"model":"claude-opus-9-9","system":"\\ud800"}',
+    "large numbers": b'{"model":"claude-opus-9-9","n":123456789012345678901234567890,"f":1.00000000000000000001e400}',
+    "deep": b'{"model":"claude-opus-9-9","x":' + b"[" * 400 + b"]" * 400 + b"}",
     "thinking": body(thinking={"type": "enabled", "budget_tokens": 31999}),
     "adaptive": body(thinking={"type": "adaptive"}, output_config={"effort": "high"}),
     "context management": body(context_management={"edits": [{"type": "clear_thinking_20251015"}]}),
@@ -61,11 +61,11 @@ BODIES: dict[str, bytes] = {
     ),
     "future": body(x_future={"a": [1, None, {"model": "other"}]}),
     "tools": body(tools=[{"name": "Agent", "input_schema": {"properties": {"model": {"type": "string"}}}}]),
-    "duplicate key": b'{"model":"claude-opus-4-6","max_tokens":1,"max_tokens":2}',
+    "duplicate key": b'{"model":"claude-opus-9-9","max_tokens":1,"max_tokens":2}',
     "large": body(messages=[{"role": "user", "content": "x" * 300_000}]),
-    "nul": b'{"model":"claude-opus-4-6","x":"\\u0000"}',
+    "nul": b'{"model":"claude-opus-9-9","x":"\\u0000"}',
     "trailing": body() + b"\r\n\r\n",
-    "not JSON behind the model": b'{"model":"claude-opus-4-6", nonsense',
+    "not JSON behind the model": b'{"model":"claude-opus-9-9", nonsense',
 }
 #: heads: what is added to the usual ones
 HEADS: dict[str, tuple[tuple[bytes, bytes], ...]] = {
@@ -164,7 +164,7 @@ def test_another_models_name_is_put_in_its_place_and_nothing_else_changes(name: 
     async def scenario() -> Any:
         up = Standin(saying(GOOD))
         async with up.serving():
-            table = {"groups": {"claude-opus-4-6": anthropic(up.url) | {"model": "claude-x"}}}
+            table = {"groups": {"claude-opus-9-9": anthropic(up.url) | {"model": "claude-x"}}}
             async with serving(table) as setup:
                 got = await setup.ask(request(body=BODIES[name]))
                 return up.asked[0].body, got

@@ -53,8 +53,8 @@ def test_the_upstream_hears_of_it(moment: str, way: str, how: str, http: str) ->
     async def scenario() -> dict[str, Any]:
         up = Standin(MOMENTS[moment])
         async with up.serving():
-            route = anthropic(up.url) if way == "anthropic" else {"way": "hop", "model": "claude-opus-4-6"}
-            table = {"groups": {"claude-opus-4-6": route}}
+            route = anthropic(up.url) if way == "anthropic" else {"way": "hop", "model": "claude-opus-9-9"}
+            table = {"groups": {"claude-opus-9-9": route}}
             async with serving(table, environ={"OCD_BEDROCK_URL": up.url}, http=http) as setup:
                 reader, writer = await setup.send(request())
                 await up.arrived.wait()
@@ -80,8 +80,8 @@ def test_no_other_group_is_asked_for_a_client_that_went() -> None:
         up, hop = Standin(silent), Standin(saying(answer(200, b"{}")))
         async with up.serving(), hop.serving():
             table = {
-                "groups": {"claude-opus-4-6": anthropic(up.url), "b": {"way": "hop", "model": "b"}},
-                "fallbacks": {"claude-opus-4-6": ["b"]},
+                "groups": {"claude-opus-9-9": anthropic(up.url), "b": {"way": "hop", "model": "b"}},
+                "fallbacks": {"claude-opus-9-9": ["b"]},
             }
             async with serving(table, environ={"OCD_BEDROCK_URL": hop.url}) as setup:
                 _reader, writer = await setup.send(request())
@@ -98,7 +98,7 @@ def test_a_client_that_goes_while_it_sends_reaches_nobody() -> None:
     async def scenario() -> None:
         up = Standin(silent)
         async with up.serving(), serving({"groups": {"claude-*": anthropic(up.url)}}) as setup:
-            raw = request(body=json.dumps({"model": "claude-opus-4-6", "x": "y" * 100_000}).encode())
+            raw = request(body=json.dumps({"model": "claude-opus-9-9", "x": "y" * 100_000}).encode())
             _reader, writer = await setup.send(raw[:50_000])
             await writer.drain()
             writer.close()

@@ -61,10 +61,10 @@ async def ask(
 def usual(up: str, _hop: str) -> dict[str, Any]:
     return {
         "groups": {
-            "claude-opus-4-6": anthropic(up),
+            "claude-opus-9-9": anthropic(up),
             "opus-aws": {"way": "hop", "model": "opus-aws", "provider": "hop"},
         },
-        "fallbacks": {"claude-opus-4-6": ["opus-aws"]},
+        "fallbacks": {"claude-opus-9-9": ["opus-aws"]},
     }
 
 
@@ -105,7 +105,7 @@ def test_what_falls_back_and_what_does_not(how: str) -> None:
     assert got.header(b"x-litellm-attempted-fallbacks") == b"1"
     (report,) = setup.reports
     assert report["kind"] == "fallback" and report["outcome"] == "answered"
-    assert report["where"].startswith("claude-opus-4-6 to opus-aws (")
+    assert report["where"].startswith("claude-opus-9-9 to opus-aws (")
     assert setup.told[-1]["fallback"] == report["where"] and setup.told[-1]["trouble"] == ""
     (asked,) = hop.asked
     assert json.loads(asked.body)["model"] == "opus-aws"
@@ -151,8 +151,8 @@ def test_targets_follow_one_another_and_their_own_targets() -> None:
     def table(up: str, hop: str) -> dict[str, Any]:
         groups = {name: {"way": "hop", "model": name} for name in ("a", "b", "c")}
         return {
-            "groups": {"claude-opus-4-6": anthropic(up), **groups},
-            "fallbacks": {"claude-opus-4-6": ["a", "b"], "a": ["c", "claude-opus-4-6"], "b": ["a"]},
+            "groups": {"claude-opus-9-9": anthropic(up), **groups},
+            "fallbacks": {"claude-opus-9-9": ["a", "b"], "a": ["c", "claude-opus-9-9"], "b": ["a"]},
         }
 
     async def play(_standin: Standin, asked: Asked, writer: Any) -> None:
@@ -171,7 +171,7 @@ async def ask_with(first: Any, second: Any, table: Any, **more: Any) -> Any:
 def test_a_target_that_litellm_serves_is_asked_in_this_process() -> None:
     def table(up: str, _hop: str) -> dict[str, Any]:
         return {
-            "groups": {"claude-opus-4-6": anthropic(up), "gpt": {"way": "litellm", "provider": "openai"}},
+            "groups": {"claude-opus-9-9": anthropic(up), "gpt": {"way": "litellm", "provider": "openai"}},
             "fallbacks": {"*": ["gpt"]},
         }
 
@@ -179,7 +179,7 @@ def test_a_target_that_litellm_serves_is_asked_in_this_process() -> None:
     said = json.loads(got.body)
     assert said["litellm"] == "gpt" and json.loads(said["body"])["disable_fallbacks"] is True
     assert got.header(b"x-litellm-attempted-fallbacks") == b"1"
-    assert setup.told[-1]["fallback"] == "claude-opus-4-6 to gpt (529): answered"
+    assert setup.told[-1]["fallback"] == "claude-opus-9-9 to gpt (529): answered"
 
     async def refusing(scope: Any, receive: Any, send: Any) -> None:
         await receive()
@@ -207,13 +207,13 @@ def test_what_litellm_routes_is_decided_here_too(status: int) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         body = json.loads((await receive())["body"])
         bodies.append(body)
-        code = status if body["model"] == "claude-opus-4-6" else 200
+        code = status if body["model"] == "claude-opus-9-9" else 200
         await send({"type": "http.response.start", "status": code, "headers": [JSON]})
         await send({"type": "http.response.body", "body": b"{}"})
 
     def table(up: str, _hop: str) -> dict[str, Any]:
-        groups = {"claude-opus-4-6": anthropic(up), "gpt": {"way": "litellm", "provider": "openai"}}
-        return {"groups": groups, "fallbacks": {"claude-opus-4-6": ["gpt"]}}
+        groups = {"claude-opus-9-9": anthropic(up), "gpt": {"way": "litellm", "provider": "openai"}}
+        return {"groups": groups, "fallbacks": {"claude-opus-9-9": ["gpt"]}}
 
     for raw in (request(login=""), request(path=b"/v1/chat/completions")):
         bodies.clear()
@@ -224,7 +224,7 @@ def test_what_litellm_routes_is_decided_here_too(status: int) -> None:
         got, _setup, up, _hop = run(one)
         moved = status in (429, 500)
         assert [one["model"] for one in bodies] == (
-            ["claude-opus-4-6", "gpt"] if moved else ["claude-opus-4-6"]
+            ["claude-opus-9-9", "gpt"] if moved else ["claude-opus-9-9"]
         )
         assert all(one["disable_fallbacks"] is True for one in bodies) and up.asked == []
         if moved:
@@ -245,12 +245,12 @@ def test_what_spills_goes_to_aws_first_and_says_so() -> None:
     got, setup, up, hop = run(both)
     assert got.status == 200 and up.asked == [] and len(hop.asked) == 1
     assert SECRET.encode() not in hop.asked[0].head + hop.asked[0].body
-    assert setup.told[-1]["fallback"] == "claude-opus-4-6 to opus-aws (spill: 5h at 97 %): answered"
+    assert setup.told[-1]["fallback"] == "claude-opus-9-9 to opus-aws (spill: 5h at 97 %): answered"
 
 
 def test_when_aws_refuses_what_spills_anthropic_is_asked_after_all() -> None:
     async def both(second: Any) -> Any:
-        return await ask(saying(GOOD), second, spill={"groups": {"claude-opus-4-6": "opus-aws"}})
+        return await ask(saying(GOOD), second, spill={"groups": {"claude-opus-9-9": "opus-aws"}})
 
     for second in (saying(failing(403)), saying(failing(400)), resetting()):
         got, setup, up, _hop = run(both, second)
@@ -261,8 +261,8 @@ def test_a_spill_ends_in_time_and_by_order() -> None:
     async def both(spill: dict[str, Any]) -> Any:
         return await ask(saying(GOOD), saying(GOOD), spill=spill)
 
-    groups = {"claude-opus-4-6": "opus-aws"}
+    groups = {"claude-opus-9-9": "opus-aws"}
     for spill in ({}, {"groups": {}}, {"groups": groups, "until": 1.0}, {"groups": {"other": "opus-aws"}},
-                  {"groups": {"claude-opus-4-6": "nobody"}}, {"groups": "nonsense"}):  # fmt: skip
+                  {"groups": {"claude-opus-9-9": "nobody"}}, {"groups": "nonsense"}):  # fmt: skip
         got, _setup, up, hop = run(both, spill)
         assert got.status == 200 and len(up.asked) == 1 and hop.asked == []

@@ -241,7 +241,7 @@ def test_what_stays_on_this_machine_never_goes_through_a_proxy(host: str) -> Non
             environ = {name: f"http://127.0.0.1:{proxy.port}" for name in names}
             table = {"groups": {"claude-*": anthropic(url), "qwen": {"way": "hop", "model": "qwen"}}}
             async with serving(table, environ=environ | {"OCD_BEDROCK_URL": f"{url}/v1"}) as setup:
-                got = [await setup.ask(request(model)) for model in ("claude-opus-4-6", "qwen")]
+                got = [await setup.ask(request(model)) for model in ("claude-opus-9-9", "qwen")]
                 return got, proxy.asked
 
     got, seen = run(one)
