@@ -56,7 +56,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 #: seconds between two looks at all command lines
 LOOKS = 1.0
 #: what other programs keep in the checkout
-NOT_OURS = re.compile(r"\.git(?:/|$)|\.venv|\.claude-client|\.mypy_cache|\.ruff_cache").match
+NOT_OURS = re.compile(
+    r"\.git(?:/|$)|\.venv|\.claude-client|\.mypy_cache|\.ruff_cache|(?:.*/)?__pycache__(?:/|$)"
+).match
 
 
 def _left() -> list[psutil.Process]:

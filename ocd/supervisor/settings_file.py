@@ -78,4 +78,5 @@ class SettingsFile:
         path = self.folder / name
         with contextlib.suppress(OSError):
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.folder.chmod(0o700)
             atomic.replace(path, text)

@@ -204,7 +204,7 @@ def test_a_refused_upload_still_gets_its_answer(daemon: Daemon) -> None:
         # All of it first, as simple clients do; then the answer.
         sock.sendall(head.encode() + b"x" * size)
         answer = sock.recv(65536)
-    assert answer.startswith(b"HTTP/1.1 403") and b"openclaude" in answer
+    assert answer.startswith(b"HTTP/1.1 424") and b"openclaude" in answer
 
 
 def test_the_canary_is_in_no_file_log_or_process(daemon: Daemon) -> None:

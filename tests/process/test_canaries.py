@@ -410,15 +410,21 @@ def test_afterwards_no_canary_is_anywhere_else(stage: Stage) -> None:
         done = stage.occtl(*words)
         text = done.stdout + done.stderr
         assert text and canaries.within(text.encode(), canaries.needles(everything)) == set(), words
-    # Its own places: ~/.aws, the user's ocd.toml, the key file. A copy of ocd.toml would be one too many.
+    # Its own places: ~/.aws, the user's ocd.toml, the key file; and the snapshots of ocd.toml, without which a mistake
+    # in it would take its proxies' credentials away. What came with requests belongs to none of them.
     mine = re.compile(r"\.aws/credentials$|config/ocd\.toml$").match
+    snapshots = re.compile(r"state/settings/(?:last-good\.toml|\w+\.json)$").match
     outside = {secret: what for secret, what in everything.items() if secret not in keys}
-    assert canaries.in_files(daemon.prefix, outside, but=mine) == set()
+    exported = {secret: what for secret, what in outside.items() if what.startswith("exported")}
+    sent = {secret: what for secret, what in outside.items() if secret not in exported}
+    assert canaries.in_files(daemon.prefix, sent, but=mine) == set()
+    assert canaries.in_files(daemon.prefix, exported, but=lambda path: mine(path) or snapshots(path)) == set()
     inside = {secret: what for secret, what in everything.items() if secret in keys}
     assert canaries.in_files(daemon.prefix, inside, but=re.compile(r"state/keys\.json$").match) == set()
     for path in daemon.prefix.rglob("*"):
-        if path.is_file() and path.name == "keys.json":
+        if path.is_file() and (path.name == "keys.json" or path.parent.name == "settings"):
             assert not path.stat().st_mode & 0o077
+            assert not path.parent.stat().st_mode & 0o077
 
 
 @pytest.mark.skipif(not ALL, reason="what LiteLLM 1.90.7 itself does: `make canaries` looks")
