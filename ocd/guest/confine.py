@@ -27,6 +27,9 @@ _FILE_RIGHTS = _EXECUTE | _WRITE_FILE | _READ_FILE | (1 << 14)
 _READ = _EXECUTE | _READ_FILE | _READ_DIR
 _BIND_TCP, _CONNECT_TCP = 1 << 0, 1 << 1
 _NET_VERSION = 4
+#: bytes; a larger file beside something hidden is not opened: the kernel keeps what a rule names, and its room on the
+#: disk, after its user has removed it
+_LARGEST = 64 * 1024
 
 
 def version() -> int:
@@ -43,7 +46,8 @@ def confine(plan: dict[str, Any]) -> str:
 
     ``plan``: ``read`` and ``write`` are paths (files or folders; those that do not exist are skipped), ``connect``
     TCP ports, or None for all of them; ``hide`` are paths that are left out of what ``read`` and ``write`` open:
-    the folders above them are opened child by child. Raises OSError when the kernel has Landlock but refuses:
+    the folders above them are opened child by child, large files excepted. A path below a hidden one is open when it
+    is named itself. Raises OSError when the kernel has Landlock but refuses:
     better no proxy than one that is more open than it says.
     """
     level = version()
@@ -73,14 +77,23 @@ def _open_parts(paths: Iterable[str], hidden: list[str]) -> Iterator[str]:
     """The paths, and where something hidden lies below one its children instead."""
     for path in paths:
         real = os.path.realpath(path)
-        if any(real == one or real.startswith(one.rstrip("/") + "/") for one in hidden):
-            continue
-        below = real.rstrip("/") + "/"
-        if any(one.startswith(below) for one in hidden):
+        if real not in hidden:
+            yield from _parts(real, hidden)
+
+
+def _parts(real: str, hidden: list[str]) -> Iterator[str]:
+    below = real.rstrip("/") + "/"
+    if not any(one.startswith(below) for one in hidden):
+        yield real
+        return
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(real):
+            child = os.path.realpath(entry.path)
+            if any(child == one or child.startswith(one.rstrip("/") + "/") for one in hidden):
+                continue
             with contextlib.suppress(OSError):
-                yield from _open_parts([entry.path for entry in os.scandir(real)], hidden)
-        else:
-            yield real
+                if os.path.isdir(child) or os.path.getsize(child) <= _LARGEST:
+                    yield from _parts(child, hidden)
 
 
 def _allow_path(ruleset: int, path: str, allowed: int) -> None:

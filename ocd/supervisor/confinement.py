@@ -3,7 +3,7 @@
 *main* gets a list of what it needs, and nothing else: no request can make it find a cloud credential, because the files
 are not there for it, and the ports of metadata services are closed. *bedrock* gets the machine as its user has it (a
 ``credential_process`` may run anything), without the places where other credentials lie: Claude's login, Google's,
-Azure's, the keys of this installation.
+Azure's, the state of this installation with its keys.
 """
 
 import os
@@ -33,6 +33,9 @@ FOREIGN = (
     ".azure",
     ".config/ocd/external-key",
 )
+#: Below HOME, where AWS's own programs keep logins and caches: bedrock can reach only what there was when it started,
+#: so one that begins to exist makes it a different revision.
+APPEARING = (".aws", ".cache", ".config")
 DNS, HTTPS = 53, 443
 #: Variables whose values are addresses that requests may go to.
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
@@ -57,8 +60,7 @@ def plan(
     """
     if proxy == "bedrock":
         hidden = [os.path.join(home, name) for name in FOREIGN]
-        hidden += [os.path.join(state, "keys"), os.path.join(state, "homes")]
-        return {"read": [], "write": ["/"], "hide": hidden, "connect": None}
+        return {"read": [revision], "write": ["/"], "hide": [*hidden, state], "connect": None}
     named = [value for value in env.values() if value.startswith("/") and ":" not in value]
     return {
         "read": [*SYSTEM, config, revision, *named],

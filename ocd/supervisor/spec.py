@@ -122,13 +122,15 @@ def policy(settings: Settings, keys: Keys, proxy: str) -> dict[str, Any]:
 
 def revision(snapshot: str, settings: Settings, proxy: str, home: str, path: str, host: str) -> str:
     """A name for everything that a generation depends on: the files' snapshot, what reaches it as environment, and
-    the code that it runs (``host``, see ``litellm_env.identity``)."""
+    the code that it runs (``host``, see ``litellm_env.identity``), and what there is for it to reach."""
     shared = {
         "host": host,
         "env": public_environment(settings, proxy, home, path),
         "args": settings.litellm.args,
         "boundary": settings.boundary.model_dump(),
     }
+    if proxy == "bedrock" and settings.boundary.confine:
+        shared["reach"] = [name for name in confinement.APPEARING if (Path(home) / name).exists()]
     return f"{snapshot}-{zlib.crc32(json.dumps(shared, sort_keys=True).encode()):08x}"
 
 

@@ -138,8 +138,8 @@ def in_processes(
 def look_into(prefix: Path) -> None:
     """A daemon's folder, just before it is removed: what it wrote, looked through for all that is forbidden.
 
-    AWS's own files and the configuration are the user's, that is where such things belong; the snapshots of ``ocd.toml``
-    hold what it holds.
+    AWS's own files and the configuration are the user's, that is where such things belong; the snapshots of
+    ``ocd.toml`` hold what it holds.
     """
     known = {secret: what for secret, what in FORBIDDEN.items() if not what.startswith("AWS")}
     FOUND.update(in_files(prefix, known, but=INSTALLED))

@@ -514,6 +514,9 @@ def test_chaos(mode: str, addresses: dict[str, str]) -> None:
                 assert now[1] <= supervisor_fds + 12, f"seed {SEED}, {fault}: {supervisor_fds} -> {now[1]}"
         except BaseException:
             print(f"chaos seed {SEED}\n{daemon.output.read_text()[-3000:] if daemon.output.exists() else ''}")
+            print(daemon.tail("events", 20_000), daemon.tail("main", 5_000), sep="\n")
+            with contextlib.suppress(Exception):
+                print(json.dumps(daemon.status(), indent=1), daemon.events(), sep="\n")
             raise
         finally:
             if daemon.process is not None:

@@ -86,6 +86,28 @@ def test_what_is_hidden_is_left_out_and_its_neighbours_are_not(tmp_path: Path) -
 
 
 @needs_landlock
+def test_what_is_named_itself_below_a_hidden_folder_is_open(tmp_path: Path) -> None:
+    for name in ("state/keys.json", "state/revisions/r1/file"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("text")
+    places = [str(tmp_path / name) for name in ("state/keys.json", "state/revisions/r1/file")]
+    plan = {"write": ["/"], "hide": [str(tmp_path / "state")], "read": [str(tmp_path / "state/revisions/r1")]}
+    _said, answers = tried(plan, read=places, write=places)
+    assert [answers[place] for place in places] == ["PermissionError", "text"]
+    assert answers[f"write {places[1]}"] == "PermissionError"
+
+
+def test_no_rule_names_a_large_file(tmp_path: Path) -> None:
+    """A rule keeps the inode: what its user removes would go on taking room on the disk."""
+    (tmp_path / "small").write_text("text")
+    (tmp_path / "large").write_bytes(b"0" * 100_000)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("large")
+    opened = set(confine._open_parts([str(tmp_path)], [str(tmp_path / "hidden")]))
+    assert opened == {str(tmp_path / "small"), str(tmp_path / "folder")}
+
+
+@needs_landlock
 def test_a_link_into_a_hidden_folder_is_no_way_round(tmp_path: Path) -> None:
     (tmp_path / "secret").mkdir()
     (tmp_path / "secret" / "key").write_text("key")
@@ -134,7 +156,7 @@ def test_main_gets_no_folder_of_its_user() -> None:
 
 def test_bedrock_does_not_get_the_logins_of_others() -> None:
     hidden = made("bedrock")["hide"]
-    assert {"/home/a/.claude", "/home/a/.claude.json", "/home/a/.config/gcloud", "/s/keys"} <= set(hidden)  # type: ignore[call-overload]
+    assert {"/home/a/.claude", "/home/a/.claude.json", "/home/a/.config/gcloud", "/s"} <= set(hidden)  # type: ignore[call-overload]
 
 
 def test_mains_ports_are_those_of_its_upstreams_and_proxies() -> None:
