@@ -25,6 +25,7 @@ _ALL_FS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1}
 _NEWEST_FS = (1 << 15) - 1
 _FILE_RIGHTS = _EXECUTE | _WRITE_FILE | _READ_FILE | (1 << 14)
 _READ = _EXECUTE | _READ_FILE | _READ_DIR
+_MAKE_SOCKET = 1 << 9
 _BIND_TCP, _CONNECT_TCP = 1 << 0, 1 << 1
 _NET_VERSION = 4
 #: bytes; a larger file beside something hidden is not opened: the kernel keeps what a rule names, and its room on the
@@ -44,10 +45,10 @@ def version() -> int:
 def confine(plan: dict[str, Any]) -> str:
     """Take everything away that ``plan`` does not name; returns what was done, in a few words.
 
-    ``plan``: ``read`` and ``write`` are paths (files or folders; those that do not exist are skipped), ``connect``
-    TCP ports, or None for all of them; ``hide`` are paths that are left out of what ``read`` and ``write`` open:
-    the folders above them are opened child by child, large files excepted. A path below a hidden one is open when it
-    is named itself. Raises OSError when the kernel has Landlock but refuses:
+    ``plan``: ``read`` and ``write`` are paths (files or folders; those that do not exist are skipped), ``sockets``
+    folders below which a UNIX socket may be made and nothing else, ``connect`` TCP ports, or None for all of them;
+    ``hide`` are paths that are left out of what ``read`` and ``write`` open: the folders above them are opened child
+    by child, large files excepted. A path below a hidden one is open when it is named itself. Raises OSError when the kernel has Landlock but refuses:
     better no proxy than one that is more open than it says.
     """
     level = version()
@@ -63,6 +64,8 @@ def confine(plan: dict[str, Any]) -> str:
         for paths, allowed in ((plan.get("write", ()), rights), (plan.get("read", ()), _READ)):
             for path in _open_parts(paths, hidden):
                 _allow_path(ruleset, path, allowed & rights)
+        for path in plan.get("sockets", ()):
+            _allow_path(ruleset, path, _MAKE_SOCKET)
         if net:
             for port in sorted(set(ports or ())):
                 _call(_ADD_RULE, ruleset, _RULE_PORT, struct.pack("=QQ", _CONNECT_TCP, port), 0)

@@ -65,6 +65,8 @@ def plan(
     return {
         "read": [*SYSTEM, config, revision, *named],
         "write": [*SCRATCH, runtime, *filter(None, [env.get("HOME"), env.get("TMPDIR")])],
+        # Somebody may remove the runtime folder: the new one is another folder, and the socket in it is made again.
+        "sockets": [os.path.dirname(runtime)],
         "hide": [],
         "connect": None if upstreams is None else ports(env, upstreams),
     }

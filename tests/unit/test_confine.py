@@ -32,6 +32,12 @@ for name in questions["write"]:
         answers["write " + name] = "done"
     except OSError as error:
         answers["write " + name] = type(error).__name__
+for name in questions.get("listen", ()):
+    try:
+        socket.socket(socket.AF_UNIX).bind(name)
+        answers["listen " + name] = "done"
+    except OSError as error:
+        answers["listen " + name] = type(error).__name__
 for port in questions["connect"]:
     try:
         socket.create_connection(("127.0.0.1", port), 2).close()
@@ -105,6 +111,15 @@ def test_no_rule_names_a_large_file(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("large")
     opened = set(confine._open_parts([str(tmp_path)], [str(tmp_path / "hidden")]))
     assert opened == {str(tmp_path / "small"), str(tmp_path / "folder")}
+
+
+@needs_landlock
+def test_a_folder_that_is_made_again_takes_a_socket_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "file").write_text("text")
+    file, new, sock = (str(tmp_path / "run" / name) for name in ("file", "new", "a.sock"))
+    _said, answers = tried({"sockets": [str(tmp_path)]}, read=[file], write=[new], listen=[sock])
+    assert [*answers.values()] == ["PermissionError", "PermissionError", "done"]
 
 
 @needs_landlock
