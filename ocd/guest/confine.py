@@ -48,8 +48,9 @@ def confine(plan: dict[str, Any]) -> str:
     ``plan``: ``read`` and ``write`` are paths (files or folders; those that do not exist are skipped), ``sockets``
     folders below which a UNIX socket may be made and nothing else, ``connect`` TCP ports, or None for all of them;
     ``hide`` are paths that are left out of what ``read`` and ``write`` open: the folders above them are opened child
-    by child, large files excepted. A path below a hidden one is open when it is named itself. Raises OSError when the kernel has Landlock but refuses:
-    better no proxy than one that is more open than it says.
+    by child, large files excepted. A path below a hidden one is open when it is named itself.
+
+    Raises OSError when the kernel has Landlock but refuses: better no proxy than one that is more open than it says.
     """
     level = version()
     if not level:

@@ -545,6 +545,7 @@ class Daemon:
             self.overlays.take_rows(examined.rows)
             self._apply_settings(settings)
             outcome = self._apply(found, only, why)
+            takeover.forget_settings(self)
             return wrong or outcome
 
     def _would(self, found: dict[str, configuration.Candidate], only: str | None) -> Outcome:

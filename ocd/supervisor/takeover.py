@@ -198,9 +198,14 @@ def remember_good(daemon: "Daemon", name: str, config: Config) -> None:
     keep |= {m.revision.split("-")[0] for m in unit.state.members}
     with contextlib.suppress(OSError):
         snapshot.prune(daemon.folders, name, keep)
+    forget_settings(daemon, config)
+
+
+def forget_settings(daemon: "Daemon", *more: Config) -> None:
+    """Remove what is kept of ``ocd.toml`` for revisions that nobody can come back to: its secrets may have gone."""
     configs = [c for u in daemon.units.values() for c in u.configs.values()]
     others = [last_good(daemon, other) for other in daemon.units]
-    daemon.settings_file.prune({c.settings_id for c in [config, *configs, *others] if c is not None})
+    daemon.settings_file.prune({c.settings_id for c in [*more, *configs, *others] if c is not None})
 
 
 def last_good(daemon: "Daemon", name: str) -> Config | None:
