@@ -251,10 +251,15 @@ def test_without_anthropic_the_session_has_the_proxys_key_alone(
     assert all(one.where(all_bedrock.keys()["main"]) == [] for one in upstreams.seen())
 
 
+def states(status: dict[str, Any]) -> set[str]:
+    assert all(not one["pid"] and not one["members"] for one in status["proxies"].values())
+    return {one["state"] for one in status["proxies"].values()}
+
+
 def test_elsewhere_nothing_is_supervised_and_sessions_go_there(
     all_bedrock: Daemon, elsewhere: Daemon
 ) -> None:
-    assert elsewhere.status()["proxies"] == {}
+    assert states(elsewhere.status()) == {"disabled"}
     reply = launch(elsewhere)
     assert reply.status_code == 200, reply.text
     env = json.loads(Path(reply.json()["args"][1]).read_text())["env"]
@@ -265,7 +270,7 @@ def test_elsewhere_nothing_is_supervised_and_sessions_go_there(
     table = json.loads(occtl(elsewhere, "models", "--json").stdout)
     assert {row["upstream"] for row in table["models"]} == {all_bedrock.url()}
     said = occtl(elsewhere, "status", "--json")
-    assert said.returncode == 0 and json.loads(said.stdout)["proxies"] == {}
+    assert said.returncode == 0 and states(json.loads(said.stdout)) == {"disabled"}
 
 
 def test_elsewhere_only_a_litellm_that_takes_the_key_will_do(

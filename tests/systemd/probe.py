@@ -72,7 +72,7 @@ def main():
         "AF_INET6": attempt(lambda: family(socket.AF_INET6)),
         "AF_NETLINK": attempt(lambda: family(socket.AF_NETLINK)),
         "UMask": f"{mask:04o}",
-        "LimitNOFILE": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        "LimitNOFILE": resource.getrlimit(resource.RLIMIT_NOFILE),
         "PATH": os.environ.get("PATH", ""),
         "watchdog": os.environ.get("WATCHDOG_USEC", ""),
     }
