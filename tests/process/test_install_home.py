@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -91,11 +92,13 @@ class Person:
         found = {}
         for path in sorted(self.root.rglob("*")):
             content = "folder"
-            if path.is_symlink():
-                content = os.readlink(path)
-            elif path.is_file():
-                content = path.read_bytes().hex()
-            found[str(path.relative_to(self.root))] = f"{path.lstat().st_mode:o} {content}"
+            # A daemon that runs removes files of its own meanwhile.
+            with contextlib.suppress(FileNotFoundError):
+                if path.is_symlink():
+                    content = os.readlink(path)
+                elif path.is_file():
+                    content = path.read_bytes().hex()
+                found[str(path.relative_to(self.root))] = f"{path.lstat().st_mode:o} {content}"
         return found
 
     def processes(self) -> list[psutil.Process]:
