@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ocd import API_VERSION, __version__, paths
 from ocd.errors import EX_NOPERM, EX_PROTOCOL, EX_SOFTWARE, EX_TEMPFAIL, EX_UNAVAILABLE, OcdError
+from ocd.keeper.folders import state_dir
+from ocd.keeper.lock import held
 
 if TYPE_CHECKING:
     import httpx
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 #: seconds for calls that the daemon answers at once; those that wait for an outcome have no limit of ours,
 #: because the daemon has one and knows why it takes long
 QUICK = 10.0
+
+#: launchd's name of the agent
+LABEL = "io.github.ocd"
 
 #: the command that makes client and daemon one version again
 CURE = "Run `occtl reexec`"
@@ -42,14 +47,19 @@ class NotRunning(OcdError):
         )
 
 
-def find_socket(connect_seconds: float = QUICK) -> str:
+def find_socket(connect_seconds: float = QUICK, starts: bool = False) -> str:
     """The path of the control socket on which this user's daemon listens.
+
+    Where a service manager holds the socket, a connection would start the daemon: whoever only looks does not connect
+    when no daemon runs. ``starts``: one that is just coming up is meant, and starting it is welcome.
 
     Raises NotRunning when none does, OcdError with exit 77 when the folder, the socket or the process behind
     it belongs to somebody else: such a socket is never spoken to.
     """
     foreign: OcdError | None = None
     folders = paths.runtime_dirs()
+    if not starts and _activated() and not held(os.path.join(state_dir(), "lock")):
+        raise NotRunning(paths.control_socket(folders[0]))
     for folder in folders:
         path = paths.control_socket(folder)
         try:
@@ -84,6 +94,18 @@ def find_socket(connect_seconds: float = QUICK) -> str:
     if foreign:
         raise foreign
     raise NotRunning(paths.control_socket())
+
+
+def _activated() -> bool:
+    """Whether a service manager may hold the control socket for a daemon that does not run (systemd.socket(5))."""
+    home = os.path.expanduser("~")
+    if sys.platform == "darwin":
+        return os.path.exists(f"{home}/Library/LaunchAgents/{LABEL}.plist")
+    config = os.environ.get("XDG_CONFIG_HOME") or f"{home}/.config"
+    return any(
+        os.path.lexists(f"{folder}/systemd/user/ocd.socket")
+        for folder in (config, "/etc", "/usr/lib", "/run")
+    )
 
 
 def _own(path: str, kind: Callable[[int], bool], name: str) -> None:
@@ -132,12 +154,12 @@ def is_running() -> bool:
 
 
 class Daemon:
-    """An open line to the running daemon; use it in a ``with`` block. Raises like ``find_socket``."""
+    """An open line to the running daemon; use it in a ``with`` block. ``starts`` and errors as of ``find_socket``."""
 
-    def __init__(self) -> None:
+    def __init__(self, starts: bool = False) -> None:
         import httpx
 
-        self.socket = find_socket()
+        self.socket = find_socket(starts=starts)
         self._http = httpx.Client(
             transport=httpx.HTTPTransport(uds=self.socket),
             base_url="http://ocd",

@@ -36,7 +36,7 @@ def start(name: str | None, as_json: bool, timeout: float) -> int:
 
     deadline = time.monotonic() + timeout
     woke = _ensure_daemon(name)
-    with Daemon() as daemon:
+    with Daemon(starts=True) as daemon:
         status = _status(daemon)
         names = select(status, name)
         said = {}
@@ -271,7 +271,7 @@ def _end_daemon(daemon: Daemon, as_json: bool, timeout: float) -> int:
             )
             _pause(_LOOK)
     outcome.changed = True
-    outcome.reason = "stopped"
+    outcome.reason = "stopped; `openclaude` or `occtl start` starts it again"
     return report(outcome, as_json)
 
 

@@ -7,6 +7,21 @@ import time
 
 from ocd.errors import EX_CANTCREAT, EX_TEMPFAIL, OcdError
 
+#: seconds for which a lock that is refused is tried again: somebody may only be looking (``held``)
+_A_LOOK = 0.3
+
+
+def held(path: str) -> bool:
+    """Whether a daemon of this user runs, asked without a connection (which could start one)."""
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
 
 def take(path: str, inherited: int = -1) -> int:
     """Take the instance lock; returns the descriptor that holds it for as long as it is open.
@@ -26,18 +41,24 @@ def take(path: str, inherited: int = -1) -> int:
             exit_code=EX_CANTCREAT,
             code="lock",
         ) from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        text = os.pread(fd, 4096, 0)
-        os.close(fd)
-        raise OcdError(
-            "ocd runs already",
-            _who(text),
-            "See `occtl status`",
-            exit_code=EX_TEMPFAIL,
-            code="already-running",
-        ) from None
+    deadline = time.monotonic() + _A_LOOK
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError:
+            if time.monotonic() < deadline:
+                time.sleep(0.02)
+                continue
+            text = os.pread(fd, 4096, 0)
+            os.close(fd)
+            raise OcdError(
+                "ocd runs already",
+                _who(text),
+                "See `occtl status`",
+                exit_code=EX_TEMPFAIL,
+                code="already-running",
+            ) from None
     write(fd)
     return fd
 

@@ -1,6 +1,5 @@
 """systemd's user manager: two units in ~/.config/systemd/user, rendered from units/."""
 
-import fcntl
 import os
 import re
 import subprocess
@@ -10,6 +9,7 @@ from pathlib import Path
 from ocd import paths
 from ocd.errors import EX_TEMPFAIL, EX_UNAVAILABLE, OcdError
 from ocd.keeper.folders import state_dir
+from ocd.keeper.lock import held
 from ocd.service.base import Manager, Result, environment, overlooked, replace_file, template
 
 UNITS = ("ocd.socket", "ocd.service")
@@ -141,7 +141,9 @@ class Systemd(Manager):
 
     def _stop_detached(self, bin_folder: Path, result: Result) -> None:
         """A daemon that was started by hand gives way to the service: one of them at a time."""
-        if self._call("is-active", "ocd.socket").stdout.strip() == "active" or not lock_held():
+        if self._call("is-active", "ocd.socket").stdout.strip() == "active" or not held(
+            os.path.join(state_dir(), "lock")
+        ):
             return
         done = self.run([str(bin_folder / "occtl"), "stop"], STOP_PATIENCE)
         if done.returncode:
@@ -245,18 +247,6 @@ def unusual_socket() -> str:
     if paths.prefix() or os.environ.get("OCD_RUNTIME_DIR"):
         return found
     return found if runtime and found != f"{runtime}/ocd/control.sock" else ""
-
-
-def lock_held() -> bool:
-    """Whether a daemon of this user runs, asked without a connection (which could start one)."""
-    try:
-        with open(os.path.join(state_dir(), "lock"), "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
 
 
 def _remove_empty(*folders: Path) -> None:

@@ -229,6 +229,37 @@ def test_openclaude_starts_the_daemon_by_connecting(running: Machine) -> None:
     eventually(lambda: running.show("ActiveState") == "active", 30)
 
 
+LOOKS = (
+    *(
+        "status",
+        "sessions",
+        "logs",
+        "events",
+        "usage",
+        "version",
+        "metrics",
+        "doctor",
+        "models",
+        "explain opus",
+    ),
+    *("aws status", "config show", "config path", "config check", "claude status", "spill", "stop"),
+)
+
+
+def test_looking_starts_nothing(running: Machine) -> None:
+    running.systemctl("stop", "ocd.service")
+    begun = running.show("InvocationID")
+    for words in LOOKS:
+        done = running.occtl(*words.split())
+        assert "Traceback" not in done.stderr, (words, done.stderr)
+        assert running.show("ActiveState") == "inactive", words
+    assert running.show("InvocationID") == begun
+    assert running.show("ActiveState", "ocd.socket") == "active", "which openclaude connects to"
+    assert running.occtl("start").returncode == 0
+    assert running.show("ActiveState") == "active"
+    eventually(running.ready, 90)
+
+
 def test_a_start_that_cannot_serve_is_over_and_says_why(running: Machine) -> None:
     assert running.systemctl("stop", "ocd.service").returncode == 0
     with socket.socket() as foreign:

@@ -20,11 +20,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from ocd import __version__
+from ocd import __version__, paths
 from ocd.ctl import daemon as line
 from ocd.ctl import follow, lifecycle
 from ocd.ctl import status as status_module
 from ocd.ctl.__main__ import main
+from ocd.keeper import lock
+from ocd.keeper.folders import state_dir
 from ocd.wire.messages import LogLine
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -471,7 +473,7 @@ def test_stop_ends_the_daemon_and_waits_until_it_is_gone(fake: FakeDaemon, capsy
         fake.on("GET", "/v1/status", a_status(keeper_pid=keeper.pid))
         fake.on("POST", "/v1/shutdown", {"ok": True})
         assert main(["stop"]) == 0
-        assert looks == 3 and capsys.readouterr().out == "Stopped.\n"
+        assert looks == 3 and capsys.readouterr().out.startswith("Stopped; ")
     finally:
         keeper.kill()
         keeper.wait()
@@ -879,3 +881,44 @@ def test_looking_imports_neither_rich_nor_httpx_before_it_must(prefix: Path) -> 
     )
     done = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_looking_does_not_connect_where_a_service_manager_would_start_the_daemon(
+    prefix: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit = prefix / "config" / "systemd" / "user" / "ocd.socket"
+    unit.parent.mkdir(parents=True)
+    agent = prefix / "Library" / "LaunchAgents" / "io.github.ocd.plist"
+    agent.parent.mkdir(parents=True)
+    runtime = prefix / "run"
+    runtime.mkdir(mode=0o700)
+    state = prefix / "state"
+    for name, value in (
+        ("HOME", prefix),
+        ("XDG_CONFIG_HOME", unit.parents[2]),
+        ("OCD_RUNTIME_DIR", runtime),
+        ("XDG_STATE_HOME", state),
+    ):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.delenv("OCD_PREFIX", raising=False)
+    with socket.socket(socket.AF_UNIX) as manager:
+        path = paths.control_socket()
+        manager.bind(path)
+        manager.listen()
+        manager.setblocking(False)
+        assert line.find_socket() == path, "nobody starts anything on this machine"
+        manager.accept()[0].close()
+        unit.touch()
+        agent.touch()
+        with pytest.raises(line.NotRunning):
+            line.find_socket()
+        with pytest.raises(BlockingIOError):
+            manager.accept()
+        assert line.find_socket(starts=True) == path
+        state_folder = Path(state_dir())
+        state_folder.mkdir(parents=True)
+        held_lock = lock.take(str(state_folder / "lock"))
+        try:
+            assert line.find_socket() == path
+        finally:
+            os.close(held_lock)

@@ -77,6 +77,7 @@ ALLOWED = {
         "ocd.paths",
         "ocd.keeper.notify",
         "ocd.keeper.folders",
+        "ocd.keeper.lock",
     },
     "supervisor": {
         *("ocd.supervisor", "ocd.core", "ocd.ipc", "ocd.wire", "ocd.adapters", "ocd.settings", "ocd.stack"),

@@ -220,7 +220,7 @@ def test_the_environment_that_must_agree_is_taken_along_and_nothing_else(
 def test_a_detached_daemon_that_does_not_stop_is_not_run_beside_a_second_one(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ocd.service.systemd.lock_held", lambda: True)
+    monkeypatch.setattr("ocd.service.systemd.held", lambda _path: True)
     run = Recorded()
 
     def stubborn(command: list[str], seconds: float) -> subprocess.CompletedProcess[str]:
