@@ -261,6 +261,7 @@ def run_command(guest: Guest) -> int:
         guest.tell_request, table.names, policy.get("key", ""), spec.get("salt", "")
     )
     server = _sibling("server")
+    door = _sibling("door").Door()
     private = guest.private_socket()
 
     def make_pipe(app: Any) -> Any:
@@ -294,14 +295,18 @@ def run_command(guest: Guest) -> int:
             app = _sibling("layers.contract").wrap(app, guest.spec["contract"])
         if policy:
             app = _sibling("layers.boundary").wrap(
-                app, policy, lambda event: guest.tell("report", **event), pipe and pipe.direct
+                app,
+                policy,
+                lambda event: guest.tell("report", **event),
+                direct=pipe and pipe.direct,
+                known=door.known,
             )
         # An upstream's own Date and Server pass; a second one beside them would not be what was sent.
         options.update(server_header=False, date_header=False)
         # A client of this machine is who it is, whatever X-Forwarded-For says. What was asked is told by the meter.
         options.update(proxy_headers=False, access_log=False)
         config = uvicorn.Config(server.answer_liveness(meter.outside(app)), **options)
-        server.GuestServer(config, guest).run(sockets=[private])
+        server.GuestServer(config, guest, door).run(sockets=[private])
 
     uvicorn.run = run
     # 4000 would make the command look for another port when it sees ours taken, by us (FACTS): any other number.

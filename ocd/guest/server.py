@@ -59,9 +59,10 @@ def answer_liveness(app: Any) -> Any:
 class GuestServer(uvicorn.Server):
     """uvicorn's server with shared listeners that come late and go early."""
 
-    def __init__(self, config: uvicorn.Config, guest: Any) -> None:
+    def __init__(self, config: uvicorn.Config, guest: Any, door: Any) -> None:
         super().__init__(config)
         self.guest = guest
+        self.door = door
         self.shared: list[Any] = []
         self.work: set[asyncio.Task[None]] = set()
         #: the drain's limit (seconds), whether it counts from the last byte, and when it was ordered
@@ -165,7 +166,8 @@ class GuestServer(uvicorn.Server):
     def protocol(self) -> Any:
         self.guest.counters["accepted"] = self.guest.counters.get("accepted", 0) + 1
         make: Any = self.config.http_protocol_class
-        return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        made = make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        return self.door.watch(made)
 
     async def drain(self) -> None:
         """Stop accepting, let what runs finish, then end; said again, only the limit is another one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -205,6 +206,33 @@ def test_a_refused_upload_still_gets_its_answer(daemon: Daemon) -> None:
         sock.sendall(head.encode() + b"x" * size)
         answer = sock.recv(65536)
     assert answer.startswith(b"HTTP/1.1 424") and b"openclaude" in answer
+
+
+def test_strangers_cost_their_owner_nothing(daemon: Daemon) -> None:
+    """Idle connections, half a request, bodies without a key: no descriptor and no memory of the proxy's for long."""
+    pid = daemon.proxy()["pid"]
+    before = psutil.Process(pid).memory_info().rss
+    half = b"POST /v1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-le"
+    body = b"GET /health/liveliness HTTP/1.1\r\nhost: localhost\r\ncontent-length: 60000000\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        strangers = []
+        for number in range(1500):
+            one = stack.enter_context(socket.create_connection(("127.0.0.1", daemon.port), timeout=10))
+            with contextlib.suppress(ConnectionError):
+                one.sendall((b"", half, body)[number % 3])
+            strangers.append(one)
+            if number % 300 == 299:
+                assert daemon.ask().status_code == 200
+        for one in strangers[-30:]:
+            with contextlib.suppress(OSError):
+                one.settimeout(0.2)
+                one.sendall(b"x" * 1_000_000)
+        assert daemon.ask().status_code == 200
+        eventually(lambda: psutil.Process(pid).num_fds() < 700, 20, "the oldest strangers went")
+        assert psutil.Process(pid).memory_info().rss - before < 100_000_000
+        eventually(lambda: psutil.Process(pid).num_fds() < 150, 60, "the others have no key either")
+        assert daemon.ask().status_code == 200
+    assert daemon.proxy()["pid"] == pid
 
 
 def test_the_canary_is_in_no_file_log_or_process(daemon: Daemon) -> None:

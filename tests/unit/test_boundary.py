@@ -100,7 +100,7 @@ class Call:
 
         wrapped = boundary.wrap(app, {"role": role, "key": KEY, **policy}, self.reports.append)
         asyncio.run(wrapped(self.scope, receive, send))
-        if self.passed and not gone and kind == "http":
+        if self.passed and not gone and kind == "http" and (method, path) not in boundary.OPEN:
             assert self.received == raw, "what goes through goes through unchanged"
 
     @property
@@ -588,3 +588,41 @@ if __name__ == "__main__":
     for length in (1_000, 100_000, 1_000_000):
         with_it, without = cost(length)
         print(f"{length:>9} bytes: {1e6 * (with_it - without):8.1f} µs more per request")
+
+
+@pytest.mark.parametrize("path", ["/health/liveliness", "/api/hello"])
+def test_a_body_of_somebody_without_a_key_is_not_read(path: str) -> None:
+    """60 MB on each of forty connections would be ours to hold (LiteLLM reads them)."""
+    call = Call(method="GET", path=path, headers=[HOST], body=b"x" * 100_000, pieces=10)
+    assert call.passed and call.received == b""
+
+
+def test_only_who_has_shown_the_key_is_known() -> None:
+    known: list[Any] = []
+
+    async def app(_scope: Any, _receive: Any, _send: Any) -> None:
+        return None
+
+    async def ask(path: str, *headers: tuple[str, str]) -> None:
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": path,
+            "client": ("127.0.0.1", 9),
+            "server": ("127.0.0.1", 4000),
+            "headers": [(name.encode(), value.encode()) for name, value in (HOST, *headers)],
+        }
+
+        async def nothing(*_: Any) -> Any:
+            return {"type": "http.disconnect"}
+
+        policy = {"role": "main", "key": KEY}
+        await boundary.wrap(app, policy, lambda _event: None, known=known.append)(scope, nothing, nothing)
+
+    asyncio.run(ask("/health/liveliness"))
+    asyncio.run(ask("/health/liveliness", OURS))
+    asyncio.run(ask("/v1/models"))
+    asyncio.run(ask("/v1/models", PLAN))
+    assert known == []
+    asyncio.run(ask("/v1/models", OURS))
+    assert known == [("127.0.0.1", 9)]

@@ -199,10 +199,17 @@ class Refusal(Exception):
         self.where = where
 
 
-def wrap(app: App, policy: dict[str, Any], report: Report, direct: Direct | None = None) -> App:
+def wrap(
+    app: App,
+    policy: dict[str, Any],
+    report: Report,
+    direct: Direct | None = None,
+    known: Callable[[Any], None] | None = None,
+) -> App:
     """``app`` behind the boundary.
 
-    ``direct``: whether a request leaves this process as it came, so that its body gives LiteLLM no orders.
+    ``known`` gets the ``client`` of each request that has shown the key. ``direct``: whether a request leaves this
+    process as it came, so that its body gives LiteLLM no orders.
 
     ``policy``: ``role`` ("main" or "bedrock") and ``key`` (that proxy's own); optional ``pass_through`` and
     ``admin`` (true opens those routes), ``body_limit`` (bytes), ``hosts`` (names beside loopback that
@@ -212,12 +219,17 @@ def wrap(app: App, policy: dict[str, Any], report: Report, direct: Direct | None
 
     Raises ValueError when role or key are missing: better no proxy than an open one.
     """
-    return Boundary(app, policy, report, direct)
+    return Boundary(app, policy, report, direct, known)
 
 
 class Boundary:
     def __init__(
-        self, app: App, policy: dict[str, Any], report: Report, direct: Direct | None = None
+        self,
+        app: App,
+        policy: dict[str, Any],
+        report: Report,
+        direct: Direct | None = None,
+        known: Callable[[Any], None] | None = None,
     ) -> None:
         role, key = policy.get("role"), policy.get("key")
         if role not in ("main", "bedrock"):
@@ -228,6 +240,7 @@ class Boundary:
         self.role: str = role
         self.report = report
         self.direct = direct if role == "main" else None
+        self.known = known
         self._key = key.encode()
         self._pass_through = bool(policy.get("pass_through"))
         self._admin = bool(policy.get("admin"))
@@ -245,7 +258,10 @@ class Boundary:
             if kind not in ("http", "websocket"):
                 raise _refused("protocol", f"The {self.role} proxy does not speak {kind}.")
             self.check_head(scope)
-            if kind == "http" and _may_have_body(scope["headers"]):
+            if (scope.get("method"), scope["path"]) in OPEN:
+                # Whoever has no key has nothing to say: what is sent along is not kept (the server drops it).
+                receive = _replay(b"", receive)
+            elif kind == "http" and _may_have_body(scope["headers"]):
                 body = await self.read_body(scope, receive)
                 if body is None:
                     return
@@ -284,6 +300,8 @@ class Boundary:
             return
         if not private:
             self.check_key(headers)
+            if self.known is not None:
+                self.known(scope.get("client"))
         self.check_route(path)
         if query and query != b"beta=true":
             names = (name for name, _value in parse_qsl(query.decode("latin-1"), keep_blank_values=True))
