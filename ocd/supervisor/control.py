@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 LARGEST_BODY = 2 * 1024 * 1024
 #: seconds for a request's body to arrive: one that is cut off half-way must not stay
 BODY_PATIENCE = 10.0
+#: lines of a log that are sent in one piece
+PIECE = 200
 FOLLOW_QUEUE = 1000
 #: seconds between two questions to the processes that serve, however often the status is looked at
 ASK_PAUSE = 0.5
@@ -388,10 +390,14 @@ async def _lines(first: list[str], follow: list[Callable[[str], None]] | None) -
     if follow is not None:
         follow.append(take)
     try:
-        for line in first:
-            yield line + "\n"
+        # In large pieces: each send to a client that has gone is a warning in the log that it may be following.
+        for start in range(0, len(first), PIECE):
+            yield "\n".join([*first[start : start + PIECE], ""])
         while follow is not None:
-            yield await queue.get() + "\n"
+            lines = [await queue.get()]
+            while not queue.empty():
+                lines.append(queue.get_nowait())
+            yield "\n".join([*lines, ""])
     finally:
         if follow is not None:
             follow.remove(take)

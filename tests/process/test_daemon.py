@@ -350,6 +350,30 @@ def test_the_runtime_folder_may_be_deleted_under_it(daemon: Daemon) -> None:
     assert daemon.proxy()["pid"] == pid, "a missing file is no hang"
 
 
+@pytest.mark.parametrize("what", ["logs/daemon", "logs/main", "events", "requests"])
+def test_followers_that_go_at_once_cost_nothing(daemon: Daemon, what: str) -> None:
+    """A log of the daemon's that tells of a send that failed must not be sent there again."""
+    size = (daemon.prefix / "state/logs/daemon.log").stat().st_size
+    for _ in range(100):
+        with socket.socket(socket.AF_UNIX) as one:
+            one.connect(str(daemon.socket))
+            one.sendall(f"GET /v1/{what}?follow=1&lines=1000 HTTP/1.1\r\nhost: ocd\r\n\r\n".encode())
+    supervisor = psutil.Process(daemon.supervisor_pid())
+    for _ in range(20):
+        assert daemon.status()["proxies"]["main"]["state"] == "ready"
+    used = supervisor.cpu_times().user
+
+    def calm() -> bool:
+        nonlocal used
+        before, used = used, supervisor.cpu_times().user
+        time.sleep(0.5)
+        return supervisor.cpu_times().user - used < 0.1 and used >= before
+
+    eventually(calm, 20, "nothing goes round")
+    assert supervisor.pid == daemon.supervisor_pid()
+    assert (daemon.prefix / "state/logs/daemon.log").stat().st_size - size < 100_000
+
+
 def test_sigterm_drains_a_stream_and_leaves_nothing(addresses: dict[str, str], upstreams: Upstreams) -> None:
     with Daemon(upstreams=addresses) as daemon:
         daemon.start()
