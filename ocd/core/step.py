@@ -14,7 +14,7 @@ jitter. The laws, each held by the simulation in ``tests/unit/test_core_machine.
    one serves or the configuration or the operator's wish changes (``restart``).
 7. A process that has connections is never ended for silence of less than ``hang_timeout``, a drain is no silence.
 8. ``ready`` means: the wanted port is open and a member has said that it accepts there. A port is closed only when it
-   is not wanted, the wanted one is open and no session was told of it; or when nobody is wanted.
+   is not wanted, or nobody is, and no session was told of it; the wanted one is open by then.
 
 A member's phases::
 
@@ -650,9 +650,10 @@ def _open_ports(p: Proxy, now: float, out: Out) -> Proxy:
     """Ask for the wanted port until it is open; close what nobody needs."""
     if p.wanted is Wanted.STOPPED:
         ports = replace(p.ports, due=None, holder=None)
-        if not p.members:
-            out += [ClosePort(port) for port in sorted(ports.open)]
-            ports = replace(ports, open=frozenset())
+        if not p.members and ports.held is not None:
+            # Whoever binds a port that a living session was told of would be sent its login: it stays ours till then.
+            out += [ClosePort(port) for port in sorted(ports.open - ports.held)]
+            ports = replace(ports, open=ports.open & ports.held)
         return replace(p, ports=ports)
     ports = p.ports
     if not ports.wanted:

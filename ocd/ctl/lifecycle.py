@@ -272,6 +272,13 @@ def _end_daemon(daemon: Daemon, as_json: bool, timeout: float) -> int:
             _pause(_LOOK)
     outcome.changed = True
     outcome.reason = "stopped; `openclaude` or `occtl start` starts it again"
+    if status.sessions:
+        main = status.proxies.get("main")
+        many = "1 session lives" if len(status.sessions) == 1 else f"{len(status.sessions)} sessions live"
+        outcome.reason += (
+            f". {many} on and would send their login to whoever listens on port {main.port if main else '4000'} next: "
+            "end them, or start ocd again before they go on"
+        )
     return report(outcome, as_json)
 
 

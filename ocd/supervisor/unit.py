@@ -126,7 +126,8 @@ class Unit:
     def _apologise(self) -> None:
         """Who cannot be served for long is told so, and why."""
         state = core.state_of(self.state)
-        hopeless = state in (State.CRASH_LOOP, State.FAILED) and not self.state.accepting()
+        without = (State.CRASH_LOOP, State.FAILED, State.STOPPED, State.DISABLED)
+        hopeless = state in without and not self.state.accepting()
         listeners = [self.daemon.listeners[name] for name in self.own_listeners()]
         if hopeless and listeners and self.apology is None:
             status = self.status()

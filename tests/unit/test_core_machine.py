@@ -266,7 +266,7 @@ class Machine(RuleBasedStateMachine):
             assert w.open == {p.ports.wanted} | (w.open & w.sessions)
         else:
             assert not w.processes
-            assert p.wanted is Wanted.IDLE or not w.open
+            assert p.wanted is Wanted.IDLE or w.open <= w.sessions
         assert set(w.processes) == {m.generation for m in p.members}
         self.seen.update(w.counts)
         self.seen["histories"] += 1

@@ -463,6 +463,22 @@ def test_a_stopped_proxy_gives_the_port_back_only_when_the_last_process_is_gone(
     assert act.step(before, act.Want(Wanted.STOPPED), w.now) == (before, [])
 
 
+@pytest.mark.parametrize("how", ["stopped", "disabled"])
+def test_a_port_that_a_session_was_told_of_is_free_only_when_the_session_has_gone(how: str) -> None:
+    """Whoever binds it would get the session's login."""
+    w = ready_world()
+    w.hold(frozenset({4000}))
+    if how == "stopped":
+        w.feed(act.Want(Wanted.STOPPED))
+    else:
+        w.adjust(enabled=False)
+    w.settle()
+    assert w.open == {4000} and not w.processes and state(w).off
+    w.hold(frozenset())
+    w.settle()
+    assert not w.open
+
+
 def test_a_port_closed_by_mistake_would_be_no_ready() -> None:
     w = ready_world()
     assert core.state_of(replace(w.proxy, ports=replace(w.proxy.ports, open=frozenset()))) is State.STARTING
