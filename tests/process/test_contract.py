@@ -269,6 +269,7 @@ ERRORS = [
     (429, "ModelNotReadyException", "Not ready.", 529, "Not ready"),
     (500, "InternalServerException", "Internal.", 500, "Internal"),
     (503, "ServiceUnavailableException", "Not available.", 529, "Not available"),
+    (307, "", "Go elsewhere.", 502, ""),
 ]
 
 

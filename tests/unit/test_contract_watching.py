@@ -127,3 +127,24 @@ def test_a_stream_that_breaks_has_no_end() -> None:
 
     with pytest.raises(httpx.ReadError):
         ask(httpx.Response(200, headers=STREAM, stream=Broken()))
+
+
+def test_no_redirect_is_followed() -> None:
+    """To another host it would take the conversation and AWS's session token along."""
+    asked = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.host)
+        return httpx.Response(307, headers={"location": "https://elsewhere.example/"})
+
+    async def call() -> int:
+        transport = httpx.MockTransport(answer)
+        async with httpx.AsyncClient(transport=transport, follow_redirects=True) as client:
+            request = client.build_request("POST", URL + "converse", headers={"x-amz-security-token": "t"})
+            with watching.watched(noted):
+                return (await client.send(request, stream=True)).status_code
+
+    noted = Noted()
+    assert asyncio.run(call()) == 307
+    assert asked == ["bedrock-runtime.us-west-2.amazonaws.com"]
+    assert [one[0] for one in noted.told] == ["calling", "refused"]

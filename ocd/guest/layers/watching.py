@@ -71,9 +71,10 @@ def install() -> bool:
         if watcher is None or not _CONVERSE.search(request.url.path):
             return await sending(client, request, **options)
         watcher.calling()
-        response = await sending(client, request, **options)
+        # LiteLLM's client follows redirects to any host, with the conversation and AWS's session token. AWS sends none.
+        response = await sending(client, request, **{**options, "follow_redirects": False})
         headers = {name.lower(): value for name, value in response.headers.items()}
-        if response.status_code >= 400:
+        if response.status_code >= 300:
             # LiteLLM reads an error's whole body anyway, for its message.
             body = await response.aread()
             watcher.refused(response.status_code, headers, body[:ERROR])
