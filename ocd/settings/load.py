@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource, SettingsError
 from pydantic_settings.sources.utils import parse_env_vars
 
+from ocd.settings import aws_profiles
 from ocd.settings.describe import field_at, fields_below, kind, section_of, variables
 from ocd.settings.findings import ConfigError, Finding, worst_first
 from ocd.settings.folders import Folders
@@ -49,12 +50,21 @@ def parse(path: Path, text: str, environ: Mapping[str, str] | None = None) -> Se
     from_environ = _environment(environ)
     merged = _without_removed(_merge(from_file, from_environ))
     try:
-        return Settings(**merged)
+        return _with_aws(Settings(**merged), merged)
     except ValidationError as error:
         lines = lines_of_keys(text)
         details = error.errors(include_url=False, include_context=False)
         found = [_finding(path, lines, from_environ, environ, detail) for detail in details]
         raise ConfigError(worst_first(found)) from None
+
+
+def _with_aws(settings: Settings, given: Mapping[str, Any]) -> Settings:
+    """What ``given`` leaves open of profile and region is what AWS's own files say, as AWS's tools have it."""
+    own = {name: value.get_secret_value() for name, value in settings.proxies.bedrock.env.items()}
+    chosen = aws_profiles.choose(
+        os.path.expanduser("~"), own, given.get("aws_profile"), given.get("aws_region")
+    )
+    return settings.model_copy(update=chosen) if chosen else settings
 
 
 #: settings of earlier versions that mean nothing any more: accepted, ignored, told (``removed``)

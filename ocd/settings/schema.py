@@ -363,10 +363,14 @@ class Settings(BaseSettings):
         default=None, description="The bedrock proxy's port; not set: the port after the main proxy's."
     )
     aws_profile: str = Field(
-        default="openclaude", description="The AWS profile of the bedrock proxy; empty: AWS's default."
+        default="openclaude",
+        description="The AWS profile of the bedrock proxy; empty, or not set and no profile of the default's name: "
+        "AWS's default chain.",
     )
     aws_region: str = Field(
-        default="us-west-2", min_length=1, description="The AWS region of the bedrock proxy."
+        default="us-west-2",
+        min_length=1,
+        description="The AWS region of the bedrock proxy; not set: the profile's own, if it has one.",
     )
     auth: Literal["plan", "api-key", "none"] = Field(
         default="plan",

@@ -22,6 +22,7 @@ from ocd.core import state as core
 from ocd.core import step as transitions
 from ocd.core.state import State
 from ocd.errors import EX_CONFIG, EX_TEMPFAIL, OcdError
+from ocd.settings import aws_profiles
 from ocd.settings import keys as config_keys
 from ocd.settings.findings import ConfigError
 from ocd.settings.folders import Folders
@@ -57,6 +58,8 @@ HEARTBEAT = 5.0
 DRAIN_EXTENSION = 60
 #: seconds that the last usage figures may take at the end
 USAGE_PATIENCE = 5.0
+#: what the bedrock file names where our profile decides
+PROFILE = "OCD_AWS_PROFILE"
 
 
 class Daemon:
@@ -545,8 +548,31 @@ class Daemon:
             self.overlays.take_rows(examined.rows)
             self._apply_settings(settings)
             outcome = self._apply(found, only, why)
+            await asyncio.to_thread(self._look_for_aws, settings)
             takeover.forget_settings(self)
             return wrong or outcome
+
+    def _look_for_aws(self, settings: Settings) -> None:
+        """Nobody should learn from a request that fails that there is no AWS login at all."""
+        self.problems.pop("aws", None)
+        bedrock = self.units["bedrock"]
+        config = bedrock.configs.get(bedrock.state.revision)
+        if not settings.proxies.bedrock.enabled or config is None:
+            return
+        with contextlib.suppress(OSError):
+            if PROFILE not in config.path.read_text("utf-8", "replace"):
+                return
+        own = {name: value.get_secret_value() for name, value in settings.proxies.bedrock.env.items()}
+        why = aws_profiles.missing(self.home, own, settings.aws_profile)
+        if why:
+            name = settings.aws_profile or aws_profiles.DEFAULT
+            self.problems["aws"] = Problem(
+                code="aws-not-set-up",
+                what="The haiku slot has no AWS login",
+                why=why,
+                next=f"Run `aws configure --profile {name}` or `aws configure sso --profile {name}`; it counts at once",
+                exit=EX_CONFIG,
+            )
 
     def _would(self, found: dict[str, configuration.Candidate], only: str | None) -> Outcome:
         outcome = Outcome(ok=True)

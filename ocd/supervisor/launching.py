@@ -125,7 +125,8 @@ class Launching:
         daemon.note_soon()
         notices = []
         for problem in daemon.problems.values():
-            notices.append(f"{problem.what}: {problem.why}" if problem.why else problem.what)
+            told = f"{problem.what}: {problem.why}" if problem.why else problem.what
+            notices.append(f"{told}. {problem.next}" if problem.next else told)
         for unit in daemon.units.values():
             if unit.state.rejected:
                 notices.append(

@@ -3,13 +3,13 @@
 import hashlib
 import json
 import os
-import re
 import zlib
 from pathlib import Path
 from typing import Any
 
 from ocd.core.state import Limits
 from ocd.core.step import Adjust
+from ocd.settings import aws_profiles
 from ocd.settings.folders import Folders
 from ocd.settings.keys import Keys
 from ocd.settings.schema import Settings
@@ -60,6 +60,7 @@ def adjust(settings: Settings, proxy: str) -> Adjust:
 def public_environment(settings: Settings, proxy: str, home: str, path: str) -> dict[str, str]:
     """Everything but the keys. Nothing is inherited: what is not named here is not there (FACTS lists why)."""
     ports = settings.ports()
+    given = {name: value.get_secret_value() for name, value in getattr(settings.proxies, proxy).env.items()}
     env = {
         "PATH": path,
         "HOME": home,
@@ -79,28 +80,15 @@ def public_environment(settings: Settings, proxy: str, home: str, path: str) -> 
         env["AWS_REGION"] = env["AWS_DEFAULT_REGION"] = settings.aws_region
         if settings.aws_profile:
             env["OCD_AWS_PROFILE"] = settings.aws_profile
-            if has_profile(home, settings.aws_profile):
+            if settings.aws_profile in aws_profiles.profiles(home, given):
                 # For files that name no profile themselves. One that does not exist would make botocore refuse
                 # even explicit keys.
                 env["AWS_PROFILE"] = settings.aws_profile
-    own = getattr(settings.proxies, proxy).env
-    env.update({name: value.get_secret_value() for name, value in own.items()})
+    env.update(given)
     # What stays on this machine never goes through a proxy: neither a prompt nor the other proxy's key.
     without = env.get("no_proxy") or env.get("NO_PROXY")
     env["NO_PROXY"] = env["no_proxy"] = ",".join([*([without] if without else []), LOOPBACK])
     return env
-
-
-def has_profile(home: str, profile: str) -> bool:
-    """Whether ``~/.aws/config`` or ``~/.aws/credentials`` has this profile (section names only, nothing is kept)."""
-    section = re.compile(rf"^\s*\[\s*(?:profile\s+)?{re.escape(profile)}\s*\]", re.MULTILINE)
-    for name in ("config", "credentials"):
-        try:
-            if section.search((Path(home) / ".aws" / name).read_text("utf-8", "replace")):
-                return True
-        except OSError:
-            continue
-    return False
 
 
 def key_environment(keys: Keys, proxy: str) -> dict[str, str]:

@@ -179,7 +179,7 @@ class Status(Message):
 class LaunchRequest(Message):
     """What openclaude tells the daemon. ``env`` holds only the variables that the overlay needs to see."""
 
-    pid: int = Field(ge=1, le=2**31 - 1)
+    pid: int = Field(ge=0, le=2**31 - 1)
     cwd: str
     env: dict[str, str] = {}
     settings: str | None = Field(

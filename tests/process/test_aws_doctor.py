@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from ocd.aws import ask
 from ocd.selftest.upstreams import Behaviour, Upstreams
-from tests.helpers.daemon import ROOT, Daemon, litellm_python
+from tests.helpers.daemon import ROOT, Daemon, eventually, litellm_python
 
 pytestmark = pytest.mark.process
 
@@ -153,3 +154,38 @@ def test_whatever_is_broken_there_is_a_report(tmp_path: Path, broken: str) -> No
     code, out, _ = occtl(env, "doctor", "--json")
     assert code == 3 and any(row["check"] == "configuration" for row in json.loads(out)["rows"])
     assert not [row for row in json.loads(out)["rows"] if row["code"] in ("check-failed", "check-slow")], out
+
+
+def test_a_machine_without_aws_is_told_so_at_once_and_the_cure_counts_at_once(
+    addresses: dict[str, str], upstreams: Upstreams
+) -> None:
+    """The first prompt of a person without a profile: neither silence nor minutes of retries."""
+    with Daemon(upstreams=addresses) as daemon:
+        home = daemon.prefix / "home"
+        home.mkdir()
+        daemon.env["HOME"] = str(home)
+        theirs = daemon.read("litellm-bedrock.yaml")
+        daemon.write("litellm-bedrock.yaml", re.sub(r"\n +aws_(access|secret).*", PROFILE, theirs, count=1))
+        daemon.write(
+            "litellm-bedrock.yaml", re.sub(r"\n +aws_secret.*", "", daemon.read("litellm-bedrock.yaml"))
+        )
+        daemon.start()
+        upstreams.reset()
+        (problem,) = [one for one in daemon.status()["problems"] if one["code"] == "aws-not-set-up"]
+        assert "aws configure --profile openclaude" in problem["next"]
+        answer = daemon.ask("qwen-3-coder")
+        assert answer.status_code == 424 and "AWS" in answer.text, answer.text
+        assert not upstreams.seen("bedrock")
+        (home / ".aws").mkdir(mode=0o700)
+        (home / ".aws" / "credentials").write_text(
+            "[default]\naws_access_key_id = AKIANOBODYNOBODY1234\n"
+            f"aws_secret_access_key = {SECRETS[0]}\nregion = eu-west-1\n"
+        )
+        eventually(lambda: daemon.ask("qwen-3-coder").status_code == 200, 30, "what was written counts")
+        eventually(lambda: not daemon.status()["problems"], 30, "and nothing is wrong any more")
+        assert not daemon.proxy("bedrock")["troubles"]
+        (seen, *_) = upstreams.seen("bedrock")
+        assert "/eu-west-1/bedrock/" in dict(seen.headers)["authorization"], "the profile's own region"
+
+
+PROFILE = "\n      aws_profile_name: os.environ/OCD_AWS_PROFILE"

@@ -245,7 +245,7 @@ def test_all_forms_of_a_name_take_one_way(config: Path, capsys: Capture, asked: 
     assert [hop["model"] for hop in way["hops"]] == ["anthropic/claude-opus-9-9"]
     (fallback,) = way["fallbacks"]
     assert "529" in fallback["when"] and "401" not in fallback["when"]
-    assert [hop["credential"] for hop in fallback["ways"][0]["hops"]][1] == "AWS profile openclaude"
+    assert [hop["credential"] for hop in fallback["ways"][0]["hops"]][1] == "AWS's default credentials"
 
 
 def test_wildcards_broken_ways_and_unknown_names(config: Path, capsys: Capture) -> None:

@@ -16,7 +16,11 @@ from ocd.settings.tomllines import lines_of_keys
 
 
 @pytest.fixture
-def folders(tmp_path: Path) -> Folders:
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folders:
+    # The user's AWS files decide what is left open: here they say what the defaults say.
+    (tmp_path / "home" / ".aws").mkdir(parents=True)
+    (tmp_path / "home" / ".aws" / "config").write_text("[profile openclaude]\n")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     config = tmp_path / "config"
     config.mkdir()
     return Folders(config, tmp_path / "share", tmp_path / "state", tmp_path / "run", tmp_path / "bin")
