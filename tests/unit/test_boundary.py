@@ -266,6 +266,9 @@ def test_closed_routes(path: str, why: str) -> None:
         {"user_config": {"model_list": []}},
         {"extra_body": {"api_key": "x"}},
         {"metadata": {"api_base": "x"}},
+        {"model_id": "anthropic.claude-opus-4-20250514-v1:0"},
+        {"deployment_id": "arn:aws:bedrock:us-east-1:1:x"},
+        {"extra_body": {"provider_specific_header": {"extra_headers": {"x": "y"}}}},
         {"fallbacks": [{"model": "m", "api_base": "http://evil.example"}]},
     ],
 )
@@ -309,6 +312,10 @@ def test_forms_are_looked_at() -> None:
         Call(headers=[HOST, OURS, ("content-type", "multipart/form-data; boundary=b")], body=parts).status
         == 400
     )
+    for spelled in (b'NAME="custom_llm_provider"', b"name = api_key", b"Name=model_id"):
+        other = parts.replace(b'name="api_base"', spelled)
+        kind = ("content-type", "multipart/form-data; boundary=b")
+        assert Call(headers=[HOST, OURS, kind], body=other).status == 400, spelled
     bad = Call("bedrock", headers=[HOST, HOP, form], body=f"x={quote(CANARY)}".replace("-", "%2D").encode())
     assert bad.status == 403 and bad.reports == [{"kind": "credential-refused", "where": "body"}]
 

@@ -164,6 +164,10 @@ PUSHED = frozenset(
         "litellm_params",
         "custom_llm_provider",
         "use_litellm_proxy",
+        # another model at Bedrock than the route's, and headers of the client's own choice
+        "model_id",
+        "deployment_id",
+        "provider_specific_header",
     }
 )
 PUSHED_STARTS = ("aws_", "vertex_", "azure_")
@@ -178,8 +182,8 @@ _SPREAD = frozenset({"extra_body", "litellm_metadata", "metadata", "litellm_embe
 #: pattern that begins with one plain byte is searched for with memchr: every name above has an underscore,
 #: but "headers".
 _PUSHED_HINT = re.compile(
-    rb"_(?:(?:key|base|url|version|headers|config|list|name|params|provider|proxy|token|credentials)\""
-    rb'|(?<="aws_)|(?<="vertex_)|(?<="azure_))'
+    rb"_(?:(?:key|base|url|version|headers|config|list|name|params|provider|proxy|token|credentials|header)\""
+    rb'|(?<="model_)id"|(?<="deployment_)id"|(?<="aws_)|(?<="vertex_)|(?<="azure_))'
 )
 _HEADERS_HINT = b'"headers"'
 #: JSON may spell any letter as an escape; nobody but somebody who hides does so with printable ASCII.
@@ -446,7 +450,7 @@ class Boundary:
             credential = self.role == "bedrock" and any(_text_credential(value) for _name, value in pairs)
             names: Iterable[str] = [name for name, _value in pairs]
         else:
-            names = [one.decode("latin-1") for one in re.findall(rb'name="?([^";\r\n]+)', body)]
+            names = [one.decode("latin-1") for one in re.findall(rb'(?i:name)\s*=\s*"?([^";\r\n]+)', body)]
         if credential:
             raise _credential("body")
         self.check_names(names, "body")
