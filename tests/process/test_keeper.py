@@ -160,7 +160,7 @@ class Terminal:
         self.reader.join()
         os.close(self.master)
 
-    def ended(self, timeout: float = 30.0) -> int:
+    def ended(self, timeout: float = 60.0) -> int:
         """The exit code."""
 
         def look() -> list[int]:
