@@ -44,7 +44,7 @@ class Target:
     port: int
     headers: tuple[str, ...]
     pids: list[int]
-    model: str = "claude-opus-4-6"
+    model: str = "claude-opus-9-9"
 
 
 def request(target: Target, mark: str, stream: bool = False, size: int = 0) -> bytes:
@@ -305,7 +305,7 @@ def claude_code_router(up: Upstream, tools: Path) -> Iterator[Target | str]:
         "name": "bench",
         "api_base_url": f"{up.url}/v1/messages",
         "api_key": "sk-bench",
-        "models": ["claude-opus-4-6"],
+        "models": ["claude-opus-9-9"],
         "transformer": {"use": ["Anthropic"]},
     }
     (home / ".claude-code-router" / "config.json").write_text(
@@ -316,7 +316,7 @@ def claude_code_router(up: Upstream, tools: Path) -> Iterator[Target | str]:
                 "LOG": False,
                 "NON_INTERACTIVE_MODE": True,
                 "Providers": [provider],
-                "Router": {"default": "bench,claude-opus-4-6"},
+                "Router": {"default": "bench,claude-opus-9-9"},
             }
         )
     )
@@ -504,7 +504,7 @@ def _memory(d: Daemon, bare: list[int]) -> Iterator[Row]:
 def _cancelled(ours: Target, up: Upstream) -> Iterator[Row]:
     """The client goes; how long until the stand-in's connection is closed."""
     worst, said = 0.0, []
-    legs = (("plan", "claude-opus-4-6"), ("haiku", "qwen-3-coder"))
+    legs = (("plan", "claude-opus-9-9"), ("haiku", "qwen-3-coder"))
     moments = (
         ("before the first byte", True, "5,1,4"),
         ("mid-stream", True, "40,10,0"),

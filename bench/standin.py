@@ -31,7 +31,7 @@ MESSAGE = {
     "id": "msg_bench",
     "type": "message",
     "role": "assistant",
-    "model": "claude-opus-4-6",
+    "model": "claude-opus-9-9",
     "content": [],
     "stop_reason": None,
     "stop_sequence": None,
