@@ -97,6 +97,17 @@ def test_the_back_off_uses_only_what_the_manager_knows(version: int, expected: l
     assert ("RestartSteps" in found) == ("RestartMaxDelaySec" in found) == (version >= 254)
 
 
+@pytest.mark.parametrize("version", [252, 257])
+def test_a_placeholder_in_a_comment_breaks_no_line(version: int) -> None:
+    """Every line that is no comment and no section is a directive; a value may look like a placeholder."""
+    text = "# see @BACKOFF@ and @ENVIRONMENT@\n[Service]\n@BACKOFF@\n@ENVIRONMENT@\nEnvironment=@PATH@\n"
+    for unit in (text, template("units", "ocd.service"), template("units", "ocd.socket")):
+        done = render(unit, Path("/x"), {"PATH": "/@BACKOFF@", "OCD_PREFIX": "/p"}, version)
+        for line in filter(None, done.splitlines()):
+            assert re.match(r"#|\[[A-Z][a-z]+\]$|[A-Z][A-Za-z]+=", line), line
+    assert 'Environment="PATH=/@BACKOFF@"' in render(text, Path("/x"), {"PATH": "/@BACKOFF@"}, version)
+
+
 def test_every_directive_of_both_units_has_a_reason() -> None:
     for name in UNITS:
         lines = template("units", name).splitlines()
