@@ -85,7 +85,8 @@ READY_SECONDS = 90
 SYSTEMS, PROCESSORS = ("linux", "darwin"), ("x86_64", "amd64", "arm64", "aarch64")
 #: what pip, uv and the system say where no packet gets through
 NO_NETWORK = re.compile(
-    r"name resolution|after connection broken|Name or service not known|nodename nor servname|dns error|failed to lookup address"
+    r"name resolution|after connection broken|Name or service not known"
+    r"|nodename nor servname|dns error|failed to lookup address"
     r"|Network is unreachable|No route to host|Connection refused|[Cc]onnect(ion)? timed out|tcp connect error"
 )
 NOTHING = contextlib.nullcontext()
