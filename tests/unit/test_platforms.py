@@ -78,7 +78,8 @@ def resolve(uv: str, lock: str, platform: str, python: str, folder: Path) -> str
     command += ["--target", str(folder / "t"), "-r", str(ROOT / "requirements" / f"{lock}.txt")]
     env = {**provision.isolated(os.environ, folder), "UV_CACHE_DIR": str(folder / "cache")}
     done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=120)
-    return done.stderr if done.returncode else ""
+    # Its lines are cut to a terminal's width.
+    return " ".join(done.stderr.split()) if done.returncode else ""
 
 
 @pytest.fixture(scope="module")
