@@ -1,7 +1,6 @@
 """What the keeper asks of the operating system: sockets, pipes, processes. Standard library only."""
 
 import contextlib
-import ctypes
 import errno
 import os
 import signal
@@ -171,7 +170,7 @@ def is_child(pid: int) -> bool:
 def children() -> list[int]:
     """Our direct children, adopted ones included (Linux: proc(5), macOS: libproc; empty where neither tells)."""
     if sys.platform == "darwin":
-        return _children_by_libproc(ctypes.CDLL(None))
+        return _children_by_libproc()
     found: list[int] = []
     with (
         contextlib.suppress(OSError),
@@ -181,8 +180,11 @@ def children() -> list[int]:
     return found
 
 
-def _children_by_libproc(library: Any) -> list[int]:
+def _children_by_libproc() -> list[int]:
     """As proc_listpids(PROC_PPID_ONLY) of macOS's libproc.h tells: it returns bytes, 0 or less for an error."""
+    import ctypes  # a megabyte, for macOS alone
+
+    library = ctypes.CDLL(None)
     room = (ctypes.c_int * 4096)()
     try:
         size = library.proc_listpids(PROC_PPID_ONLY, os.getpid(), room, ctypes.sizeof(room))

@@ -108,4 +108,5 @@ def test_every_lock_can_be_installed_on_every_platform(uv: str, folder: Path, lo
 @pytest.mark.slow
 def test_a_platform_without_wheels_is_found(uv: str, folder: Path) -> None:
     """The check can fail: there are no wheels of psutil for RISC-V."""
-    assert "no usable wheels" in resolve(uv, "ocd", "riscv64-unknown-linux", "3.11", folder)
+    why = resolve(uv, "ocd", "riscv64-unknown-linux", "3.11", folder)
+    assert "psutil" in why and "wheels" in why

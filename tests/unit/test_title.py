@@ -9,7 +9,10 @@ import pytest
 
 from ocd.keeper.folders import package_root
 
-SCRIPT = "import sys; from ocd.ipc import title; %s; title.show(sys.argv[1]); print(open('/proc/self/comm').read(), end='')"
+SCRIPT = (
+    "import sys; from ocd.ipc import title; %s; title.show(sys.argv[1]); "
+    "print(open('/proc/self/comm').read(), end='')"
+)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has prctl")
