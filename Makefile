@@ -77,6 +77,7 @@ lint: $(VENV)/.stamp  ## ruff and the strict type checker
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	$(PY) -m mypy --platform darwin
 
 docs: $(VENV)/.stamp  ## write what is made from the code: man pages, schemas, errors.md, the README's picture
 	PYTHONPATH=$(CURDIR) $(PY) docs/make.py

@@ -14,8 +14,28 @@ upgrade never has a broken moment. Exit codes follow sysexits.h.
 import sys
 
 if sys.version_info < (3, 11):
+    import os
+    import subprocess
+
+    # Newest first. One that does not run, or is not what its name says (a version manager's shim), is passed over.
+    for name in ("python3.14", "python3.13", "python3.12", "python3.11", "python3"):
+        for folder in os.environ.get("PATH", "").split(os.pathsep):
+            newer = os.path.join(folder, name)
+            if not os.path.isabs(folder) or not os.access(newer, os.X_OK):
+                continue
+            try:
+                code = "import sys; print(sys.version_info >= (3, 11))"
+                if subprocess.check_output([newer, "-I", "-c", code], stderr=subprocess.STDOUT) != b"True\n":
+                    continue
+                sys.stderr.write("This is Python %d.%d, too old for ocd: " % sys.version_info[:2])
+                sys.stderr.write("going on with %s.\n" % newer)
+                sys.stderr.flush()
+                os.execv(newer, [newer, os.path.abspath(__file__), *sys.argv[1:]])
+            except (OSError, subprocess.CalledProcessError):
+                continue
     sys.stderr.write(
-        "ocd needs Python 3.11 or newer, this is %d.%d. Install one and run it: python3.11 install.py\n"
+        "ocd needs Python 3.11 or newer, this is %d.%d, and there is no newer one on your PATH. Install one and run "
+        "it: python3.12 install.py. With uv: uv run --no-project --python 3.12 install.py\n"
         % sys.version_info[:2]
     )
     sys.exit(69)
@@ -33,6 +53,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sysconfig
 import threading
 import time
 import zlib
@@ -60,6 +81,14 @@ MARK = "# written by ocd's install.py"
 #: the man pages, in a version's folder
 MANUALS = "ocd/man"
 READY_SECONDS = 90
+#: for which requirements/*.txt have wheels; the README's table and tests/unit/test_platforms.py have the details
+SYSTEMS, PROCESSORS = ("linux", "darwin"), ("x86_64", "amd64", "arm64", "aarch64")
+#: what pip, uv and the system say where no packet gets through
+NO_NETWORK = re.compile(
+    r"name resolution|after connection broken|Name or service not known"
+    r"|nodename nor servname|dns error|failed to lookup address"
+    r"|Network is unreachable|No route to host|Connection refused|[Cc]onnect(ion)? timed out|tcp connect error"
+)
 NOTHING = contextlib.nullcontext()
 
 #: what ocd's wheel is built from; nothing else of the checkout is copied
@@ -485,6 +514,11 @@ class Installer:
             )
         if "No space left" in output:
             return "Free some disk space, then run this again; what was installed before still works"
+        if NO_NETWORK.search(output):
+            return (
+                "There is no way to the package index: check the network, and HTTPS_PROXY if you need one, or use"
+                " --wheels DIR; what was installed before still works. The whole output is in %s" % self.p.log
+            )
         if (
             "Could not fetch" in output
             or "connection" in output.lower()
@@ -501,12 +535,39 @@ class Installer:
 
     # ------------------------------------------------------------------------------------ environments
 
+    def refuse_ground(self):
+        """Raise Failure, before anything is built, for a system or a Python on which nothing can be."""
+        system, machine = sys.platform, os.uname().machine
+        if not self.o.wheels and (system not in SYSTEMS or machine.lower() not in PROCESSORS):
+            raise Failure(
+                "ocd cannot be installed on %s %s" % (system, machine),
+                "there are packages for Linux and macOS on x86_64 and arm64",
+                "With packages of your own: --wheels DIR",
+                EX_UNAVAILABLE,
+            )
+        if sysconfig.get_config_var("Py_GIL_DISABLED") and not self.o.wheels:
+            raise Failure(
+                "ocd cannot be installed with %s" % sys.executable,
+                "it is a free-threaded Python, for which LiteLLM's packages are not made",
+                "Run this with an ordinary Python: python3.12 install.py",
+                EX_UNAVAILABLE,
+            )
+        missing = [name for name in ("venv", "ensurepip") if importlib.util.find_spec(name) is None]
+        if "venv" in missing or (missing and not self.tools.has_uv()):
+            raise Failure(
+                "this Python cannot make environments",
+                "%s has no module %s" % (sys.executable, missing[0]),
+                self.advice("No module named venv"),
+                EX_UNAVAILABLE,
+            )
+
     def environment(self, folder, fill, what):
         """A complete environment at its final place; the stamp is written last, so a half-made one is never used."""
         if is_complete(folder):
             return
         if not self.step(what):
             return
+        self.refuse_ground()
         self.folder(self.p.envs)
         shutil.rmtree(str(folder), ignore_errors=True)
         try:

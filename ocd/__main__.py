@@ -54,10 +54,13 @@ def main() -> int:
             print(f"ocd: unknown argument {argument!r}. Try ocd --help.", file=sys.stderr)
             return EX_USAGE
     try:
-        return _run(detach, resume, lock_fd)
+        code = _run(detach, resume, lock_fd)
     except OcdError as error:
         print(f"ocd: {error.sentence()}", file=sys.stderr)
-        return error.exit_code
+        code = error.exit_code
+    from ocd.keeper import launchd
+
+    return launchd.exit_code(code, os.environ)
 
 
 def _check() -> int:

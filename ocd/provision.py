@@ -275,6 +275,10 @@ class Tools:
             self._uv = next(find_uv(os.environ), "") or self._uv_wheel()
         return self._uv
 
+    def has_uv(self) -> bool:
+        """Whether there is a uv already: then nothing needs pip, nor the module ensurepip that makes it."""
+        return bool(self._uv) or next(find_uv(os.environ), None) is not None
+
     def _uv_wheel(self) -> str:
         target = self.work / "uv"
         command = [

@@ -6,9 +6,11 @@ covers our own processes; a socket that cannot be seen shows itself when binding
 """
 
 import contextlib
+import errno
 import ipaddress
 import os
 import pwd
+import socket
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,6 +23,12 @@ from ocd.core.state import Holder
 from ocd.text import printable
 
 _LISTEN = "0A"
+_PLACES = (
+    (socket.AF_INET, "127.0.0.1"),
+    (socket.AF_INET, "0.0.0.0"),
+    (socket.AF_INET6, "::1"),
+    (socket.AF_INET6, "::"),
+)
 #: characters of a command line; the kernel allows two million
 _LOOKED_AT = 4096
 
@@ -60,7 +68,7 @@ def busy(port: int) -> bool:
     """Whether anybody listens on ``port``, on any address. Cheap: asked several times a second while blocked."""
     if sys.platform.startswith("linux"):
         return bool(_linux(port))
-    return _other(port) is not None
+    return _occupied(port)
 
 
 def holder(port: int) -> Holder | None:
@@ -106,6 +114,25 @@ def _owner(inode: int) -> int | None:
                     if os.readlink(f"/proc/{name}/fd/{fd}") == wanted:
                         return int(name)
     return None
+
+
+def _occupied(port: int) -> bool:
+    """Whether the port cannot be had on loopback or on all addresses, by trying each (bind, and at once close).
+
+    With SO_REUSEADDR what is refused is exactly an address that another socket has; connections in TIME_WAIT do not
+    count. Nothing is connected to, and no table of processes is read.
+    """
+    for family, host in _PLACES:
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_STREAM) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                sock.bind((host, port))
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    return True
+    return False
 
 
 def _other(port: int) -> Holder | None:

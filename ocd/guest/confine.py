@@ -102,7 +102,7 @@ def _parts(real: str, hidden: list[str]) -> Iterator[str]:
 
 def _allow_path(ruleset: int, path: str, allowed: int) -> None:
     try:
-        handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        handle = os.open(path, getattr(os, "O_PATH", 0) | os.O_CLOEXEC)
     except OSError:
         return
     try:

@@ -44,7 +44,7 @@ def _own_package() -> None:
 _own_package()
 # Only now can these be found: this file is run by path.
 from ocd.guest import confine, preload  # noqa: E402
-from ocd.ipc import frames, messages, parent_death, sockets  # noqa: E402
+from ocd.ipc import frames, messages, parent_death, sockets, title  # noqa: E402
 
 
 def _sibling(name: str) -> Any:
@@ -282,6 +282,7 @@ def run_command(guest: Guest) -> int:
         return pipe
 
     def run(app: Any, **options: Any) -> None:
+        title.show(f"ocd: {os.environ.get('OCD_PROXY', 'proxy')}")
         for name in ("host", "port", "workers", "uds", "fd", "reload"):
             options.pop(name, None)
         if isinstance(app, str):
@@ -469,6 +470,7 @@ def main() -> None:
     sys.stderr = Output(2)
     link = socket.socket(fileno=fd)
     try:
+        title.show("ocd: litellm")
         if role == "forkserver":
             forkserver(keeper, link)
         import faulthandler

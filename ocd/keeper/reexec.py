@@ -59,7 +59,7 @@ class Check:
 def write_state(state: dict[str, Any]) -> int:
     """The state in a file without a name; returns a descriptor at its beginning. Raises OSError."""
     if hasattr(os, "memfd_create"):
-        fd = os.memfd_create("ocd-state")
+        fd: int = os.memfd_create("ocd-state")
     else:
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())

@@ -1,6 +1,7 @@
 """What the keeper asks of the operating system: sockets, pipes, processes. Standard library only."""
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -15,6 +16,8 @@ from ocd.text import printable
 BACKLOG = 1024
 PIPE_SIZE = 1024 * 1024
 F_SETPIPE_SZ = 1031
+#: sys/proc_info.h of macOS
+PROC_PPID_ONLY = 6
 
 
 #: signals that mean something else to a program of ours than to its children
@@ -119,8 +122,11 @@ def spawn(
     try:
         try:
             return os.posix_spawn(argv[0], argv, env, setsid=True, **more)
-        except NotImplementedError:
-            # macOS before 10.15; a group of its own keeps Ctrl-C away as well.
+        except (NotImplementedError, OSError) as error:
+            # macOS before 10.15: a Python made there does not have the flag, one made for newer ones is refused it
+            # (EINVAL). A group of its own keeps Ctrl-C away as well.
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                raise
             return os.posix_spawn(argv[0], argv, env, setpgroup=0, **more)
     finally:
         for fd in keep:
@@ -162,7 +168,9 @@ def is_child(pid: int) -> bool:
 
 
 def children() -> list[int]:
-    """Our direct children, adopted ones included (Linux: proc(5); elsewhere unknown and so empty)."""
+    """Our direct children, adopted ones included (Linux: proc(5), macOS: libproc; empty where neither tells)."""
+    if sys.platform == "darwin":
+        return _children_by_libproc()
     found: list[int] = []
     with (
         contextlib.suppress(OSError),
@@ -170,6 +178,19 @@ def children() -> list[int]:
     ):
         found = [int(word) for word in file.read().split()]
     return found
+
+
+def _children_by_libproc() -> list[int]:
+    """As proc_listpids(PROC_PPID_ONLY) of macOS's libproc.h tells: it returns bytes, 0 or less for an error."""
+    import ctypes  # a megabyte, for macOS alone
+
+    library = ctypes.CDLL(None)
+    room = (ctypes.c_int * 4096)()
+    try:
+        size = library.proc_listpids(PROC_PPID_ONLY, os.getpid(), room, ctypes.sizeof(room))
+    except AttributeError:
+        return []
+    return [pid for pid in room[: max(0, size) // ctypes.sizeof(ctypes.c_int)] if pid > 0]
 
 
 def close_all(fds: list[int]) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 from ocd import paths
 from ocd.errors import EX_TEMPFAIL, EX_UNAVAILABLE, OcdError
+from ocd.keeper.launchd import LABEL as LABEL
 from ocd.service.base import Manager, Result, environment, overlooked, replace_file, template
 
-LABEL = "io.github.ocd"
 #: errors that launchctl answers for a few seconds after a bootout, which is asynchronous
 BUSY = (5, 37)
 #: with ``PAUSE`` seconds between them: a bootout lasts as long as the drain

@@ -223,8 +223,7 @@ def render(
     if version >= HAS_RESTART_STEPS:
         # At once the first time, then slower and slower: a program that cannot start is no reason to heat the room.
         backoff = "RestartSec=200ms\nRestartSteps=8\nRestartMaxDelaySec=30s"
-    text = template_text.replace("@PATH@", path).replace("@ENVIRONMENT@\n", others)
-    text = text.replace("@BACKOFF@", backoff)
+    filled = {"@PATH@": path, "@ENVIRONMENT@\n": others, "@BACKOFF@": backoff}
     if set(str(bin_folder)) & set("\"'\\"):
         raise OcdError(
             f"systemd runs no program in {bin_folder}",
@@ -234,11 +233,19 @@ def render(
             code="service-path",
         )
     for command in ("ocd", "occtl"):
-        text = text.replace(f"@BIN@/{command}", _quoted(str(bin_folder / command)))
+        filled[f"@BIN@/{command}"] = _quoted(str(bin_folder / command))
     if control:
         # No quotes: the rest of the line is the path.
-        text = text.replace("%t/ocd/control.sock", _percent(control))
-    return text
+        filled["%t/ocd/control.sock"] = _percent(control)
+    return "".join(_filled(line, filled) for line in template_text.splitlines(keepends=True))
+
+
+def _filled(line: str, values: Mapping[str, str]) -> str:
+    """A line with its placeholders filled in, each once; a comment stays one line whatever it speaks of."""
+    if line.lstrip().startswith(("#", ";")):
+        return line
+    names = "|".join(re.escape(name) for name in sorted(values, key=len, reverse=True))
+    return re.sub(names, lambda found: values[found[0]], line)
 
 
 def unusual_socket() -> str:

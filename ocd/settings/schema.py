@@ -96,7 +96,7 @@ class Proxy(Section):
     spare: bool = Field(
         default=True,
         description="Keep a second process booted that takes over at once when the first ends "
-        "(costs about 45 MB with mode fork).",
+        "(costs about 45 MB with mode fork, about 300 MB with spawn: there only when this is set).",
     )
     workers: int = Field(default=1, ge=1, le=32, description="Serving processes.")
     memory_limit_mb: int = Field(

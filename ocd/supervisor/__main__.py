@@ -12,10 +12,11 @@ def main() -> int:
     """Run until the keeper is gone or told to end; returns the exit code."""
     keeper, fd = int(sys.argv[1]), int(sys.argv[2])
     os.set_inheritable(fd, False)
-    from ocd.ipc import parent_death
+    from ocd.ipc import parent_death, title
 
     if not parent_death.die_with_parent(keeper, patience=0.5):
         return 69
+    title.show("ocd: supervisor")
     faulthandler.enable(file=sys.stderr)
     # A terminal's Ctrl-C and hang-up are the keeper's to deal with; it says so over the link.
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):

@@ -4,13 +4,10 @@ import asyncio
 import contextlib
 import ctypes
 import gc
-import os
 import time
 from typing import TYPE_CHECKING
 
-import psutil
-
-from ocd.adapters import ports, probe
+from ocd.adapters import memory, ports, probe
 from ocd.core import state as core
 from ocd.core import step as transitions
 from ocd.supervisor import spec
@@ -31,11 +28,15 @@ SPARE_ROUNDS = 3
 
 
 def sleep_clock() -> float:
-    """Seconds that the machine has slept since some fixed moment: what boot time or the wall clock has more."""
+    """Seconds that the machine has slept since some fixed moment: what a clock that counts sleep has more.
+
+    Linux: CLOCK_BOOTTIME counts it, ``time.monotonic`` does not (clock_gettime(2)). macOS: CLOCK_MONOTONIC counts it
+    and CLOCK_UPTIME_RAW does not (clock_gettime(3)); ``time.monotonic`` is the latter there (mach_absolute_time).
+    """
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
     if hasattr(time, "CLOCK_UPTIME_RAW"):
-        return time.monotonic() - time.clock_gettime(time.CLOCK_UPTIME_RAW)
+        return time.clock_gettime(time.CLOCK_MONOTONIC) - time.clock_gettime(time.CLOCK_UPTIME_RAW)
     return 0.0
 
 
@@ -141,9 +142,10 @@ class Health:
             for member in unit.state.members:
                 if member.pid is None:
                     continue
-                used = tree_memory(member.pid)
-                if used is None:
+                found = memory.of_tree(member.pid)
+                if found is None:
                     continue
+                used = found.size
                 unit.memory[member.generation] = used
                 # One that we took over may have leaked before we looked for the first time.
                 taken_over = member.generation in unit.adopted
@@ -198,23 +200,6 @@ def over_limit(used: int, fresh: int, limit: int) -> bool:
     or it would be replaced again and again.
     """
     return bool(limit) and used > limit and (fresh <= limit or used > fresh * GROWN)
-
-
-def tree_memory(pid: int) -> int | None:
-    """Resident bytes of a process and all its children, or None when it is gone."""
-    try:
-        process = psutil.Process(pid)
-        total = int(process.memory_info().rss)
-        if os.path.exists(f"/proc/{pid}/task/{pid}/children"):
-            with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-                if not file.read().strip():
-                    return total
-        for child in process.children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                total += int(child.memory_info().rss)
-    except (psutil.Error, OSError):
-        return None
-    return total
 
 
 def give_back() -> None:

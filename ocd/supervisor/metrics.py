@@ -95,7 +95,12 @@ def exposition(daemon: "Daemon") -> str:
     up = Family("ocd_proxy_up", "gauge", "1: the proxy serves, or will at the next connection (idle).")
     state = Family("ocd_proxy_state", "gauge", "1 for the state that the proxy is in.")
     restarts = Family("ocd_restarts", "counter", "New processes in the place of one that ended.")
-    memory = Family("ocd_memory_bytes", "gauge", "Resident memory of a proxy's processes.", "bytes")
+    memory = Family(
+        "ocd_memory_bytes",
+        "gauge",
+        "Memory of a proxy's processes: PSS, which divides shared pages, or RSS where there is no PSS.",
+        "bytes",
+    )
     members = Family("ocd_processes", "gauge", "Processes of a proxy.")
     in_flight = Family("ocd_in_flight_requests", "gauge", "Requests that are being answered now.")
     fallbacks = Family("ocd_fallbacks", "counter", "Requests that moved to another model group.")

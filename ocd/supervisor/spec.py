@@ -12,10 +12,10 @@ from ocd.core.step import Adjust
 from ocd.settings import aws_profiles
 from ocd.settings.folders import Folders
 from ocd.settings.keys import Keys
-from ocd.settings.schema import Settings
+from ocd.settings.schema import Proxy, Settings
 from ocd.stack import pipe
 from ocd.stack.abilities import FILE as CONTRACT
-from ocd.supervisor import confinement
+from ocd.supervisor import confinement, litellm_env
 
 PROXIES = ("main", "bedrock")
 #: No credential of Google's or Azure's is to be found by accident, in either proxy. Names: google-auth's and Azure's
@@ -42,7 +42,7 @@ def limits(settings: Settings, proxy: str) -> Limits:
     p = getattr(settings.proxies, proxy)
     return Limits(
         workers=p.workers,
-        spares=1 if p.spare else 0,
+        spares=1 if _spare(settings, p) else 0,
         start_timeout=s.start_timeout,
         drain_timeout=s.drain_timeout,
         stop_timeout=s.stop_timeout,
@@ -50,6 +50,12 @@ def limits(settings: Settings, proxy: str) -> Limits:
         liveness_misses=s.liveness_misses,
         max_draining=s.max_draining,
     )
+
+
+def _spare(settings: Settings, proxy: Proxy) -> bool:
+    """Whether a second process is kept booted. Without a fork it shares nothing and costs as much as the first (300
+    MB): there only who asks for one in ocd.toml gets it."""
+    return proxy.spare and ("spare" in proxy.model_fields_set or litellm_env.mode(settings) == "fork")
 
 
 def adjust(settings: Settings, proxy: str) -> Adjust:

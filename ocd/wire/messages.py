@@ -112,7 +112,10 @@ class ProxyStatus(Message):
         description="why the last process ended: crash, boot-failure, hang, memory, operator, reload",
     )
     holder: Holder | None = None
-    memory: int | None = Field(default=None, description="bytes, the serving process and its children")
+    memory: int | None = Field(
+        default=None,
+        description="bytes, the serving process and its children: PSS, or RSS where the system does not tell it",
+    )
     config: str = Field(default="", description="the LiteLLM file")
     revision: str = Field(default="", description="content hash of the configuration that is serving")
     rejected: str = Field(default="", description="why a newer configuration is not serving")

@@ -137,6 +137,15 @@ def test_no_secret_in_any_argument_environment_or_readable_file(daemon: Daemon) 
             assert not any(secret.encode() in path.read_bytes() for secret in secrets), path
 
 
+def test_top_and_ps_show_what_each_process_is(daemon: Daemon) -> None:
+    daemon.wait_ready()
+    names = {
+        Path(f"/proc/{child.pid}/comm").read_text().strip()
+        for child in psutil.Process(daemon.keeper).children()
+    }
+    assert {"ocd: supervisor", "ocd: main", "ocd: bedrock", "ocd: litellm"} <= names
+
+
 def test_a_second_daemon_says_who_runs_and_ends_with_75(daemon: Daemon) -> None:
     second = subprocess.run(
         [sys.executable, "-m", "ocd"], env=daemon.env, capture_output=True, text=True, timeout=30

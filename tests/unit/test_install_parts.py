@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import errno
 import importlib.util
+import io
 import os
 import re
 import socket
@@ -341,6 +342,111 @@ def test_uninstall_removes_nothing_while_a_broken_installation_serves() -> None:
 def test_an_error_of_the_system_is_a_sentence(error: OSError, code: int, word: str) -> None:
     text, got = install.explain(error)
     assert got == code and word in text and text.endswith(".") and ".." not in text
+
+
+class OldPython:
+    """What the first lines of install.py ask of ``sys``, in a Python that is too old."""
+
+    version_info, argv, executable = (3, 9), ["install.py", "--dry-run"], "/usr/bin/python3"
+
+    def __init__(self) -> None:
+        self.stderr = io.StringIO()
+
+    def exit(self, code: int) -> None:
+        raise SystemExit(code)
+
+
+def in_an_old_python(path: str) -> tuple[str, Any]:
+    """What the check says, and which program it goes on with or which code it ends with."""
+    text = (ROOT / "install.py").read_text()
+    check = compile(ast.get_source_segment(text, ast.parse(text).body[2]) or "", "install.py", "exec")
+    old = OldPython()
+
+    def execv(program: str, argv: list[str]) -> None:
+        raise KeyboardInterrupt(program, argv)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PATH", path)
+        patched.setattr(os, "execv", execv)
+        try:
+            exec(check, {"sys": old, "__file__": str(ROOT / "install.py")})
+        except KeyboardInterrupt as went:
+            return old.stderr.getvalue(), went.args
+        except SystemExit as ended:
+            return old.stderr.getvalue(), ended.code
+    raise AssertionError("it went on with the old one")
+
+
+def test_an_old_python_looks_for_a_newer_one_and_says_so(tmp_path: Path) -> None:
+    for name, script in (
+        ("python3.14", "#!/bin/sh\necho 'pyenv: python3.14: command not found' >&2\nexit 127\n"),
+        ("python3.13", "#!/bin/sh\necho False\n"),
+        ("python3.12", "#!/bin/sh\necho True\n"),
+        ("python3.11", "#!/bin/sh\necho True\n"),
+    ):
+        (tmp_path / name).write_text(script)
+        (tmp_path / name).chmod(0o755)
+    said, went = in_an_old_python(f"relative:{tmp_path}")
+    newer = str(tmp_path / "python3.12")
+    assert went == (newer, [newer, str(ROOT / "install.py"), "--dry-run"])
+    assert said == f"This is Python 3.9, too old for ocd: going on with {newer}.\n"
+
+
+def test_an_old_python_alone_says_what_to_do(tmp_path: Path) -> None:
+    said, code = in_an_old_python(str(tmp_path))
+    assert code == 69 and "this is 3.9" in said and "uv run" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "words"),
+    [
+        ("freebsd14", "amd64", "on freebsd14 amd64"),
+        ("linux", "riscv64", "on linux riscv64"),
+        ("linux", "i686", "on linux i686"),
+    ],
+)
+def test_a_system_without_packages_is_refused_before_anything_is_built(
+    system: str, machine: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(os, "uname", lambda: type("Name", (), {"machine": machine})())
+    one = installer(tmp_path)
+    one.run = lambda *_: pytest.fail("something was run")
+    with pytest.raises(install.Failure, match=words):
+        one.environment(tmp_path / "share" / "envs" / "x", one.fill_ours, "install ocd")
+    assert not (tmp_path / "share").exists()
+
+
+@pytest.mark.parametrize(
+    ("missing", "uv", "refused"),
+    [("venv", True, True), ("ensurepip", False, True), ("ensurepip", True, False)],
+)
+def test_a_python_without_its_parts_is_refused_before_anything_is_built(
+    missing: str, uv: bool, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else real(name))
+    monkeypatch.setattr(sys, "platform", "linux")
+    one = installer(tmp_path)
+    monkeypatch.setattr(one.tools, "has_uv", lambda: uv)
+    if not refused:
+        one.refuse_ground()
+        return
+    with pytest.raises(install.Failure, match=f"no module {missing}.*python3-venv"):
+        one.refuse_ground()
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "WARNING: Retrying (Retry(total=4)) after connection broken by 'NewConnectionError'",
+        "error: dns error: failed to lookup address information: Temporary failure in name resolution",
+        "Failed to establish a new connection: [Errno 101] Network is unreachable",
+    ],
+)
+def test_no_network_is_its_own_sentence(output: str, tmp_path: Path) -> None:
+    advice = installer(tmp_path).advice(output)
+    assert advice.startswith("There is no way to the package index") and "A Python for which" not in advice
 
 
 @pytest.mark.parametrize("output", ["The virtual environment ... ensurepip is not", "No module named venv"])

@@ -77,6 +77,7 @@ ALLOWED = {
         "ocd.paths",
         "ocd.keeper.notify",
         "ocd.keeper.folders",
+        "ocd.keeper.launchd",
         "ocd.keeper.lock",
     },
     "supervisor": {
