@@ -243,6 +243,8 @@ def crash(run: Run) -> Iterator[Row]:
             total, gaps = 0, []
             for _ in range(run.times(20, 5)):
                 d.wait_ready()
+                # One that has served: a start at most once a second is the policy, and has a row of its own.
+                time.sleep(1.2)
                 pid = d.proxy()["pid"]
                 refused, gap = outage(d.port, lambda pid=pid: os.kill(pid, signal.SIGKILL))
                 total += refused
@@ -511,8 +513,8 @@ def latency(run: Run) -> Iterator[Row]:
     yield Row(
         "request latency against a bare litellm",
         f"{middle:.3f} at the median, {tail:.3f} at the 99th percentile",
-        "1.00 +- 0.03 at both",
-        abs(middle - 1) <= 0.03 and abs(tail - 1) <= 0.03,
+        "<= 1.03 at both",
+        middle <= 1.03 and tail <= 1.03,
         f"ours {ms(statistics.median(ours))} / {ms(p99(ours))}, "
         f"bare {ms(statistics.median(bare))} / {ms(p99(bare))}",
     )
