@@ -383,6 +383,20 @@ def test_followers_that_go_at_once_cost_nothing(daemon: Daemon, what: str) -> No
     assert (daemon.prefix / "state/logs/daemon.log").stat().st_size - size < 100_000
 
 
+def test_a_model_that_is_gone_is_told_until_it_answers_again(daemon: Daemon, upstreams: Upstreams) -> None:
+    upstreams.behave(Behaviour(upstream="anthropic", model="claude-sonnet", status=404))
+    try:
+        assert daemon.ask("claude-sonnet-9-9").status_code == 404
+        (trouble,) = eventually(lambda: daemon.proxy()["troubles"], 10, "it is told")
+        assert "claude-sonnet-9-9" in json.dumps(trouble) and trouble["next"], trouble
+        assert daemon.ask("claude-opus-9-9").status_code == 200
+        assert daemon.proxy()["troubles"], "another model's success says nothing of this one"
+    finally:
+        upstreams.behave()
+    assert daemon.ask("claude-sonnet-9-9").status_code == 200
+    eventually(lambda: not daemon.proxy()["troubles"], 10, "it is over")
+
+
 def test_sigterm_drains_a_stream_and_leaves_nothing(addresses: dict[str, str], upstreams: Upstreams) -> None:
     with Daemon(upstreams=addresses) as daemon:
         daemon.start()
