@@ -373,7 +373,8 @@ class Chaos:
         ):
             table[kind] = lambda kind=kind: self.misbehave(kind)  # type: ignore[misc]
         if self.d.mode == "spawn":
-            del table["kill_forkserver"], table["kill_importing_forkserver"]
+            # No forkserver there, and by default no spare.
+            del table["kill_forkserver"], table["kill_importing_forkserver"], table["kill_spare"]
         if self.clock is None:
             print("no C compiler: the clock stays as it is", end=" ")
             del table["clock_jumps"]
@@ -407,7 +408,9 @@ class Chaos:
             }
             host = {self.d.host_pid()} if self.d.mode == "fork" else set()
             expected = {m["pid"] for m in members} | {status["pid"]} | host
-            return sorted(m["role"] for m in members) == ["serving", "serving", "spare", "spare"] and (
+            # Where nothing is forked a spare costs as much as what serves, and by default there is none.
+            spares = ["spare"] * 2 if self.d.mode == "fork" else []
+            return sorted(m["role"] for m in members) == ["serving", "serving", *spares] and (
                 children == expected
             )
 

@@ -155,7 +155,7 @@ def test_a_whole_life_in_an_ordinary_home_without_a_network(person: Person, chec
         assert person.occtl("claude", *words).returncode == 0
     claudes = json.loads((person.home / ".claude/settings.json").read_text())
     assert claudes["statusLine"]["command"] == f"{person.home}/.local/bin/occtl statusline" and claudes["env"]
-    assert "ocd" in person.occtl("statusline").stdout
+    assert "no AWS login" in person.occtl("statusline").stdout, "which is so in this home"
 
     gone = person.install(checkout, "--uninstall")
     assert gone.returncode == 0, gone.stderr

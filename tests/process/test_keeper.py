@@ -130,8 +130,8 @@ class Terminal:
         self.output = b""
         pid, self.master = pty.fork()
         if pid == 0:
-            if nohup:
-                signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            # Whatever the suite itself was started under.
+            signal.signal(signal.SIGHUP, signal.SIG_IGN if nohup else signal.SIG_DFL)
             os.chdir("/")
             os.execve(sys.executable, [sys.executable, "-m", "ocd"], daemon.env)
         self.pid = daemon.keeper = pid
