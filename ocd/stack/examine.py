@@ -44,6 +44,10 @@ def examine(folders: Folders, settings: Settings, site: Path | None) -> dict[str
         with contextlib.suppress(Exception):
             # a file that the check refuses, too: what it could not say is not shown
             models = picker.rows(stack, load_table(site or own_site(settings)))
+            tables["main"]["models"] = [
+                {"id": row["model"], "display_name": row["label"], "description": row["description"]}
+                for row in models
+            ]
     except MemoryError:
         what = "the configuration needs too much memory to read"
         findings = [

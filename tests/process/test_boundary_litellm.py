@@ -197,6 +197,19 @@ def test_chunked_upload_and_plain_clients(daemon: Daemon, upstreams: Upstreams) 
     assert places(upstreams)["bedrock"] == {}
 
 
+def test_the_models_are_listed_as_the_client_asks(daemon: Daemon) -> None:
+    """Claude Code's discovery behind a gateway (``?limit=1000``) shows ``display_name``; LiteLLM's list has none."""
+    key = {"x-litellm-api-key": f"Bearer {daemon.keys()['main']}"}
+    url = daemon.url() + "/v1/models"
+    for headers, query in ((key | {"anthropic-version": "2023-06-01"}, ""), (key, "?limit=1000")):
+        answer = httpx.get(url + query, headers=headers, trust_env=False).json()
+        shown = {one["id"]: one["display_name"] for one in answer["data"]}
+        assert {"claude-opus-9-9", "claude-sonnet-9-9", "qwen-3-coder"} <= set(shown) and all(shown.values())
+        assert answer["has_more"] is False and all(one["type"] == "model" for one in answer["data"])
+    assert httpx.get(url, headers=key, trust_env=False).json()["object"] == "list", "OpenAI's form"
+    assert httpx.get(url + "?limit=1000", trust_env=False).status_code == 403
+
+
 def test_a_refused_upload_still_gets_its_answer(daemon: Daemon) -> None:
     """A connection closed with unread bytes would be reset, and the client would see no reason."""
     with socket.create_connection(("127.0.0.1", daemon.port), timeout=60 * SLOW) as sock:

@@ -152,6 +152,8 @@ class Pipe:
         path, method = scope["path"], scope["method"]
         if path == "/api/hello" and method in ("GET", "HEAD"):
             return await _say(send, 200, b"{}", head=method == "HEAD")
+        if path == "/v1/models" and method == "GET" and self.table.models and _wants_anthropics(scope):
+            return await _say(send, 200, _list(self.table.models))
         if method != "POST" or not self.table.entries:
             return await self.app(scope, receive, send)
         if path not in PATHS and not (self.table.fallbacks and path in ROUTED):
@@ -609,6 +611,20 @@ def _no_fallbacks(body: bytes) -> bytes:
 
 async def _nobody(*_message: Any) -> Any:
     raise RuntimeError("nothing is received or sent before the decision")
+
+
+def _wants_anthropics(scope: Scope) -> bool:
+    """Whether the client speaks Anthropic's API (its version header, its ``limit``): LiteLLM answers as OpenAI does."""
+    if b"limit=" in (scope.get("query_string") or b""):
+        return True
+    return any(name == b"anthropic-version" for name, _value in scope["headers"])
+
+
+def _list(models: list[dict[str, str]]) -> bytes:
+    """Anthropic's list of models (API reference, "List Models"); a release date that is not known is the epoch."""
+    found = [{"type": "model", "created_at": "1970-01-01T00:00:00Z", **model} for model in models]
+    ids = [model["id"] for model in found]
+    return json.dumps({"data": found, "has_more": False, "first_id": ids[0], "last_id": ids[-1]}).encode()
 
 
 async def _say(

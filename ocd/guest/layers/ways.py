@@ -44,6 +44,8 @@ class Table:
         # LiteLLM asks the most specific pattern first.
         self.patterns.sort(key=lambda one: -len(one[1]))
         self.fallbacks: dict[str, list[str]] = dict(table.get("fallbacks") or {})
+        #: what people may choose: ``id``, ``display_name``, ``description``
+        self.models: list[dict[str, str]] = list(table.get("models") or ())
         self.routes: dict[str, Route] = {}
         self.origins: dict[str, Origin | None] = {}
 
