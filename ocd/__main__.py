@@ -67,7 +67,7 @@ def _check() -> int:
     """Load all that keeper and supervisor consist of, and change nothing: a re-exec asks before it happens."""
     import importlib
 
-    for name in ("ocd.keeper.main", "ocd.keeper.lock", "ocd.supervisor.daemon", "ocd.supervisor.control"):
+    for name in ("ocd.keeper.main", "ocd.keeper.lock", "ocd.supervisor.daemon", "ocd.supervisor.api.control"):
         importlib.import_module(name)
     print(f"ocd {__version__}")
     return 0

@@ -37,7 +37,7 @@ class Report:
 
 def environment(settings: Settings) -> dict[str, str]:
     """What the bedrock proxy would get, its keys apart."""
-    from ocd.supervisor import spec
+    from ocd.supervisor.supervision import spec
 
     path = os.environ.get("PATH") or os.defpath
     home = os.environ.get("HOME") or os.path.expanduser("~")
@@ -119,7 +119,7 @@ def look_up(python: str, env: Mapping[str, str], profiles: list[str | None]) -> 
 
 def report(folders: Folders, settings: Settings) -> Report:
     """The verdict on every AWS route. Raises ConfigError (78) for a broken file, OcdError like ``look_up``."""
-    from ocd.supervisor import litellm_env
+    from ocd.supervisor.supervision import litellm_env
 
     if not settings.proxies.bedrock.enabled or settings.external.enabled:
         return Report([])

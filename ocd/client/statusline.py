@@ -2,7 +2,7 @@
 
 Claude Code runs it after each message (at most every 300 ms) and waits for its output, so it may cost next to
 nothing: no JSON, no socket (a connection would start an activated daemon), no import beyond these. What Claude Code
-writes to standard input is not needed and not understood. ``ocd/supervisor/statusfile.py`` writes the file:
+writes to standard input is not needed and not understood. ``ocd/supervisor/observation/statusfile.py`` writes the file:
 a line a fact, its fields separated by tabs.
 """
 

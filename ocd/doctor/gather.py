@@ -34,7 +34,7 @@ from ocd.stack.migrate import find
 from ocd.stack.presets import PRESETS
 from ocd.stack.presets import files as files_of
 from ocd.stack.trial import litellm_site
-from ocd.supervisor import litellm_env, spec  # noqa: F401
+from ocd.supervisor.supervision import litellm_env, spec  # noqa: F401
 from ocd.text import printable
 from ocd.wire.messages import LaunchRequest, Status
 

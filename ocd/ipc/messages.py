@@ -259,7 +259,7 @@ class HostWarm(NamedTuple):
 
 
 class Boot(NamedTuple):
-    """What to be: environment, configuration, the boundary's policy (``ocd/supervisor/spec.py``)."""
+    """What to be: environment, configuration, the boundary's policy (``ocd/supervisor/supervision/spec.py``)."""
 
     env: dict[str, str]
     cwd: str

@@ -88,7 +88,7 @@ async def _run(
     folders: Folders, settings: Settings, litellm_python: str, routes: bool, tell: Callable[[str], None]
 ) -> Report:
     if not litellm_python:
-        from ocd.supervisor import litellm_env
+        from ocd.supervisor.supervision import litellm_env
 
         litellm_python = litellm_env.python(settings, folders)
     if settings.external.enabled:

@@ -31,24 +31,27 @@ from ocd.stack import pipe
 from ocd.stack import renew as config_renew
 from ocd.stack.inputs import aws_files
 from ocd.stack.retire import Retirement, due
-from ocd.supervisor import configuration, journal, litellm_env, spec, takeover
-from ocd.supervisor.configured import Configured
-from ocd.supervisor.exchanges import Exchanges
-from ocd.supervisor.exporter import Exporter
-from ocd.supervisor.health import Health
-from ocd.supervisor.history import History
-from ocd.supervisor.host import Host
-from ocd.supervisor.idle import Idle
-from ocd.supervisor.limits import PlanLimits
-from ocd.supervisor.link import KeeperLink
-from ocd.supervisor.metrics import Counts
-from ocd.supervisor.overlays import Overlays
-from ocd.supervisor.sessions import Sessions
-from ocd.supervisor.settings_file import SettingsFile
-from ocd.supervisor.statusfile import StatusFile
-from ocd.supervisor.unit import Config, Unit, tag
-from ocd.supervisor.usage import Usage
-from ocd.supervisor.watch import Watch
+from ocd.supervisor.files import configuration
+from ocd.supervisor.files.settings_file import SettingsFile
+from ocd.supervisor.files.watch import Watch
+from ocd.supervisor.observation import journal
+from ocd.supervisor.observation.configured import Configured
+from ocd.supervisor.observation.exchanges import Exchanges
+from ocd.supervisor.observation.exporter import Exporter
+from ocd.supervisor.observation.history import History
+from ocd.supervisor.observation.limits import PlanLimits
+from ocd.supervisor.observation.metrics import Counts
+from ocd.supervisor.observation.overlays import Overlays
+from ocd.supervisor.observation.sessions import Sessions
+from ocd.supervisor.observation.statusfile import StatusFile
+from ocd.supervisor.observation.usage import Usage
+from ocd.supervisor.supervision import handover as takeover
+from ocd.supervisor.supervision import litellm_env, spec
+from ocd.supervisor.supervision.forkserver import Host
+from ocd.supervisor.supervision.health import Health
+from ocd.supervisor.supervision.idle import Idle
+from ocd.supervisor.supervision.link import KeeperLink
+from ocd.supervisor.supervision.runner import Config, Unit, tag
 from ocd.text import printable
 from ocd.wire.messages import Outcome, Problem, Status
 
@@ -207,7 +210,7 @@ class Daemon:
         os._exit(70)
 
     async def _open_control(self) -> None:
-        from ocd.supervisor.control import Control
+        from ocd.supervisor.api.control import Control
 
         self.control = Control(self)
         await self.control.open()

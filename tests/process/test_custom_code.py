@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ocd.selftest.upstreams import Upstreams
-from ocd.supervisor import spec
+from ocd.supervisor.supervision import spec
 from tests.helpers import canaries
 from tests.helpers.daemon import MAIN, Daemon, eventually
 

@@ -16,7 +16,7 @@ from ocd.stack.defaults import write_defaults
 from ocd.stack.examine import examine
 from ocd.stack.litellm_file import load_litellm
 from ocd.stack.models import load_table
-from ocd.supervisor import spec
+from ocd.supervisor.supervision import spec
 
 TABLE: dict[str, Any] = {
     "qwen.qwen3-next": {

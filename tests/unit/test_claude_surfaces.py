@@ -16,7 +16,7 @@ import pytest
 from ocd.claude import configure, permanent, shells
 from ocd.claude.overlay import Slots
 from ocd.ctl.__main__ import main
-from ocd.supervisor.configured import PROBLEM, Configured
+from ocd.supervisor.observation.configured import PROBLEM, Configured
 
 Capture = pytest.CaptureFixture[str]
 KEY = "sk-key-of-the-proxy"

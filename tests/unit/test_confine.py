@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ocd.guest import confine
-from ocd.supervisor import confinement
+from ocd.supervisor.supervision import confinement
 
 ROOT = Path(__file__).resolve().parents[2]
 TRY = """\

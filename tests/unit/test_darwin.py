@@ -25,7 +25,7 @@ from ocd.keeper import folders, launchd, lock, reexec, system
 from ocd.service.launchd import Launchd
 from ocd.service.manager import current
 from ocd.settings.schema import Settings
-from ocd.supervisor import health, litellm_env, spec
+from ocd.supervisor.supervision import health, litellm_env, spec
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from ocd.ctl.status import remarks
-from ocd.supervisor import exchanges
-from ocd.supervisor.exchanges import KEPT, KEPT_SESSIONS, KEPT_TROUBLES, MEANINGS, Exchanges
+from ocd.supervisor.observation import exchanges
+from ocd.supervisor.observation.exchanges import KEPT, KEPT_SESSIONS, KEPT_TROUBLES, MEANINGS, Exchanges
 from ocd.wire.messages import ProxyStatus, Status
 
 SLOTS = {"opus": "claude-opus-9-9", "sonnet": "claude-sonnet-9-9", "haiku": "qwen-3-coder"}

@@ -11,7 +11,7 @@ import pytest
 from ocd.adapters import probe
 from ocd.core import state as core
 from ocd.core import step as act
-from ocd.supervisor import health
+from ocd.supervisor.supervision import health
 
 
 class Unit:

@@ -14,7 +14,7 @@ sys.path.insert(0, {str(ROOT)!r})
 from ocd.supervisor import later
 later.without_openssl()
 sys.modules.setdefault("rich", None)
-import ocd.supervisor.daemon, ocd.supervisor.control
+import ocd.supervisor.daemon, ocd.supervisor.api.control
 from anyio.streams import tls
 loaded = {{"_ssl", "_hashlib"}} & {{name for name, found in sys.modules.items() if found is not None}}
 assert not loaded, loaded

@@ -13,8 +13,8 @@ from ocd.ctl.control_room import picture
 from ocd.ctl.status import limit_lines
 from ocd.guest.layers.ways import Spill
 from ocd.stack.pipe import spill_targets
-from ocd.supervisor.limits import PlanLimits
-from ocd.supervisor.statusfile import limit_rows
+from ocd.supervisor.observation.limits import PlanLimits
+from ocd.supervisor.observation.statusfile import limit_rows
 from ocd.wire.messages import Exchange, PlanLimit, PlanWindow, Status
 
 NOW = 1_795_000_000.0

@@ -14,7 +14,7 @@ import pytest
 
 from ocd import __version__
 from ocd.ipc import frames, messages
-from ocd.supervisor.link import KeeperLink
+from ocd.supervisor.supervision.link import KeeperLink
 
 GOLDEN = Path(__file__).parent / "golden_ipc"
 

@@ -261,7 +261,7 @@ def test_an_address_that_cannot_be_used_is_litellms_in_the_guest(made: Any) -> N
 
 def test_the_table_is_part_of_the_revision(tmp_path: Path) -> None:
     from ocd.stack import examine
-    from ocd.supervisor import spec
+    from ocd.supervisor.supervision import spec
 
     folders = Folders(*(tmp_path / name for name in ("config", "share", "state", "run", "bin")))
     write_defaults(folders)

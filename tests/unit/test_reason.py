@@ -1,6 +1,6 @@
 """The end of a log as a reason that fits on one line."""
 
-from ocd.supervisor.reason import reason_from
+from ocd.supervisor.supervision.reason import reason_from
 
 
 def test_a_traceback_gives_its_exception_and_the_place() -> None:

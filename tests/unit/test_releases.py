@@ -17,7 +17,7 @@ from ocd.errors import OcdError
 from ocd.selftest.run import Report, Row
 from ocd.settings.folders import Folders
 from ocd.settings.schema import Settings
-from ocd.supervisor import litellm_env
+from ocd.supervisor.supervision import litellm_env
 
 
 @pytest.mark.parametrize(

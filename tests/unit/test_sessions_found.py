@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from ocd.supervisor.exchanges import Exchanges
-from ocd.supervisor.overlays import Overlays
-from ocd.supervisor.sessions import Sessions
+from ocd.supervisor.observation.exchanges import Exchanges
+from ocd.supervisor.observation.overlays import Overlays
+from ocd.supervisor.observation.sessions import Sessions
 
 ID = "6ff2dbe9-6ab0-4da9-b4ca-30ea1f844c02"
 

@@ -12,7 +12,7 @@ from ocd.settings.findings import ConfigError
 from ocd.settings.folders import Folders
 from ocd.settings.load import from_json, removed, to_json
 from ocd.settings.schema import Settings
-from ocd.supervisor.settings_file import SettingsFile
+from ocd.supervisor.files.settings_file import SettingsFile
 
 
 @pytest.fixture

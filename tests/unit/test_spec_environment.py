@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from ocd.settings.schema import Settings
-from ocd.supervisor import litellm_env, spec
+from ocd.supervisor.supervision import litellm_env, spec
 
 
 def test_the_users_own_variables_reach_their_proxy_as_text() -> None:

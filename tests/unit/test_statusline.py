@@ -23,9 +23,9 @@ from ocd.client import statusline
 from ocd.core import state as core
 from ocd.ctl.__main__ import main
 from ocd.errors import OcdError
-from ocd.supervisor import statusfile
-from ocd.supervisor.exchanges import MEANINGS, Exchanges
-from ocd.supervisor.statusfile import SHORT, StatusFile, compose
+from ocd.supervisor.observation import statusfile
+from ocd.supervisor.observation.exchanges import MEANINGS, Exchanges
+from ocd.supervisor.observation.statusfile import SHORT, StatusFile, compose
 from ocd.wire.messages import Problem
 
 ROOT = Path(__file__).resolve().parents[2]

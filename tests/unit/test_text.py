@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from ocd.adapters import ports
 from ocd.adapters.logs import Capture, LogFile
-from ocd.supervisor.control import _json
-from ocd.supervisor.history import History
-from ocd.supervisor.link import cleaned
+from ocd.supervisor.api.control import _json
+from ocd.supervisor.observation.history import History
+from ocd.supervisor.supervision.link import cleaned
 from ocd.text import printable
 from ocd.wire.messages import Event, ProxyStatus, Session
 

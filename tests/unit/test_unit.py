@@ -20,9 +20,9 @@ from ocd.core import state as core
 from ocd.core import step as act
 from ocd.core.state import State
 from ocd.settings.schema import Settings
-from ocd.supervisor import unit as units
-from ocd.supervisor.idle import Idle
-from ocd.supervisor.unit import Unit
+from ocd.supervisor.supervision import runner as units
+from ocd.supervisor.supervision.idle import Idle
+from ocd.supervisor.supervision.runner import Unit
 
 
 class Log:
@@ -268,7 +268,7 @@ def test_an_error_stands_in_the_log_with_its_traceback(tmp_path: Path) -> None:
         from pathlib import Path
         from ocd.settings.folders import Folders
         from ocd.settings.schema import Settings
-        from ocd.supervisor import journal
+        from ocd.supervisor.observation import journal
         log, file = journal.open_log(Folders(*[Path(sys.argv[1])] * 5), Settings(), print)
         try:
             {}["of the supervisor"]

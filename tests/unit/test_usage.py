@@ -23,11 +23,11 @@ from hypothesis import strategies as st
 from ocd.adapters import usage_file
 from ocd.ctl import usage as verb
 from ocd.ctl.app import cli
-from ocd.supervisor import exchanges, exporter
-from ocd.supervisor.exchanges import Exchanges
-from ocd.supervisor.metrics import KEPT_SERIES, Counts
-from ocd.supervisor.openmetrics import Family, Histogram, escape, number, render
-from ocd.supervisor.usage import KEPT_SUMS, Usage
+from ocd.supervisor.observation import exchanges, exporter
+from ocd.supervisor.observation.exchanges import Exchanges
+from ocd.supervisor.observation.metrics import KEPT_SERIES, Counts
+from ocd.supervisor.observation.openmetrics import Family, Histogram, escape, number, render
+from ocd.supervisor.observation.usage import KEPT_SUMS, Usage
 from ocd.wire.messages import Exchange
 
 NOW = time.time()

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ocd.supervisor import watch as module
-from ocd.supervisor.watch import Watch
+from ocd.supervisor.files import watch as module
+from ocd.supervisor.files.watch import Watch
 
 
 class Files:

@@ -1,8 +1,8 @@
 """Living sessions, tracked by process: the end of the process is the end of the session.
 
 ``openclaude`` announces its own; those that Claude Code hosts in the background are found by
-``ocd.supervisor.overlays``. Who they are survives a daemon in a file of the state folder, and a process is the same
-one only if it began at the same moment.
+``ocd.supervisor.observation.overlays``. Who they are survives a daemon in a file of the state folder, and a process is
+the same one only if it began at the same moment.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from ocd import atomic
-from ocd.supervisor.exchanges import Tally
+from ocd.supervisor.observation.exchanges import Tally
 from ocd.text import printable
 from ocd.wire.messages import Session
 

@@ -12,12 +12,12 @@ from ocd import atomic
 from ocd.core import notes as core_notes
 from ocd.core import state as core
 from ocd.core import step as transitions
-from ocd.supervisor import spec
-from ocd.supervisor.unit import Config, port_of
+from ocd.supervisor.supervision import spec
+from ocd.supervisor.supervision.runner import Config, port_of
 
 if TYPE_CHECKING:
     from ocd.supervisor.daemon import Daemon
-    from ocd.supervisor.unit import Unit
+    from ocd.supervisor.supervision.runner import Unit
 
 _KILL = 9
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from ocd.adapters import memory, ports, probe
 from ocd.core import state as core
 from ocd.core import step as transitions
-from ocd.supervisor import spec
+from ocd.supervisor.supervision import spec
 from ocd.wire.messages import Problem
 
 if TYPE_CHECKING:
     from ocd.supervisor.daemon import Daemon
-    from ocd.supervisor.unit import Unit
+    from ocd.supervisor.supervision.runner import Unit
 
 #: A clock that counts sleep ran ahead of one that does not by this much (seconds): the machine slept.
 SLEPT = 2.0

@@ -20,7 +20,7 @@ from ocd.wire.messages import LaunchReply, LaunchRequest
 
 if TYPE_CHECKING:
     from ocd.supervisor.daemon import Daemon
-    from ocd.supervisor.unit import Unit
+    from ocd.supervisor.supervision.runner import Unit
 
 PLAN = "text/x-ocd-exec"
 #: a LiteLLM elsewhere: how long one question may take, how long a good answer holds (seconds)
@@ -34,7 +34,7 @@ class Launching:
         self._elsewhere_known: tuple[tuple[str, int], float, list[str]] | None = None
 
     async def launch(self, request: Request) -> Response:
-        from ocd.supervisor.control import _body, problem_response
+        from ocd.supervisor.api.control import _body, problem_response
 
         plain = PLAN in request.headers.get("accept", "")
         try:

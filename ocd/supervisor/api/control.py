@@ -20,8 +20,8 @@ from ocd import __version__, paths
 from ocd.core import state as core
 from ocd.core import step as transitions
 from ocd.errors import EX_CONFIG, EX_DATAERR, EX_SOFTWARE, EX_UNAVAILABLE, EX_USAGE, OcdError
-from ocd.supervisor import configuration
-from ocd.supervisor.launching import Launching
+from ocd.supervisor.api.launching import Launching
+from ocd.supervisor.files import configuration
 from ocd.text import printable
 from ocd.wire.messages import ConfigReply, ErrorReply, Outcome, Problem, ReloadRequest, Version
 
@@ -231,7 +231,7 @@ class Control:
         return _json(Outcome(ok=not reason, reason=reason))
 
     async def metrics(self, _request: Request) -> Response:
-        from ocd.supervisor import metrics, openmetrics
+        from ocd.supervisor.observation import metrics, openmetrics
 
         return Response(metrics.exposition(self.daemon), headers={"content-type": openmetrics.CONTENT_TYPE})
 

@@ -12,8 +12,8 @@ from starlette.types import Receive, Scope, Send
 from ocd.adapters import ports
 from ocd.core import state as core
 from ocd.errors import EX_CONFIG
-from ocd.supervisor import metrics
-from ocd.supervisor.openmetrics import CONTENT_TYPE
+from ocd.supervisor.observation import metrics
+from ocd.supervisor.observation.openmetrics import CONTENT_TYPE
 from ocd.wire.messages import Problem
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Exporter:
         )
 
     def _serve(self, sock: socket.socket) -> None:
-        from ocd.supervisor.control import QuietServer
+        from ocd.supervisor.api.control import QuietServer
 
         config = uvicorn.Config(
             self.answer,
@@ -90,7 +90,7 @@ class Exporter:
 
     def close(self) -> None:
         """Stop serving; open requests are answered."""
-        from ocd.supervisor.control import QuietServer
+        from ocd.supervisor.api.control import QuietServer
 
         if isinstance(self.server, QuietServer):
             self.server.end()

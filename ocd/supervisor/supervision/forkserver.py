@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from ocd.adapters.logs import Capture
 from ocd.errors import OcdError
 from ocd.settings.schema import Settings
-from ocd.supervisor import litellm_env, spec
-from ocd.supervisor.reason import reason_from
+from ocd.supervisor.supervision import litellm_env, spec
+from ocd.supervisor.supervision.reason import reason_from
 
 if TYPE_CHECKING:
     from ocd.supervisor.daemon import Daemon
 
-GUEST = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "guest", "guest.py")
+GUEST = os.path.join(litellm_env.GUEST_FOLDER, "guest.py")
 #: A forkserver that dies soon after its start is not started again at once (seconds).
 PAUSE = 2.0
 

@@ -5,6 +5,7 @@ import sys
 import zlib
 from pathlib import Path
 
+import ocd
 from ocd import provision
 from ocd.errors import EX_CONFIG, EX_DATAERR, EX_UNAVAILABLE, OcdError
 from ocd.settings.folders import Folders
@@ -14,7 +15,7 @@ from ocd.wire.messages import Problem
 #: The first LiteLLM that keeps the plan's token from Bedrock by itself (BerriAI/litellm#37905; 1.82.6, 1.90.7 and
 #: 1.98.1 do not, measured).
 TIGHT = (1, 99)
-GUEST_FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "guest")
+GUEST_FOLDER = os.path.join(os.path.dirname(os.path.abspath(ocd.__file__)), "guest")
 #: what runs in a guest
 GUEST_CODE = (Path(GUEST_FOLDER), Path(GUEST_FOLDER).parent / "ipc")
 

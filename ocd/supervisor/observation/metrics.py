@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from ocd import __version__
 from ocd.core import state as core
 from ocd.core.state import State
-from ocd.supervisor.openmetrics import Family, Histogram, render
+from ocd.supervisor.observation.openmetrics import Family, Histogram, render
 from ocd.wire.messages import Exchange
 
 if TYPE_CHECKING:

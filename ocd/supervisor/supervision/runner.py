@@ -22,9 +22,9 @@ from ocd.core import state as core
 from ocd.core import step as transitions
 from ocd.core.state import State
 from ocd.settings.schema import Settings
-from ocd.supervisor import spec
-from ocd.supervisor.link import GuestChannel
-from ocd.supervisor.reason import CHARACTERS, TAIL, reason_from
+from ocd.supervisor.supervision import spec
+from ocd.supervisor.supervision.link import GuestChannel
+from ocd.supervisor.supervision.reason import CHARACTERS, TAIL, reason_from
 from ocd.wire.messages import Holder, Member, ProxyStatus
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Answered requests, as the hooks inside the proxies tell of them: the latest, who follows them, and what troubles.
 
-Everything here is in memory and bounded; what is kept for longer is ``ocd.supervisor.usage``'s. A request costs
-one validated message and a few dictionary look-ups, whoever listens.
+Everything here is in memory and bounded; what is kept for longer is ``ocd.supervisor.observation.usage``'s. A request
+costs one validated message and a few dictionary look-ups, whoever listens.
 """
 
 import collections

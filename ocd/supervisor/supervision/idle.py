@@ -9,7 +9,7 @@ from ocd.core import step as transitions
 
 if TYPE_CHECKING:
     from ocd.supervisor.daemon import Daemon
-    from ocd.supervisor.unit import Unit
+    from ocd.supervisor.supervision.runner import Unit
 
 #: seconds between two looks; much shorter than any sensible setting
 LOOK = 15.0

@@ -15,7 +15,7 @@ from ocd.settings.keys import Keys
 from ocd.settings.schema import Proxy, Settings
 from ocd.stack import pipe
 from ocd.stack.abilities import FILE as CONTRACT
-from ocd.supervisor import confinement, litellm_env
+from ocd.supervisor.supervision import confinement, litellm_env
 
 PROXIES = ("main", "bedrock")
 #: No credential of Google's or Azure's is to be found by accident, in either proxy. Names: google-auth's and Azure's

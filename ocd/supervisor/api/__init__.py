@@ -1,0 +1,1 @@
+"""The control API: a UNIX socket, one function a verb."""

@@ -1,0 +1,1 @@
+"""The user's files as the supervisor follows them: read, checked, watched, kept."""

@@ -1,0 +1,1 @@
+"""What is seen and told: requests, sessions, limits, usage, metrics, events, logs."""
