@@ -15,7 +15,7 @@ PATIENCE = 5.0
 LARGEST_HEAD = 64 * 1024
 
 
-class Apology:
+class Unavailable:
     """Listens on copies of the proxy's own listening sockets until ``close``."""
 
     def __init__(self, listeners: list[socket.socket], sentence: str) -> None:

@@ -39,6 +39,13 @@ class Problem(Message):
     next: str = ""
     exit: int = 70
 
+    @classmethod
+    def of(cls, error: OcdError) -> "Problem":
+        """The same as a message."""
+        return cls(
+            code=error.code, what=error.what, why=error.why, next=error.next_step, exit=error.exit_code
+        )
+
 
 class ErrorReply(Message):
     error: Problem

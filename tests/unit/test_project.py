@@ -65,7 +65,7 @@ ALLOWED = {
     "guest": {"ocd.guest", "ocd.ipc"},
     "client": {"ocd.client", "ocd.errors", "ocd.paths", "ocd.API_VERSION"},
     "core": {"ocd.core"},
-    "wire": {"ocd.API_VERSION", "ocd.core"},
+    "wire": {"ocd.API_VERSION", "ocd.core", "ocd.errors"},
     "adapters": {"ocd.adapters", "ocd.core", "ocd.text"},
     "settings": {"ocd.settings", "ocd.atomic", "ocd.text", "ocd.errors", "ocd.paths"},
     "stack": {"ocd.stack", "ocd.atomic", "ocd.text", "ocd.settings", "ocd.errors", "ocd.paths"},

@@ -1,44 +1,57 @@
 """``POST /v1/launch``: is everything ready for a session? Then the overlay; else what is being waited for."""
 
 import asyncio
-import os
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ocd import API_VERSION
-from ocd.adapters import external
 from ocd.claude import launch, plan
-from ocd.claude.overlay import Slots
 from ocd.core import state as core
 from ocd.core.state import State
-from ocd.errors import EX_CONFIG, EX_NOPERM, EX_UNAVAILABLE, OcdError
-from ocd.settings import external_key
-from ocd.wire.messages import LaunchReply, LaunchRequest
-
-if TYPE_CHECKING:
-    from ocd.supervisor.daemon import Daemon
-    from ocd.supervisor.supervision.runner import Unit
+from ocd.errors import EX_CONFIG, EX_UNAVAILABLE, OcdError
+from ocd.settings.schema import Settings
+from ocd.supervisor.api.external_launch import ExternalLaunch
+from ocd.supervisor.api.http import message_of, problem_response
+from ocd.supervisor.observation.overlays import Overlays
+from ocd.supervisor.observation.sessions import Sessions
+from ocd.supervisor.supervision.idle import Idle
+from ocd.supervisor.supervision.runner import Runner
+from ocd.wire.messages import LaunchReply, LaunchRequest, Problem
 
 PLAN = "text/x-ocd-exec"
-#: a LiteLLM elsewhere: how long one question may take, how long a good answer holds (seconds)
-IDENTITY_TIMEOUT = 5.0
-IDENTITY_SECONDS = 30.0
 
 
 class Launching:
-    def __init__(self, daemon: "Daemon") -> None:
-        self.daemon = daemon
-        self._elsewhere_known: tuple[tuple[str, int], float, list[str]] | None = None
+    """``began`` is called when a session begins (its pid); ``problems`` are told to it."""
+
+    def __init__(
+        self,
+        settings: Callable[[], Settings],
+        runners: Mapping[str, Runner],
+        idle: Idle,
+        sessions: Sessions,
+        overlays: Overlays,
+        external: ExternalLaunch,
+        problems: Mapping[str, Problem],
+        began: Callable[[int], None],
+    ) -> None:
+        self._settings = settings
+        self._runners = runners
+        self._idle = idle
+        self._sessions = sessions
+        self._overlays = overlays
+        self._external = external
+        self._problems = problems
+        self._began = began
 
     async def launch(self, request: Request) -> Response:
-        from ocd.supervisor.api.control import _body, problem_response
-
+        """``POST /v1/launch``: as JSON, or as the lines that ``openclaude`` reads."""
         plain = PLAN in request.headers.get("accept", "")
         try:
-            order = await _body(request, LaunchRequest)
+            order = await message_of(request, LaunchRequest)
             reply = await self.decide(order)
         except OcdError as error:
             if not plain:
@@ -61,161 +74,90 @@ class Launching:
                 exit_code=EX_CONFIG,
                 code="version",
             )
-        daemon = self.daemon
-        if daemon.settings.external.enabled:
-            return await self._elsewhere(order)
-        daemon.idle.touch()
-        daemon.idle.wake("openclaude")
+        if self._settings().external.enabled:
+            reply = await self._external.prepare(order)
+            self._began(order.pid)
+            return reply
+        self._idle.touch()
+        self._idle.wake("openclaude")
         deadline = time.monotonic() + order.wait
-        needed = [unit for unit in daemon.units.values() if self._needed(unit)]
-        for unit in needed:
-            self._refuse_if_hopeless(unit)
-            await unit.wait(lambda p: _ready(p) or _hopeless(p), max(0.0, deadline - time.monotonic()))
-            self._refuse_if_hopeless(unit)
-        waiting = [unit for unit in needed if not (_ready(unit.state) or _hopeless(unit.state))]
+        needed = [runner for runner in self._runners.values() if self._needed(runner)]
+        for runner in needed:
+            self._refuse_if_hopeless(runner)
+            await runner.wait(lambda p: _ready(p) or _hopeless(p), max(0.0, deadline - time.monotonic()))
+            self._refuse_if_hopeless(runner)
+        waiting = [runner for runner in needed if not (_ready(runner.state) or _hopeless(runner.state))]
         if waiting:
-            return LaunchReply(ready=False, progress="; ".join(self._progress(unit) for unit in waiting))
+            return LaunchReply(ready=False, progress="; ".join(self._progress(runner) for runner in waiting))
         return await self._prepare(order)
 
-    def _needed(self, unit: "Unit") -> bool:
-        if unit.state.wanted is core.Wanted.STOPPED:
-            if unit.name == "main":
-                off = not unit.state.enabled
-                status = unit.status()
+    def _needed(self, runner: Runner) -> bool:
+        if runner.state.wanted is core.Wanted.STOPPED:
+            if runner.name == "main":
+                off = not runner.state.enabled
+                reason, step = runner.explain()
                 raise OcdError(
                     f"the main proxy is {'switched off' if off else 'stopped'}",
-                    status.reason,
-                    status.next_step or "Run `occtl start`",
+                    reason,
+                    step or "Run `occtl start`",
                     exit_code=EX_CONFIG if off else EX_UNAVAILABLE,
                     code="disabled" if off else "stopped",
                 )
             return False
         return True
 
-    def _refuse_if_hopeless(self, unit: "Unit") -> None:
+    def _refuse_if_hopeless(self, runner: Runner) -> None:
         # Each slot needs its own proxy only: without the other one a session can still ask for Claude's models.
-        if unit.name != "main" or not _hopeless(unit.state):
+        if runner.name != "main" or not _hopeless(runner.state):
             return
-        status = unit.status()
+        state = core.state_of(runner.state)
+        reason, step = runner.explain()
         raise OcdError(
-            f"the {unit.name} proxy does not serve",
-            status.reason or status.state,
-            status.next_step or "See `occtl status`",
-            exit_code=EX_CONFIG if status.state == State.FAILED else EX_UNAVAILABLE,
-            code=status.state,
+            f"the {runner.name} proxy does not serve",
+            reason or state,
+            step or "See `occtl status`",
+            exit_code=EX_CONFIG if state is State.FAILED else EX_UNAVAILABLE,
+            code=state,
         )
 
-    def _progress(self, unit: "Unit") -> str:
-        state = core.state_of(unit.state)
-        seconds = time.monotonic() - unit.state.since
-        why = unit.status().reason
-        return f"{unit.name} is {state}, {seconds:.0f} s" + (f" ({why})" if why else "")
+    def _progress(self, runner: Runner) -> str:
+        state = core.state_of(runner.state)
+        seconds = time.monotonic() - runner.state.since
+        why = runner.explain()[0]
+        return f"{runner.name} is {state}, {seconds:.0f} s" + (f" ({why})" if why else "")
 
     async def _prepare(self, order: LaunchRequest) -> LaunchReply:
-        daemon = self.daemon
-        daemon.sessions.add(order.pid, order.cwd, port=daemon.units["main"].port)
+        self._sessions.add(order.pid, order.cwd, port=self._runners["main"].port)
         reply = await asyncio.to_thread(
             launch.prepare,
             order,
-            folder=daemon.overlays.folder,
-            served=daemon.overlays.served(),
-            isolation=daemon.settings.isolation,
+            folder=self._overlays.folder,
+            served=self._overlays.served(),
+            isolation=self._settings().isolation,
         )
-        daemon.event("session-started", text=f"pid {order.pid}")
-        daemon.note_soon()
+        self._began(order.pid)
         notices = []
-        for problem in daemon.problems.values():
+        for problem in self._problems.values():
             told = f"{problem.what}: {problem.why}" if problem.why else problem.what
             notices.append(f"{told}. {problem.next}" if problem.next else told)
-        for unit in daemon.units.values():
-            if unit.state.rejected:
+        for runner in self._runners.values():
+            if runner.state.rejected:
                 notices.append(
-                    f"the newer {unit.name} configuration is not used: {unit.state.rejected.reason}."
+                    f"the newer {runner.name} configuration is not used: {runner.state.rejected.reason}."
                     " Run `occtl config check`."
                 )
-            elif unit.name != "main" and _hopeless(unit.state):
-                status = unit.status()
+            elif runner.name != "main" and _hopeless(runner.state):
+                reason, step = runner.explain()
                 notices.append(
-                    f"the {unit.name} proxy does not serve, its models will not answer: "
-                    f"{status.reason or status.state}. {status.next_step or 'See `occtl status`'}"
+                    f"the {runner.name} proxy does not serve, its models will not answer: "
+                    f"{reason or core.state_of(runner.state)}. {step or 'See `occtl status`'}"
                 )
-            elif unit.state.enabled and unit.state.wanted is core.Wanted.STOPPED:
+            elif runner.state.enabled and runner.state.wanted is core.Wanted.STOPPED:
                 notices.append(
-                    f"the {unit.name} proxy is stopped: its models will not answer. Run `occtl start`."
+                    f"the {runner.name} proxy is stopped: its models will not answer. Run `occtl start`."
                 )
         reply.notices = [*notices, *reply.notices]
         return reply
-
-    async def _elsewhere(self, order: LaunchRequest) -> LaunchReply:
-        """A LiteLLM that somebody else runs: be sure that it is one, then send Claude Code there."""
-        daemon = self.daemon
-        settings = daemon.settings
-        key = external_key.load(daemon.folders, os.environ)
-        url = settings.external.base_url
-        if not url:
-            raise OcdError(
-                "There is no address of the LiteLLM elsewhere",
-                "base_url under [external] in ocd.toml is empty",
-                "Run `LITELLM_BASE_URL=https://… occtl init --preset external`",
-                exit_code=EX_CONFIG,
-                code="no-external-address",
-            )
-        try:
-            known = await asyncio.to_thread(self._identity, url, key)
-        except external.KeyRefused as error:
-            raise OcdError(
-                f"The LiteLLM at {url} refuses the key",
-                str(error),
-                f"Run `{external_key.VARIABLE}=… occtl init --preset external` with the right one",
-                exit_code=EX_NOPERM,
-                code="external-key-refused",
-            ) from None
-        except external.NotLiteLLM as error:
-            raise OcdError(
-                f"What answers at {url} is no LiteLLM",
-                str(error),
-                "Correct base_url under [external] in ocd.toml, then `occtl reload`",
-                exit_code=EX_CONFIG,
-                code="external-not-litellm",
-            ) from None
-        except external.NotThere as error:
-            raise OcdError(
-                f"No LiteLLM answers at {url}",
-                str(error),
-                "Start it there, or correct base_url under [external] in ocd.toml",
-                exit_code=EX_UNAVAILABLE,
-                code="external-not-there",
-            ) from None
-        daemon.sessions.add(order.pid, order.cwd)
-        reply = await asyncio.to_thread(
-            launch.prepare,
-            order,
-            folder=daemon.overlays.folder,
-            served=launch.Served(Slots(**settings.slots.model_dump()), url, key, settings.auth, known),
-            isolation=settings.isolation,
-        )
-        daemon.event("session-started", text=f"pid {order.pid}")
-        daemon.note_soon()
-        notices = []
-        if settings.auth != "none":
-            notices.append(f"this session's login goes to {url}: only send it to a LiteLLM that is yours")
-        if url.startswith("http://") and not external.is_loopback(url):
-            notices.append(f"{url} is not encrypted: others on the way can read key and conversation")
-        reply.notices = [*notices, *reply.notices]
-        return reply
-
-    def _identity(self, url: str, key: str) -> list[str]:
-        """Its model groups; asked anew when the last good answer is older than IDENTITY_SECONDS."""
-        now = time.monotonic()
-        asked = (url, hash(key))
-        if (
-            self._elsewhere_known is None
-            or self._elsewhere_known[0] != asked
-            or self._elsewhere_known[1] < now
-        ):
-            found = external.identify(url, key, IDENTITY_TIMEOUT)
-            self._elsewhere_known = (asked, now + IDENTITY_SECONDS, list(found.models))
-        return self._elsewhere_known[2]
 
 
 def _ready(p: core.Proxy) -> bool:

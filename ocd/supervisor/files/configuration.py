@@ -14,7 +14,7 @@ from ocd.settings.folders import Folders
 from ocd.settings.schema import Settings
 from ocd.stack.retire import Retirement, from_dicts
 from ocd.supervisor.supervision import litellm_env, spec
-from ocd.supervisor.supervision.runner import Config
+from ocd.supervisor.supervision.config import Config
 from ocd.text import printable
 
 #: seconds; a hostile file must not hold up the daemon

@@ -17,12 +17,22 @@ from ocd.settings.schema import Settings
 
 
 class SettingsFile:
-    """Reads ``ocd.toml`` with the environment; keeps what was good."""
+    """Reads ``ocd.toml`` with the environment; keeps what was good. ``now`` are the settings that are followed."""
 
     def __init__(self, folders: Folders) -> None:
         self.toml = folders.config / FILE
         self.folder = folders.state / "settings"
         self._good = ""
+        self.now = Settings()
+
+    def first(self) -> ConfigError | None:
+        """Begin. A mistake in ``ocd.toml`` does not stop the daemon: it serves with the last good ones and says so."""
+        try:
+            self.now = self.load()
+        except ConfigError as error:
+            self.now = self.last_good()
+            return error
+        return None
 
     def load(self) -> Settings:
         """The settings in force now. Raises ConfigError. What passes is kept as the last good text."""

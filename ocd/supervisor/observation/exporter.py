@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -12,34 +12,32 @@ from starlette.types import Receive, Scope, Send
 from ocd.adapters import ports
 from ocd.core import state as core
 from ocd.errors import EX_CONFIG
-from ocd.supervisor.observation import metrics
 from ocd.supervisor.observation.openmetrics import CONTENT_TYPE
+from ocd.supervisor.quiet import QuietServer
 from ocd.wire.messages import Problem
-
-if TYPE_CHECKING:
-    from ocd.supervisor.daemon import Daemon
 
 HOST = "127.0.0.1"
 _OUR_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class Exporter:
-    """Follows the setting; a port that somebody else has is a problem of ours alone, and looked at again."""
+    """``exposition`` says the figures as text. A port that somebody else has is a problem of ours alone, and looked at
+    again."""
 
-    def __init__(self, daemon: "Daemon") -> None:
-        self.daemon = daemon
+    def __init__(self, exposition: Callable[[], str], problems: dict[str, Problem]) -> None:
+        self._exposition = exposition
+        self._problems = problems
         self.port = 0
-        self.server: uvicorn.Server | None = None
+        self.server: QuietServer | None = None
         self.task: asyncio.Task[None] | None = None
 
-    def follow(self) -> None:
-        """Serve on the port that the settings name now; called when they may have changed, and now and then."""
-        wanted = self.daemon.settings.metrics.port
+    def follow(self, wanted: int) -> None:
+        """Serve on that port (0: none); called when the setting may have changed, and now and then."""
         if wanted == self.port and (self.server is not None or not wanted):
             return
         self.close()
         if wanted != self.port:
-            self.daemon.problems.pop("metrics", None)
+            self._problems.pop("metrics", None)
         self.port = wanted
         if not wanted:
             return
@@ -51,10 +49,10 @@ class Exporter:
             sock.setblocking(False)
         except OSError as error:
             sock.close()
-            if "metrics" not in self.daemon.problems:
-                self.daemon.problems["metrics"] = self._taken(wanted, error)
+            if "metrics" not in self._problems:
+                self._problems["metrics"] = self._taken(wanted, error)
             return
-        self.daemon.problems.pop("metrics", None)
+        self._problems.pop("metrics", None)
         self._serve(sock)
 
     def _taken(self, port: int, error: OSError) -> Problem:
@@ -73,8 +71,6 @@ class Exporter:
         )
 
     def _serve(self, sock: socket.socket) -> None:
-        from ocd.supervisor.api.control import QuietServer
-
         config = uvicorn.Config(
             self.answer,
             interface="asgi3",
@@ -90,9 +86,7 @@ class Exporter:
 
     def close(self) -> None:
         """Stop serving; open requests are answered."""
-        from ocd.supervisor.api.control import QuietServer
-
-        if isinstance(self.server, QuietServer):
+        if self.server is not None:
             self.server.end()
         self.server = None
 
@@ -120,7 +114,7 @@ class Exporter:
             return 404, "text/plain", b"there is only /metrics\n"
         if scope["method"] not in ("GET", "HEAD"):
             return 405, "text/plain", b"GET only\n"
-        return 200, CONTENT_TYPE, metrics.exposition(self.daemon).encode()
+        return 200, CONTENT_TYPE, self._exposition().encode()
 
 
 def is_local(host: str) -> bool:

@@ -1,16 +1,10 @@
 """What ``GET /metrics`` says: counted from the answered requests as they come, the rest looked up when asked."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
-from ocd import __version__
-from ocd.core import state as core
 from ocd.core.state import State
 from ocd.supervisor.observation.openmetrics import Family, Histogram, render
-from ocd.wire.messages import Exchange
-
-if TYPE_CHECKING:
-    from ocd.supervisor.daemon import Daemon
+from ocd.wire.messages import Exchange, Status
 
 #: seconds; a background call takes less than one, a long answer minutes
 SECONDS = (0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -90,8 +84,9 @@ def _observe(
     histogram.observe(value)
 
 
-def exposition(daemon: "Daemon") -> str:
-    """All figures as OpenMetrics text."""
+def exposition(status: Status, counts: Counts, refused: Mapping[str, int], misunderstood: int) -> str:
+    """All figures as OpenMetrics text. ``refused`` are the credentials that each proxy's boundary refused,
+    ``misunderstood`` the reports of requests that were not understood."""
     up = Family("ocd_proxy_up", "gauge", "1: the proxy serves, or will at the next connection (idle).")
     state = Family("ocd_proxy_state", "gauge", "1 for the state that the proxy is in.")
     restarts = Family("ocd_restarts", "counter", "New processes in the place of one that ended.")
@@ -104,41 +99,36 @@ def exposition(daemon: "Daemon") -> str:
     members = Family("ocd_processes", "gauge", "Processes of a proxy.")
     in_flight = Family("ocd_in_flight_requests", "gauge", "Requests that are being answered now.")
     fallbacks = Family("ocd_fallbacks", "counter", "Requests that moved to another model group.")
-    refused = Family(
+    refusals = Family(
         "ocd_refused_credentials", "counter", "Requests refused for a credential in the wrong place."
     )
     troubles = Family("ocd_upstream_trouble", "gauge", "1: an upstream answers so until a request succeeds.")
-    for name, unit in daemon.units.items():
-        now = core.state_of(unit.state)
-        up.add(now.well, proxy=name)
+    for name, proxy in status.proxies.items():
+        up.add(proxy.state.well, proxy=name)
         for one in State:
-            state.add(one == now, proxy=name, state=one)
-        restarts.add(unit.state.restarts, proxy=name)
-        memory.add(sum(unit.memory.values()), proxy=name)
-        members.add(len(unit.state.members), proxy=name)
-        flying = daemon.exchanges.in_flight.get(name)
+            state.add(one == proxy.state, proxy=name, state=one)
+        restarts.add(proxy.restarts, proxy=name)
+        memory.add(sum(member.memory or 0 for member in proxy.members), proxy=name)
+        members.add(len(proxy.members), proxy=name)
+        flying = [member.in_flight for member in proxy.members if member.in_flight is not None]
         if flying:
-            in_flight.add(sum(flying.values()), proxy=name)
-        fallbacks.add(unit.fallbacks, proxy=name)
-        refused.add(unit.refused_credentials, proxy=name)
-        for trouble in {(found.kind, found.slot) for found in daemon.exchanges.troubles(name)}:
+            in_flight.add(sum(flying), proxy=name)
+        fallbacks.add(proxy.fallbacks, proxy=name)
+        refusals.add(refused.get(name, 0), proxy=name)
+        for trouble in {(found.kind, found.slot) for found in proxy.troubles}:
             troubles.add(1, proxy=name, trouble=trouble[0], slot=trouble[1])
-    info = Family("ocd_build", "info", "Versions.").add(
-        1, version=__version__, litellm=daemon.litellm_version
+    info = Family("ocd_build", "info", "Versions.").add(1, version=status.version, litellm=status.litellm)
+    since = Family("ocd_start_time_seconds", "gauge", "When the daemon started.", "seconds").add(status.since)
+    sessions = Family("ocd_sessions", "gauge", "Living openclaude processes.").add(len(status.sessions))
+    problems = Family("ocd_problems", "gauge", "Problems that `occtl status` shows.").add(
+        len(status.problems)
     )
-    since = Family("ocd_start_time_seconds", "gauge", "When the daemon started.", "seconds").add(
-        daemon.started
-    )
-    sessions = Family("ocd_sessions", "gauge", "Living openclaude processes.").add(
-        len(daemon.sessions.living)
-    )
-    problems = Family("ocd_problems", "gauge", "Problems of the daemon itself.").add(len(daemon.problems))
     lost = Family("ocd_dropped_reports", "counter", "Reports of requests that were not understood.")
-    lost.add(daemon.exchanges.misunderstood)
+    lost.add(misunderstood)
     used = Family("ocd_plan_used_ratio", "gauge", "Share of a plan's limit that is used, by window.", "ratio")
     reset = Family("ocd_plan_reset_seconds", "gauge", "When the window begins again.", "seconds")
     spilling = Family("ocd_plan_spilling", "gauge", "1: the login's requests go to AWS until the reset.")
-    for login in daemon.limits.messages():
+    for login in status.limits:
         spilling.add(login.spilling, login=login.login)
         for window in login.windows:
             used.add(window.used, login=login.login, window=window.name)
@@ -155,7 +145,7 @@ def exposition(daemon: "Daemon") -> str:
         members,
         in_flight,
         fallbacks,
-        refused,
+        refusals,
         troubles,
     ]
-    return render([info, since, sessions, problems, lost, *standing, *daemon.metrics.families()])
+    return render([info, since, sessions, problems, lost, *standing, *counts.families()])

@@ -9,20 +9,16 @@ import contextlib
 import os
 import re
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from ocd import atomic
 from ocd.client.statusline import FALLBACK_SHOWN, NAME
-from ocd.core import state as core
 from ocd.core.limits import percent
 from ocd.core.state import State
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from ocd.supervisor.daemon import Daemon
-    from ocd.wire.messages import PlanLimit
+from ocd.supervisor.observation.exchanges import Tally
+from ocd.wire.messages import PlanLimit, Problem, Status
 
 #: seconds between two writes
 PAUSE = 1.0
@@ -47,11 +43,12 @@ _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\s]+")
 
 
 class StatusFile:
-    """``news`` after anything that may show; the write follows within a second."""
+    """``news`` after anything that may show; the write follows within a second. ``content`` says what it is to hold
+    now; None: nothing is written."""
 
-    def __init__(self, daemon: "Daemon") -> None:
-        self.daemon = daemon
-        self.path = os.path.join(daemon.folders.runtime, NAME)
+    def __init__(self, runtime: Path, content: Callable[[], str | None]) -> None:
+        self.path = os.path.join(runtime, NAME)
+        self._content = content
         self.written = ""
         self.latest = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -70,8 +67,8 @@ class StatusFile:
 
     def _write(self) -> None:
         self._timer = None
-        text = compose(self.daemon)
-        if text == self.written or self.daemon.stopping:
+        text = self._content()
+        if text is None or text == self.written:
             return
         self.latest = time.monotonic()
         try:
@@ -89,41 +86,42 @@ class StatusFile:
             os.unlink(self.path)
 
 
-def compose(daemon: "Daemon") -> str:
-    """The file's content now."""
+def compose(
+    status: Status, tallies: Mapping[int, Tally], problems: Iterable[Problem], warn_at: Sequence[int]
+) -> str:
+    """The file's content now. ``tallies`` are what sessions asked for, by pid; ``problems`` those of the daemon itself;
+    ``warn_at`` the per cents of ``[plan]``."""
     now = time.time()
-    rows: list[tuple[object, ...]] = [("ocd", 1, daemon.keeper_pid)]
-    if daemon.settings.external.enabled:
-        rows.append(("external", urlsplit(daemon.settings.external.base_url).netloc))
+    rows: list[tuple[object, ...]] = [("ocd", 1, status.keeper_pid)]
+    if status.external:
+        rows.append(("external", urlsplit(status.external).netloc))
     else:
-        for name, unit in daemon.units.items():
-            state = core.state_of(unit.state)
-            if not state.well and state is not State.DISABLED:
-                rows.append(("proxy", name, state))
-    for pid in daemon.sessions.living:
-        tally = daemon.exchanges.sessions.get(pid)
+        for name, proxy in status.proxies.items():
+            if not proxy.state.well and proxy.state is not State.DISABLED:
+                rows.append(("proxy", name, proxy.state))
+    for session in status.sessions:
+        tally = tallies.get(session.pid)
         if tally is None or tally.latest is None:
             continue
-        last = tally.latest
-        upstream = last.upstream.removesuffix(":443")
+        upstream = session.last_upstream.removesuffix(":443")
         taken, fallback = tally.fallback
         if now - taken > FALLBACK_SHOWN:
             taken, fallback = 0.0, ""
-        what = last.slot or last.model
-        rows.append(("session", pid, what, upstream, tally.requests, tally.tokens, f"{taken:.0f}", fallback))
-    for name, unit in daemon.units.items():
-        if unit.last_fallback_at is not None and now - unit.last_fallback_at < FALLBACK_SHOWN:
-            rows.append(("fallback", f"{unit.last_fallback_at:.0f}", unit.last_fallback))
-        for trouble in daemon.exchanges.troubles(name):
+        used = (session.last_slot, upstream, tally.requests, tally.tokens)
+        rows.append(("session", session.pid, *used, f"{taken:.0f}", fallback))
+    for proxy in status.proxies.values():
+        if proxy.last_fallback_at is not None and now - proxy.last_fallback_at < FALLBACK_SHOWN:
+            rows.append(("fallback", f"{proxy.last_fallback_at:.0f}", proxy.last_fallback))
+        for trouble in proxy.troubles:
             if now - trouble.last < TROUBLE_SHOWN:
                 who = trouble.slot or trouble.model
                 rows.append(("trouble", f"{who}: {SHORT[trouble.kind]}" if who else SHORT[trouble.kind]))
-    rows += limit_rows(daemon.limits.messages(), min(daemon.settings.plan.warn_at or [100]))
-    rows += [("problem", f"{problem.what}: occtl status") for problem in daemon.problems.values()]
+    rows += limit_rows(status.limits, min(warn_at or [100]))
+    rows += [("problem", f"{problem.what}: occtl status") for problem in problems]
     return "".join("\t".join(_field(one) for one in row) + "\n" for row in rows)
 
 
-def limit_rows(limits: "Sequence[PlanLimit]", warn_at: int) -> list[tuple[object, ...]]:
+def limit_rows(limits: Sequence[PlanLimit], warn_at: int) -> list[tuple[object, ...]]:
     """The binding window of the login seen last: how much of it is used, and whether its requests go to AWS."""
     for login in limits[:1]:
         for window in login.windows:

@@ -5,17 +5,18 @@ import contextlib
 import ctypes
 import gc
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterable
 
 from ocd.adapters import memory, ports, probe
+from ocd.adapters.logs import LogFile
 from ocd.core import state as core
 from ocd.core import step as transitions
+from ocd.settings.folders import Folders
+from ocd.settings.schema import Settings
 from ocd.supervisor.supervision import spec
+from ocd.supervisor.supervision.reporter import Reporter
+from ocd.supervisor.supervision.runner import Runner
 from ocd.wire.messages import Problem
-
-if TYPE_CHECKING:
-    from ocd.supervisor.daemon import Daemon
-    from ocd.supervisor.supervision.runner import Unit
 
 #: A clock that counts sleep ran ahead of one that does not by this much (seconds): the machine slept.
 SLEPT = 2.0
@@ -41,10 +42,26 @@ def sleep_clock() -> float:
 
 
 class Health:
-    """Asks each process in turn; what comes of it are events for the state machine."""
+    """Asks each process in turn; what comes of it are events for the state machine.
 
-    def __init__(self, daemon: "Daemon") -> None:
-        self.daemon = daemon
+    ``logs`` are the files to be looked after, ``also`` is called in each round.
+    """
+
+    def __init__(
+        self,
+        folders: Folders,
+        settings: Callable[[], Settings],
+        runners: Collection[Runner],
+        report: Reporter,
+        logs: Iterable[LogFile],
+        also: Callable[[], None],
+    ) -> None:
+        self._folders = folders
+        self._settings = settings
+        self._runners = runners
+        self._report = report
+        self._logs = list(logs)
+        self._also = also
         self.asleep = sleep_clock()
         self.no_socket: set[tuple[str, int]] = set()
         self.round = 0
@@ -52,44 +69,44 @@ class Health:
 
     async def run(self) -> None:
         while True:
-            await asyncio.sleep(self.daemon.settings.supervision.liveness_interval)
+            await asyncio.sleep(self._settings().supervision.liveness_interval)
             if self.round == 1:
                 give_back()
             self.notice_sleep()
             self.look_after_folder()
             await self.liveness()
             if time.monotonic() >= self.memory_due:
-                self.memory_due = time.monotonic() + self.daemon.settings.supervision.memory_interval
+                self.memory_due = time.monotonic() + self._settings().supervision.memory_interval
                 self.memory()
-            for unit in self.daemon.units.values():
-                unit.feed(transitions.Tick())
-            self.daemon.hold_ports()
+            for runner in self._runners:
+                runner.feed(transitions.Tick())
+            self._also()
 
     def notice_sleep(self) -> None:
         now = sleep_clock()
         slept, self.asleep = now - self.asleep, now
         if slept > SLEPT:
-            self.daemon.log.info("the machine slept", seconds=round(slept))
-            for unit in self.daemon.units.values():
+            self._report.log.info("the machine slept", seconds=round(slept))
+            for runner in self._runners:
                 # Monotonic deadlines did not run meanwhile; only misses of the moment before count no more.
-                unit.feed(transitions.Slept())
+                runner.feed(transitions.Slept())
 
     async def liveness(self) -> None:
         self.round += 1
         asked = []
-        for unit in self.daemon.units.values():
-            for member in unit.state.members:
+        for runner in self._runners:
+            for member in runner.state.members:
                 serving = member.phase_is(core.Serving, core.Accepting)
                 if serving or (member.phase_is(core.Armed, core.Draining) and self.round % SPARE_ROUNDS == 0):
-                    asked.append(self._ask(unit, member.generation))
+                    asked.append(self._ask(runner, member.generation))
         await asyncio.gather(*asked)
 
-    async def _ask(self, unit: "Unit", generation: int) -> None:
-        path = spec.socket_path(self.daemon.folders, unit.name, generation)
-        timeout = self.daemon.settings.supervision.liveness_timeout
+    async def _ask(self, runner: Runner, generation: int) -> None:
+        path = spec.socket_path(self._folders, runner.name, generation)
+        timeout = self._settings().supervision.liveness_timeout
         before = self.asleep
         answer = probe.Answer.MISSED
-        for _ in range(self.daemon.settings.supervision.liveness_misses):
+        for _ in range(self._settings().supervision.liveness_misses):
             # A miss is asked again at once: the interval is for those that answer.
             asked = time.monotonic()
             answer = await probe.liveness(path, timeout)
@@ -98,99 +115,94 @@ class Health:
                 return
             if answer is not probe.Answer.MISSED:
                 break
-            unit.feed(transitions.ProbeMissed(generation, self._busy(unit, generation)))
+            runner.feed(transitions.ProbeMissed(generation, self._busy(runner, generation)))
         else:
             return
-        place = (unit.name, generation)
+        place = (runner.name, generation)
         if answer is probe.Answer.CANNOT_ASK:
             self.cannot_ask()
             return
-        self.daemon.problems.pop("probe", None)
+        self._report.problems.pop("probe", None)
         if answer is probe.Answer.NO_SOCKET and place not in self.no_socket:
             # Somebody removed the file, which says nothing about the process: have it made again.
             self.no_socket.add(place)
-            unit.tell(generation, "rebind")
+            runner.guests.tell(generation, "rebind")
             return
         self.no_socket.discard(place)
         if answer is probe.Answer.ALIVE:
-            unit.feed(transitions.ProbeAnswered(generation))
+            runner.feed(transitions.ProbeAnswered(generation))
         else:
-            unit.feed(transitions.ProbeMissed(generation, self._busy(unit, generation)))
+            runner.feed(transitions.ProbeMissed(generation, self._busy(runner, generation)))
 
-    def _busy(self, unit: "Unit", generation: int) -> bool:
+    def _busy(self, runner: Runner, generation: int) -> bool:
         """Whether a process that does not answer has connections; one that cannot be looked into may have."""
-        member = unit.state.member(generation)
+        member = runner.state.member(generation)
         if member is None or member.pid is None or not member.ports:
             return member is not None and not member.phase_is(core.Armed)
         return ports.connected(member.pid, member.ports)
 
     def cannot_ask(self) -> None:
         """We are short of something ourselves: nobody is suspected for that, and it is told."""
-        if "probe" not in self.daemon.problems:
-            self.daemon.problems["probe"] = Problem(
+        if "probe" not in self._report.problems:
+            self._report.problems["probe"] = Problem(
                 code="probe-failed",
                 what="the daemon cannot ask its proxies whether they are alive",
                 why="it has no file descriptors or no memory left",
                 next="Run `occtl reexec`; see `occtl logs daemon`",
             )
-            self.daemon.event("probe-failed", text="no file descriptors or no memory left")
+            self._report.event("probe-failed", text="no file descriptors or no memory left")
 
     def memory(self) -> None:
         """Measure every process with its children; twice over the limit is too much."""
-        for unit in self.daemon.units.values():
-            limit = getattr(self.daemon.settings.proxies, unit.name).memory_limit_mb * 1024 * 1024
-            for member in unit.state.members:
+        for runner in self._runners:
+            limit = self._settings().proxy(runner.name).memory_limit_mb * 1024 * 1024
+            for member in runner.state.members:
                 if member.pid is None:
                     continue
                 found = memory.of_tree(member.pid)
                 if found is None:
                     continue
-                used = found.size
-                unit.memory[member.generation] = used
-                # One that we took over may have leaked before we looked for the first time.
-                taken_over = member.generation in unit.adopted
-                fresh = unit.fresh_memory.setdefault(member.generation, 0 if taken_over else used)
-                if not over_limit(used, fresh, limit):
-                    unit.over_memory.discard(member.generation)
-                elif member.generation in unit.over_memory:
+                figures = runner.guests.of(member.generation)
+                figures.memory = used = found.size
+                if figures.fresh_memory is None:
+                    # One that we took over may have leaked before we looked for the first time.
+                    figures.fresh_memory = 0 if member.generation in runner.guests.adopted else used
+                if not over_limit(used, figures.fresh_memory, limit):
+                    figures.over_memory = False
+                elif figures.over_memory:
                     text = f"{used // 2**20} MiB used, {limit // 2**20} MiB allowed"
-                    unit.feed(transitions.MemoryOver(member.generation, text))
+                    runner.feed(transitions.MemoryOver(member.generation, text))
                 else:
-                    unit.over_memory.add(member.generation)
+                    figures.over_memory = True
                     self.memory_due = 0.0
-            self._limit_is_low(unit, limit)
+            self._limit_is_low(runner, limit)
 
-    def _limit_is_low(self, unit: "Unit", limit: int) -> None:
-        key = f"memory-{unit.name}"
-        needs = min(filter(None, unit.fresh_memory.values()), default=0)
+    def _limit_is_low(self, runner: Runner, limit: int) -> None:
+        key = f"memory-{runner.name}"
+        needs = min(filter(None, (one.fresh_memory for one in runner.guests.figures.values())), default=0)
         if not limit or needs <= limit:
-            self.daemon.problems.pop(key, None)
-        elif key not in self.daemon.problems:
-            self.daemon.problems[key] = Problem(
+            self._report.problems.pop(key, None)
+        elif key not in self._report.problems:
+            self._report.problems[key] = Problem(
                 code="memory-limit-low",
-                what=f"memory_limit_mb of [proxies.{unit.name}] is lower than what the proxy needs",
+                what=f"memory_limit_mb of [proxies.{runner.name}] is lower than what the proxy needs",
                 why=f"{limit // 2**20} MiB are allowed, and a process that has just started takes "
                 f"{needs // 2**20} MiB; it is replaced only when it grows well beyond that",
-                next=f"Set a higher memory_limit_mb for [proxies.{unit.name}] in ocd.toml, or 0 for no limit",
+                next=f"Set a higher memory_limit_mb for [proxies.{runner.name}] in ocd.toml, or 0 for no limit",
             )
 
     def look_after_folder(self) -> None:
         """Somebody may have removed the runtime folder (systemd-tmpfiles, a tidy user): make it again."""
-        folder = self.daemon.folders.runtime
+        folder = self._folders.runtime
         if not folder.is_dir():
             with contextlib.suppress(Exception):
-                self.daemon.folders.ensure()
-        self.daemon.control.check()
-        for log in [
-            self.daemon.log_file,
-            self.daemon.history.log,
-            *(u.log for u in self.daemon.units.values()),
-        ]:
+                self._folders.ensure()
+        for log in self._logs:
             log.reopen_if_moved()
             if log.degraded:
                 break
         else:
-            self.daemon.problems.pop("log", None)
+            self._report.problems.pop("log", None)
 
 
 def over_limit(used: int, fresh: int, limit: int) -> bool:

@@ -2,80 +2,104 @@
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from ocd.core import state as core
 from ocd.core import step as transitions
-
-if TYPE_CHECKING:
-    from ocd.supervisor.daemon import Daemon
-    from ocd.supervisor.supervision.runner import Unit
+from ocd.settings.schema import Settings
+from ocd.supervisor.supervision.listeners import Listeners
+from ocd.supervisor.supervision.runner import Runner
 
 #: seconds between two looks; much shorter than any sensible setting
 LOOK = 15.0
 
 
 class Idle:
-    """Decides when nobody needs us, and notices when somebody does again."""
+    """Decides when nobody needs us, and notices when somebody does again.
 
-    def __init__(self, daemon: "Daemon") -> None:
-        self.daemon = daemon
+    ``needed`` says whether a session lives or the daemon ends; ``event`` records an event; ``asleep`` is called when
+    all proxies have gone; ``start`` runs a coroutine.
+    """
+
+    def __init__(
+        self,
+        settings: Callable[[], Settings],
+        runners: Mapping[str, Runner],
+        listeners: Listeners,
+        needed: Callable[[], bool],
+        event: Callable[..., None],
+        asleep: Callable[[], None],
+        start: Callable[[Any], Any],
+    ) -> None:
+        self._settings = settings
+        self._runners = runners
+        self._listeners = listeners
+        self._needed = needed
+        self._event = event
+        self._asleep = asleep
+        self._start = start
+        listeners.closing.append(self.unwatch)
         self.last_activity = time.monotonic()
         self.seen: dict[str, int] = {}
         #: listening sockets whose next connection wakes the proxies
         self.watching: set[int] = set()
 
     async def run(self) -> None:
-        if any(unit.state.wanted is core.Wanted.IDLE for unit in self.daemon.units.values()):
+        if any(runner.state.wanted is core.Wanted.IDLE for runner in self._runners.values()):
             # A former supervisor had put them to sleep.
             await self._finish()
         while True:
-            minutes = self.daemon.settings.supervision.idle_minutes
+            minutes = self._settings().supervision.idle_minutes
             await asyncio.sleep(min(LOOK, max(0.2, minutes * 60 / 4)) if minutes else LOOK)
-            if not minutes or self.daemon.stopping:
+            if not minutes:
                 continue
-            units = list(self.daemon.units.values())
-            for unit in units:
-                for member in unit.state.members:
-                    unit.tell(member.generation, "status")
-            starting = any(u.state.wanted is core.Wanted.UP and not core.settled(u.state) for u in units)
-            if self.daemon.sessions.living or starting:
+            for runner in self._runners.values():
+                for member in runner.state.members:
+                    runner.guests.tell(member.generation, "status")
+            if self._needed() or any(
+                r.state.wanted is core.Wanted.UP and not core.settled(r.state) for r in self._runners.values()
+            ):
                 self.touch()
-            if time.monotonic() - self.last_activity > minutes * 60 and self.daemon.anything_wanted():
+            if time.monotonic() - self.last_activity > minutes * 60 and self._anything_wanted():
                 self.sleep()
+
+    def _anything_wanted(self) -> bool:
+        return any(runner.state.wanted is core.Wanted.UP for runner in self._runners.values())
 
     def touch(self) -> None:
         self.last_activity = time.monotonic()
 
-    def on_status(self, unit: "Unit") -> None:
-        """A process told its numbers: connections now, and how many there have been."""
-        total = sum(unit.accepted.values())
-        if sum(unit.connections.values()) or total > self.seen.get(unit.name, 0):
+    def on_status(self, proxy: str) -> None:
+        """A process of a proxy told its numbers: connections now, and how many there have been."""
+        figures = self._runners[proxy].guests.figures.values()
+        total = sum(one.accepted for one in figures)
+        if any(one.connections for one in figures) or total > self.seen.get(proxy, 0):
             self.touch()
-        self.seen[unit.name] = total
+        self.seen[proxy] = total
 
     def sleep(self) -> None:
         """Stop everything that costs memory; keep listening."""
-        for unit in self.daemon.units.values():
-            if unit.state.wanted is core.Wanted.UP:
-                unit.feed(transitions.Want(core.Wanted.IDLE))
-        self.daemon.start(self._finish())
+        for runner in self._runners.values():
+            if runner.state.wanted is core.Wanted.UP:
+                runner.feed(transitions.Want(core.Wanted.IDLE))
+        self._start(self._finish())
 
     async def _finish(self) -> None:
-        for unit in self.daemon.units.values():
-            await unit.wait(lambda p: not p.members or p.wanted is core.Wanted.UP, None)
-        if self.daemon.anything_wanted():
+        for runner in self._runners.values():
+            await runner.wait(lambda p: not p.members or p.wanted is core.Wanted.UP, None)
+        if self._anything_wanted():
             return
-        self.daemon.host.stop()
+        self._asleep()
         self.follow()
 
     def follow(self) -> None:
         """Watch the ports of proxies that sleep, whichever they are by now; called whenever a state has changed."""
         wanted: dict[int, str] = {}
-        for unit in self.daemon.units.values():
-            if unit.state.wanted is core.Wanted.IDLE and not unit.state.members:
-                for name in unit.own_listeners():
-                    wanted[self.daemon.listeners[name].fileno()] = unit.name
+        for runner in self._runners.values():
+            if runner.state.wanted is core.Wanted.IDLE and not runner.state.members:
+                for name in self._listeners.of(runner.name):
+                    wanted[self._listeners.sockets[name].fileno()] = runner.name
         for fd in self.watching - wanted.keys():
             self.unwatch(fd)
         for fd in wanted.keys() - self.watching:
@@ -91,7 +115,7 @@ class Idle:
     def wake(self, why: str) -> None:
         """Somebody is there: boot. The connection waits in the backlog meanwhile."""
         self.touch()
-        for unit in self.daemon.units.values():
-            if unit.state.wanted is core.Wanted.IDLE:
-                self.daemon.event("woken", unit.name, text=why)
-                unit.feed(transitions.Want(core.Wanted.UP))
+        for runner in self._runners.values():
+            if runner.state.wanted is core.Wanted.IDLE:
+                self._event("woken", runner.name, text=why)
+                runner.feed(transitions.Want(core.Wanted.UP))
