@@ -65,6 +65,19 @@ def explain(model: str, as_json: bool) -> int:
                 exit_code=EX_USAGE,
                 code="unknown-model",
             )
+        if any(way.way == pipe.HOP for way in ways):
+            searcher, trouble = pipe.search(stack)
+            notes.append(
+                f"with a tool that Anthropic's servers run (web search) it goes to Anthropic as {searcher}, with the "
+                "session's login (ocd.toml, [search])"
+                if searcher and not trouble
+                else "with a tool that Anthropic's servers run (web search) it is refused"
+                + (
+                    f": {trouble} (ocd.toml, [search])"
+                    if trouble
+                    else "; [search] slot in ocd.toml names who can"
+                )
+            )
     broken = any(way.broken for way in ways)
     if as_json:
         screen.out_json({"ok": not broken, "asked": model, "slot": slot, "name": name, "notes": notes,

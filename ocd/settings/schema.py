@@ -324,6 +324,16 @@ class Spill(Section):
     )
 
 
+class Search(Section):
+    """Requests with a tool that only Anthropic's servers run (web search and the like), of a slot on AWS."""
+
+    slot: str = Field(
+        default="",
+        description="The slot (opus, sonnet, haiku, fable) or model group on the Claude plan that answers them, with "
+        "the session's own login; empty: they are refused, and Claude Code says so.",
+    )
+
+
 class Boundary(Section):
     """What of LiteLLM is reachable beside the routes that Claude Code needs."""
 
@@ -393,6 +403,7 @@ class Settings(BaseSettings):
     notifications: Notifications = Field(default=Notifications(), description="What is told on the desktop.")
     plan: Plan = Field(default=Plan(), description="The Claude plan's limits.")
     spill: Spill = Field(default=Spill(), description="What goes to AWS near the plan's limit.")
+    search: Search = Field(default=Search(), description="Who searches the web for a slot on AWS.")
     boundary: Boundary = Field(default=Boundary(), description="What of LiteLLM is reachable.")
     external: External = Field(default=External(), description="A LiteLLM that somebody else runs.")
 

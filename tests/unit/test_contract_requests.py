@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocd.guest.layers.refusals import Refusal
-from ocd.guest.layers.requests import CLIENT_TOOLS, FIELDS, SERVER_TOOLS, Facts, Rewritten, estimate, rewrite
+from ocd.guest.layers.requests import CLIENT_TOOLS, FIELDS, Facts, Rewritten, estimate, rewrite
+from ocd.guest.layers.server_tools import SERVER_TOOLS
 
 Json = dict[str, Any]
 
