@@ -24,15 +24,17 @@ _FAMILIES = {
     "amazon.nova": "nova",
     "meta.llama": "llama",
     "openai.gpt-oss": "gpt-oss",
+    "openai.gpt": "gpt",
     "deepseek": "deepseek",
     "qwen": "qwen",
     "mistral": "mistral",
     "ai21": "ai21",
     "cohere": "cohere",
 }
-#: families whose models take stop sequences (Amazon Bedrock's user guide, inference parameters of each model): the
-#: others answer a request that has one with a ValidationException.
-_NO_STOPS = ("gpt-oss", "ai21-jurassic")
+#: families whose models take stop sequences (Amazon Bedrock's user guide, inference parameters of each model). The
+#: others answer "This model doesn't support the stopSequences field", 400, to every request that has one: gpt-oss,
+#: Qwen 3 and DeepSeek V3 do (crewAI#3317, langchain-aws#664); those that are new are not asked to find out.
+_STOPS = frozenset({"claude", "nova", "llama", "mistral", "ai21", "cohere"})
 #: Sections of a LiteLLM file whose presence means: something of the user's may change answers on their way. What only
 #: logs them (``success_callback``) sees LiteLLM's own all the same.
 _LOOKING = ("callbacks", "guardrails", "cache", "post_call_rules", "pre_call_rules")
@@ -79,9 +81,12 @@ def facts_of(params: Mapping[str, Any], info: Mapping[str, Any], table: Mapping[
     if arn and not family:
         # An inference profile's name says nothing; LiteLLM takes it for one of Claude's models.
         family = "claude"
-    # LiteLLM makes a cachePoint of a cache_control for Claude's models alone, by their ids (docs/fidelity.md).
-    caching = family == "claude" and able("prompt_caching", arn) and able("prompt_cache_breakpoint", True)
-    reasoning = able("reasoning", arn)
+    # LiteLLM makes a cachePoint of a cache_control where the id says Claude or is an ARN, and nowhere else: Nova by its
+    # foundation model's ARN has prompt caching, by its name it has none (docs/fidelity.md).
+    caching = family == "claude" or (arn and family == "nova")
+    caching = caching and able("prompt_caching", arn) and able("prompt_cache_breakpoint", True)
+    # Of an ARN it cannot see that Amazon's model takes its own form of that wish.
+    reasoning = able("reasoning", arn) and not (arn and family == "nova")
     return {
         "model": bare[:120],
         "family": family,
@@ -95,7 +100,9 @@ def facts_of(params: Mapping[str, Any], info: Mapping[str, Any], table: Mapping[
         "vision": able("vision", not known or _sees(bare)),
         "documents": able("pdf_input", not known),
         "tools": able("function_calling", True),
-        "stop_sequences": able("stop_sequences", family not in _NO_STOPS),
+        "stop_sequences": able(
+            "stop_sequences", family in _STOPS or (family == "deepseek" and ".r1" in bare)
+        ),
     }
 
 
@@ -103,7 +110,7 @@ def _thinking(family: str, bare: str) -> str:
     """In which form the model takes a wish to think; most that reason do so unasked, and refuse to be asked."""
     if family == "claude":
         return "claude"
-    if family == "gpt-oss" or (family == "deepseek" and ".r1" not in bare) or "nova-2" in bare:
+    if family in ("gpt-oss", "gpt") or (family == "deepseek" and ".r1" not in bare) or "nova-2" in bare:
         return "effort"
     return ""
 
@@ -114,7 +121,8 @@ def _sees(bare: str) -> bool:
 
 
 def _entry(model: str, bare: str, table: Mapping[str, Any]) -> dict[str, Any]:
-    for name in (model, bare, _PROFILE.sub("", bare), f"bedrock/{bare}"):
+    plain = bare.rpartition("/")[2] if bare.startswith("arn:") else bare
+    for name in (model, bare, plain, _PROFILE.sub("", plain), f"bedrock/{bare}"):
         found = table.get(name)
         if isinstance(found, dict):
             return dict(found)

@@ -38,6 +38,7 @@ MODELS = {
     "qwen": "qwen.qwen3-next-80b-a3b",
     "llama": "us.meta.llama3-3-70b-instruct-v1:0",
     "nova": "us.amazon.nova-pro-v1:0",
+    "nova by its ARN": "arn:aws:bedrock:us-west-2::foundation-model/amazon.nova-pro-v1:0",
     "mistral": "mistral.mistral-large-3-675b-instruct",
     "deepseek": "deepseek.v3-v1:0",
     "gpt-oss": "openai.gpt-oss-120b-1:0",
@@ -48,7 +49,7 @@ MODELS = {
 def limit(model: str, python: str = "") -> int:
     """What the model may write, by the table of the LiteLLM that serves; at most what Claude Code asks for."""
     table = load_table(site_packages(python or litellm_python()))
-    return min(32000, int(table[MODELS[model]]["max_output_tokens"]))
+    return min(32000, int(table[MODELS[model].rpartition("/")[2]]["max_output_tokens"]))
 
 
 BASH = {
@@ -183,13 +184,15 @@ def test_the_real_clients_request_reaches_every_family_in_a_form_that_it_takes(
         ]
         schema = body["toolConfig"]["tools"][0]["toolSpec"]["inputSchema"]["json"]
         assert schema["properties"] == BASH["input_schema"]["properties"]  # type: ignore[index]
-        assert ("stopSequences" in body["inferenceConfig"]) == (model != "gpt-oss")
+        stops = ("llama", "nova", "nova by its ARN", "mistral", "fast")
+        assert ("stopSequences" in body["inferenceConfig"]) == (model in stops)
         assert "Environment" in json.dumps(body["messages"]) and "billing-header" not in json.dumps(body)
         extra = body.get("additionalModelRequestFields", {})
         wanted = {"fast": {"thinking"}, "gpt-oss": {"reasoning_effort"}, "deepseek": {"reasoning_effort"}}
         assert set(extra) == wanted.get(model, set()), extra
         cached = "cachePoint" in json.dumps(body["system"]) and "cachePoint" in json.dumps(body["messages"])
-        assert cached == (model == "fast"), body
+        assert cached == (model in ("fast", "nova by its ARN")), body
+        assert "cachePoint" not in json.dumps(body["toolConfig"]) or model == "fast"
 
 
 @pytest.mark.parametrize(

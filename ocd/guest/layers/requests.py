@@ -299,7 +299,9 @@ class _Rewriting:
         schema = schema if isinstance(schema, dict) else {}
         kept["input_schema"] = schema if schema.get("type") == "object" else {**schema, "type": "object"}
         kept.setdefault("description", name)
-        self.mark(tool, kept)
+        if self.claude:
+            # Amazon's own models cache what is said, not what can be called.
+            self.mark(tool, kept)
         return kept
 
     def name(self, name: str) -> str:
@@ -481,7 +483,7 @@ class _Rewriting:
         if mark.get("type") == "ephemeral" and self.facts.caching and self.marks < _MOST_MARKS:
             self.marks += 1
             kept["cache_control"] = {"type": "ephemeral"}
-            if mark.get("ttl") in ("5m", "1h"):
+            if self.claude and mark.get("ttl") in ("5m", "1h"):
                 kept["cache_control"]["ttl"] = mark["ttl"]
         return kept
 
