@@ -138,3 +138,38 @@ def test_the_rehearsal_knows_the_pinned_version_and_leaves_nothing_behind() -> N
     assert said["unread"] and said["missing"] == []
     assert said["tokens"] == [15339, 1917, 11, 220, 4513, 1774] and said["counted"] == 2
     assert said["state"][0] == said["state"][1]
+
+
+ENCODINGS = """
+import json, sys, types
+package = types.ModuleType("ocd"); package.__path__ = [sys.argv[1]]; sys.modules["ocd"] = package
+from ocd.guest.layers import decoders
+import brotli
+zstd = decoders._zstd()
+text = b'data: {"usage": {"output_tokens": 7}}\\n\\n' * 500
+found = {}
+for name, raw in (("br", brotli.compress(text)), ("zstd", zstd.compress(text[:99]) + zstd.compress(text[99:]))):
+    for size in (1, 13, 100000):
+        one = decoders.decoder(name.encode())
+        said = b"".join(one.decompress(raw[at:at + size]) for at in range(0, len(raw), size))
+        found[f"{name} {size}"] = said == text
+    broken = decoders.decoder(name.encode())
+    found[f"{name} nonsense"] = broken.decompress(b"nonsense" * 9) == broken.decompress(raw) == b""
+    bomb = brotli.compress(bytes(30000000)) if name == "br" else zstd.compress(bytes(30000000))
+    found[f"{name} bomb"] = 0 < len(decoders.decoder(name.encode()).decompress(bomb)) < 2 * decoders.EXPANDED
+print(json.dumps(found))
+"""
+
+
+def test_the_meter_reads_every_encoding_with_the_locked_libraries() -> None:
+    ran = subprocess.run(
+        [litellm_python(), "-I", "-c", ENCODINGS, str(ROOT / "ocd")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ran.returncode == 0, (
+        f"{ran.stderr[-500:]} (is this environment made from requirements/litellm.txt?)"
+    )
+    found = json.loads(ran.stdout)
+    assert len(found) == 10 and all(found.values()), found

@@ -3,8 +3,8 @@
 One ASGI layer around everything sees the client's side of every request; the pipe (``pipe.py``) says what it learnt
 from the upstream, and of a request that LiteLLM routes itself the table of routes says which upstream it went to.
 Nothing is buffered, delayed or parsed as a whole while a stream passes: figures are found by pattern in its pieces. A
-plain answer is read from a bounded copy, decompressed if need be, when the client has it. Any mistake in here is
-counted and costs a figure, never an answer.
+plain answer is read from a bounded copy, decompressed if need be (``decoders``), when the client has it. Any mistake in
+here is counted and costs a figure, never an answer.
 
 Three headers are ours: ``x-ocd-session`` (pid of the openclaude session, set by its overlay), ``x-ocd-hop`` (the main
 proxy asks the bedrock proxy) and ``x-ocd-probe`` (``occtl doctor --online``, whose login is made up). They end here.
@@ -18,9 +18,10 @@ import hmac
 import json
 import re
 import time
-import zlib
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
+
+from . import decoders
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -65,9 +66,8 @@ HEAD = 16384
 TAIL = 200
 #: bytes of an upstream's error that are looked at
 ERROR = 65536
-#: bytes of a plain answer that are kept to be read at its end, as they came and decompressed
+#: bytes of a plain answer that are kept to be read at its end, as they came
 COPY = 1024 * 1024
-EXPANDED = 8 * 1024 * 1024
 
 _MODEL = re.compile(rb'"model"\s*:\s*"([\w.@:/\[\]+-]{1,200})"')
 _FIGURES = {
@@ -239,8 +239,7 @@ class Exchange:
                 self.stream = value.startswith(b"text/event-stream")
             elif size == 16 and name.lower() == b"content-encoding":
                 encoding = value.strip().lower()
-        if encoding not in (b"", b"identity"):
-            self.decoder = _decoder(encoding)
+        self.decoder = decoders.decoder(encoding)
 
     def look(self, piece: bytes) -> None:
         """Take what a piece of the answer says."""
@@ -272,7 +271,7 @@ class Exchange:
         if not self.error_event and b"error" in data:
             self.error_event = _ERROR_EVENT.search(data) is not None
 
-    def text(self, most: int = EXPANDED) -> bytes:
+    def text(self, most: int = decoders.EXPANDED) -> bytes:
         """A plain answer's copy, decompressed as far as that can be done here."""
         raw = b"".join(self.copy)
         if self.decoder is not None:
@@ -331,64 +330,6 @@ class Exchange:
         if not self.status or (self.stream and not self.complete) or not self.ended:
             return "cut"
         return ""
-
-
-class _Decoder:
-    """zlib's, for gzip and deflate, with or without deflate's own head."""
-
-    def __init__(self, bits: int) -> None:
-        self.bits = bits
-        self.one = zlib.decompressobj(bits)
-        self.begun = False
-
-    def decompress(self, data: bytes, most: int = EXPANDED) -> bytes:
-        if not self.begun:
-            self.begun = True
-            try:
-                return self.one.decompress(data, most)
-            except zlib.error:
-                if self.bits != zlib.MAX_WBITS:
-                    return b""
-                self.one = zlib.decompressobj(-zlib.MAX_WBITS)
-        try:
-            return self.one.decompress(data, most)
-        except zlib.error:
-            return b""
-
-
-class _Other:
-    """Brotli's and Zstandard's, where a library for them is there."""
-
-    def __init__(self, one: Any, name: str) -> None:
-        self.run = getattr(one, name)
-
-    def decompress(self, data: bytes, most: int = EXPANDED) -> bytes:
-        try:
-            return bytes(self.run(data))
-        except Exception:  # each library has errors of its own
-            return b""
-
-
-class _Unknown:
-    def decompress(self, data: bytes, most: int = EXPANDED) -> bytes:
-        return b""
-
-
-def _decoder(encoding: bytes) -> Any:
-    if encoding in (b"gzip", b"x-gzip"):
-        return _Decoder(zlib.MAX_WBITS | 16)
-    if encoding == b"deflate":
-        return _Decoder(zlib.MAX_WBITS)
-    with contextlib.suppress(ImportError):
-        if encoding == b"br":
-            import brotli  # type: ignore[import-not-found,unused-ignore]
-
-            return _Other(brotli.Decompressor(), "process")
-        if encoding == b"zstd":
-            import zstandard  # type: ignore[import-not-found,unused-ignore]
-
-            return _Other(zstandard.ZstdDecompressor().decompressobj(), "decompress")
-    return _Unknown()
 
 
 class Meter:
