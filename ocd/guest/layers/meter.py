@@ -76,6 +76,8 @@ _FIGURES = {
     "cache_read_tokens": re.compile(rb'"cache_read_input_tokens"\s*:\s*(\d{1,12})'),
     "cache_write_tokens": re.compile(rb'"cache_creation_input_tokens"\s*:\s*(\d{1,12})'),
 }
+#: a part of what was written to the cache, at another price: for an hour instead of five minutes
+_HOUR = re.compile(rb'"ephemeral_1h_input_tokens"\s*:\s*(\d{1,12})')
 #: the same in a plain answer's ``usage``
 _USAGE = {
     "input_tokens": ("input_tokens", "prompt_tokens"),
@@ -157,6 +159,7 @@ class Exchange:
         "first_byte",
         "held",
         "hop",
+        "hour",
         "limits",
         "login",
         "model",
@@ -209,6 +212,8 @@ class Exchange:
         self.first_byte: float | None = None
         self.first: float | None = None
         self.figures: dict[str, int] = {}
+        #: tokens that were written to the cache for an hour, among all that were written to it
+        self.hour = 0
         self.fallback = ""
         #: a salted hash of the credential that the client sent, and what Anthropic said of that login's limits
         self.login = ""
@@ -264,12 +269,18 @@ class Exchange:
                 for figure in pattern.finditer(data):
                     # message_start and message_delta both have them; the later one counts, and zero is no news.
                     self.figures[name] = int(figure[1]) or self.figures.get(name, 0)
+            if b"ephemeral_1h" in data:
+                self.read_hour(data)
         if not self.answered_by and (named := _MODEL.search(data)):
             self.answered_by = named[1].decode("latin-1")
         if not self.complete and (b"message_stop" in data or b"[DONE]" in data or b"response." in data):
             self.complete = _DONE.search(data) is not None
         if not self.error_event and b"error" in data:
             self.error_event = _ERROR_EVENT.search(data) is not None
+
+    def read_hour(self, data: bytes) -> None:
+        for figure in _HOUR.finditer(data):
+            self.hour = int(figure[1]) or self.hour
 
     def text(self, most: int = decoders.EXPANDED) -> bytes:
         """A plain answer's copy, decompressed as far as that can be done here."""
@@ -304,6 +315,9 @@ class Exchange:
                 counts = [usage[name] for name in theirs if isinstance(usage.get(name), int)]
                 if counts and 0 <= counts[0] < 10**12:
                     self.figures[ours] = counts[0]
+            written = usage.get("cache_creation") if isinstance(usage, dict) else None
+            hour = written.get("ephemeral_1h_input_tokens") if isinstance(written, dict) else None
+            self.hour = hour if isinstance(hour, int) and 0 <= hour < 10**12 else 0
             return
         for name, pattern in _FIGURES.items():
             for figure in pattern.finditer(text, max(0, len(text) - 4096)):
@@ -352,7 +366,7 @@ class Meter:
         self.salt = salt.encode()
         self.now = 0
         self.mistakes = 0
-        self.prices: dict[tuple[str, str], tuple[float, float, float, float] | None] = {}
+        self.prices: dict[tuple[str, str], tuple[float, float, float, float, float] | None] = {}
 
     # ------------------------------------------------------------------------------------------ the client
 
@@ -556,9 +570,10 @@ class Meter:
                     self.prices.clear()
                 self.prices[key] = _prices(name, provider)
             if prices := self.prices[key]:
-                return round(
-                    sum(price * count for price, count in zip(prices, tokens.values(), strict=True)), 8
-                )
+                *usual, for_an_hour = prices
+                total = sum(price * count for price, count in zip(usual, tokens.values(), strict=True))
+                hour = min(exchange.hour, tokens["cache_write_tokens"])
+                return round(total + hour * (for_an_hour - usual[-1]), 8)
         return None
 
     @contextlib.contextmanager
@@ -599,8 +614,11 @@ def classify(status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes, a
     return "bad-request" if status < 500 else "upstream-error"
 
 
-def _prices(name: str, provider: str) -> tuple[float, float, float, float] | None:
-    """US dollars per token: input, output, read from the cache, written to it."""
+def _prices(name: str, provider: str) -> tuple[float, float, float, float, float] | None:
+    """US dollars per token: input, output, read from the cache, written to it, written to it for an hour.
+
+    The last is twice the input's price (Anthropic and AWS: prompt caching, pricing) where LiteLLM's table has none.
+    """
     try:
         import litellm
     except ImportError:
@@ -613,5 +631,8 @@ def _prices(name: str, provider: str) -> tuple[float, float, float, float] | Non
         put, out = info.get("input_cost_per_token") or 0.0, info.get("output_cost_per_token") or 0.0
         if put or out:
             read, write = info.get("cache_read_input_token_cost"), info.get("cache_creation_input_token_cost")
-            return (put, out, put if read is None else read, put if write is None else write)
+            hour = info.get("cache_creation_input_token_cost_above_1hr")
+            if hour is None:
+                hour = put if write is None else 2 * put
+            return (put, out, put if read is None else read, put if write is None else write, hour)
     return None
