@@ -11,7 +11,7 @@ import pytest
 from ocd.guest.layers.requests import Facts
 from ocd.settings.folders import Folders
 from ocd.settings.load import load
-from ocd.stack.abilities import FILE, bare_id, contract, family_of
+from ocd.stack.abilities import EFFORTS, FILE, bare_id, contract, efforts_of, family_of
 from ocd.stack.defaults import write_defaults
 from ocd.stack.examine import examine
 from ocd.stack.litellm_file import load_litellm
@@ -122,6 +122,19 @@ def test_who_is_asked_to_think_by_an_effort(tmp_path: Path) -> None:
     assert efforts == ["openai.gpt-6-sol", "deepseek.v3.2", "amazon.nova-2-lite-v1:0"]
     arn = "arn:aws:bedrock:us-west-2::foundation-model/amazon.nova-2-lite-v1:0"
     assert one(tmp_path, f"bedrock/converse/{arn}", table=table).thinking == ""
+
+
+def test_an_older_litellm_is_asked_for_no_effort_that_it_gives_in_claudes_form(tmp_path: Path) -> None:
+    source = tmp_path / "litellm/llms/bedrock/chat/converse_transformation.py"
+    source.parent.mkdir(parents=True)
+    source.write_text('if "gpt-oss" in model: pass\nelif self._is_nova_2_model(model): pass\n')
+    known = efforts_of(tmp_path)
+    assert known == {"gpt-oss", "nova"} and efforts_of(None) == efforts_of(tmp_path / "nothing") == EFFORTS
+    path = tmp_path / "bedrock.yaml"
+    path.write_text("model_list: [{model_name: g, litellm_params: {model: bedrock/deepseek.v3.2}}]\n")
+    table = {"deepseek.v3.2": {"supports_reasoning": True}}
+    for efforts, how in ((known, ""), (EFFORTS, "effort")):
+        assert contract(load_litellm(path), table, efforts)["groups"]["g"]["thinking"] == how
 
 
 def test_a_group_can_do_what_all_its_deployments_can(tmp_path: Path) -> None:
