@@ -378,6 +378,48 @@ def test_server_tools_unknown_groups_safeguards_and_counts(daemon: Daemon, bedro
         assert answer.headers["x-token-count"] == "estimate"
 
 
+def test_a_search_for_tools_reaches_the_model_with_what_it_found(daemon: Daemon, bedrock: Bedrock) -> None:
+    """FINDINGS A4: the placeholder reached Bedrock, and the search's result arrived as an empty list."""
+    found = [{"type": "tool_reference", "tool_name": "mcp__jira__create"}]
+    search = {"name": "ToolSearch", "description": "Finds tools.", "input_schema": {"type": "object"}}
+    hidden = {
+        "name": "mcp__jira__create",
+        "description": "x",
+        "input_schema": {"type": "object"},
+        "defer_loading": True,
+    }
+    other = {**hidden, "name": "mcp__jira__delete"}
+    placeholder = {**hidden, "name": "DeferredToolPlaceholder"}
+    bedrock.say(*HELLO)
+    answer = ask(
+        daemon,
+        "qwen",
+        stream=True,
+        tools=[search, placeholder, hidden, other],
+        messages=[
+            {"role": "user", "content": "make a ticket"},
+            {
+                "role": "assistant",
+                "content": [{"type": "tool_use", "id": "toolu_1", "name": "ToolSearch", "input": {}}],
+            },
+            {
+                "role": "user",
+                "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": found}],
+            },
+        ],
+    )
+    assert check_stream(answer.text) == (["text"], [])
+    body = bedrock.calls[0].body
+    assert [one["toolSpec"]["name"] for one in body["toolConfig"]["tools"]] == [
+        "ToolSearch",
+        "mcp__jira__create",
+    ]
+    result = next(
+        block["toolResult"] for turn in body["messages"] for block in turn["content"] if "toolResult" in block
+    )
+    assert "mcp__jira__create" in json.dumps(result["content"])
+
+
 def test_structured_output_of_every_family(daemon: Daemon, bedrock: Bedrock) -> None:
     """Models without it are made to call a tool of LiteLLM's, whose input is the answer."""
     schema = {"type": "object", "properties": {"title": {"type": "string"}}, "required": ["title"]}
