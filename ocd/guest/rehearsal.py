@@ -95,8 +95,8 @@ MODULES = (
     "litellm.llms.cohere.rerank.guardrail_translation.handler",
     "litellm.proxy._experimental.mcp_server.guardrail_translation.handler",
 )
-#: a model of each kind that LiteLLM's tables are asked about
-MODELS = (("claude-opus-4-6", "anthropic"), ("anthropic.claude-haiku-4-5-20251001-v1:0", "bedrock"))
+#: a model of each kind that LiteLLM's tables are asked about; that it has none of them is an answer, too
+MODELS = (("claude-opus-9-9", "anthropic"), ("anthropic.claude-haiku-9-9", "bedrock"))
 
 
 def own() -> None:
