@@ -95,6 +95,12 @@ MODULES = (
     "litellm.llms.cohere.rerank.guardrail_translation.handler",
     "litellm.proxy._experimental.mcp_server.guardrail_translation.handler",
 )
+#: LiteLLM's functions that make a table when they are first asked; the first two are only read
+TABLES = (
+    ("litellm.utils", "get_bundled_model_cost_map"),
+    ("litellm.llms.bedrock.common_utils", "_get_local_model_cost_map"),
+    ("litellm.utils", "_rebuild_model_cost_lowercase_map"),
+)
 #: a model of each kind that LiteLLM's tables are asked about; that it has none of them is an answer, too
 MODELS = (("claude-opus-9-9", "anthropic"), ("anthropic.claude-haiku-9-9", "bedrock"))
 
@@ -111,7 +117,9 @@ def steps() -> list[Callable[[], Any]]:
     return [
         *(functools.partial(complete, name) for name in CLASSES + BEDROCK),
         *(functools.partial(importlib.import_module, name) for name in MODULES),
-        prices,
+        *(functools.partial(table, *which) for which in TABLES),
+        one_copy,
+        look,
         command,
         text,
     ]
@@ -123,22 +131,23 @@ def complete(name: str) -> None:
     getattr(importlib.import_module(module), attribute).model_rebuild()
 
 
-def prices() -> None:
-    """LiteLLM's further copies of its table of models, the index of it, and what it keeps of a first look into them."""
+def table(module: str, name: str) -> Any:
+    """One of LiteLLM's further copies of its table of models, or the index of it: it keeps what it has made."""
+    return getattr(importlib.import_module(module), name)()
+
+
+def one_copy() -> None:
+    """The two copies that LiteLLM only reads become one."""
+    share(table(*TABLES[0]), table(*TABLES[1]))
+
+
+def look() -> None:
+    """What LiteLLM keeps of a first look into its tables."""
     from litellm import utils
 
-    copies: list[dict[str, Any]] = []
-    for module, table in (
-        ("litellm.utils", "get_bundled_model_cost_map"),
-        ("litellm.llms.bedrock.common_utils", "_get_local_model_cost_map"),
-        ("litellm.utils", "_rebuild_model_cost_lowercase_map"),
-    ):
-        with contextlib.suppress(Exception):
-            copies.append(getattr(importlib.import_module(module), table)())
     for model, provider in MODELS:
         with contextlib.suppress(Exception):
             utils.get_model_info(model, custom_llm_provider=provider)
-    share(*copies[:2])
 
 
 def share(one: dict[str, Any], other: dict[str, Any]) -> None:

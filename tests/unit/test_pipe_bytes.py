@@ -665,8 +665,8 @@ print("ok")
 
 
 def test_these_bytes_do_not_depend_on_any_litellm() -> None:
-    """The layers between the client and Anthropic load without LiteLLM and its libraries: what this file shows holds for
-    each version. The server, its parsers and both legs of each version: ``tests/process``."""
+    """The layers between the client and Anthropic load without LiteLLM and its libraries: what this file shows holds
+    for each version. The server, its parsers and both legs of each version: ``tests/process``."""
     package = Path(pipes.__file__).parents[2]
     ran = subprocess.run(
         [sys.executable, "-I", "-c", WITHOUT, str(package)], capture_output=True, text=True, timeout=60
