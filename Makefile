@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 export OCD_TEST_LITELLM_PYTHON ?= $(CURDIR)/$(GUEST)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: mutants help docs coverage dev test unit unit-everywhere process client client-short systemd lint format bench chaos run lock clean canaries
+.PHONY: attack mutants help docs coverage dev test unit unit-everywhere process client client-short systemd lint format bench chaos run lock clean canaries
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -92,6 +92,9 @@ bench: dev  ## measure against supervisord, pm2 and the bare process
 
 mutants: $(VENV)/.stamp  ## plant mistakes one by one: the tests must find each; ONLY=word
 	$(PY) -m tests.mutants $(ONLY)
+
+attack: dev  ## the table of docs/security.md as tests: another user (needs root), hostile upstreams, folders, inputs; SEED=n
+	$(PY) -m pytest -q $(RANDOMLY) -n 2 --dist loadscope tests/attack --timeout 1800
 
 chaos: dev  ## faults at random for a few minutes; SEED=n repeats a run
 	OCD_TEST_CHAOS=full OCD_TEST_SEED=$(SEED) $(PY) -m pytest -q -s tests/process/test_chaos.py --timeout 1800

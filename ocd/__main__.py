@@ -11,7 +11,7 @@ import contextlib
 import os
 import sys
 
-from ocd import __version__
+from ocd import __version__, paths
 from ocd.errors import EX_USAGE, OcdError
 
 USAGE = """usage: ocd [--detach] [--version] [--help]
@@ -91,7 +91,7 @@ def _run(detach: bool, resume: int, lock_fd: int) -> int:
     held = lock.take(os.path.join(state, "lock"), lock_fd)
     lock.write(held)
     parent_death.become_subreaper()
-    argv = [sys.executable, "-P", "-m", "ocd.supervisor"]
+    argv = paths.program("ocd.supervisor")
     environment = {**os.environ, "PYTHONPATH": folders.package_root(), "MALLOC_ARENA_MAX": "1"}
     for name in (
         "NOTIFY_SOCKET",

@@ -15,8 +15,9 @@ ANTHROPIC = "https://api.anthropic.com"
 ENVIRON = "os.environ/"
 #: model groups that are tried for one request
 MOST_TRIES = 6
-#: names whose routes are remembered
+#: names whose routes are remembered, and how long one may be (a megabyte, a thousand times, is a gigabyte)
 REMEMBERED = 1000
+LONGEST = 512
 
 
 class Route(NamedTuple):
@@ -85,7 +86,7 @@ class Table:
                 model or name,
                 float(timeout) if timeout else None,
             )
-            if len(self.routes) < REMEMBERED:
+            if len(self.routes) < REMEMBERED and len(name) <= LONGEST:
                 self.routes[name] = route
         return route
 
