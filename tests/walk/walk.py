@@ -90,6 +90,9 @@ class Walk:
         commands = readme(self.path(self.folder) / "README.md")
         install = commands.pop(0)
         said = self.shell(install)
+        if self.failed:
+            print("\n".join(f"FAILED {one}" for one in self.failed))
+            return 1
         self.figures["install_seconds"] = round(self.last, 1)
         self.figures["disk_mb"] = self.disk()
         printed = re.findall(r"^    ((?:export|echo|fish_add_path) .*)$", said, re.MULTILINE)
@@ -191,55 +194,69 @@ def debian() -> int:
     if program is None or os.getuid() != 0:
         print("walk: needs debootstrap (apt install debootstrap) and root", file=sys.stderr)
         return EX_UNAVAILABLE
-    mirror = next(
-        (
-            found[1]
-            for path in [*Path("/etc/apt").glob("sources.list"), *Path("/etc/apt/sources.list.d").glob("*")]
-            if (found := re.search(r"^(?:URIs:|deb(?: \[.*?\])?) *(\S+)", path.read_text(), re.MULTILINE))
-        ),
-        "",
+    # What apt reads, and no other file of that folder (sources.list(5)).
+    lists = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*.list"))]
+    lists += sorted(Path("/etc/apt/sources.list.d").glob("*.sources"))
+    texts = [path.read_text() for path in lists if path.is_file()]
+    address = re.compile(r"^(?:URIs:|deb(?: \[.*?\])? ) *(\S+)", re.MULTILINE)
+    mirror = next((found[1] for text in texts if (found := address.search(text))), "")
+    folder = tempfile.mkdtemp(prefix="ocd-walk-", dir="/tmp")
+    try:
+        return in_debian(folder, program, mirror)
+    finally:
+        # What is mounted below it is the machine's own: first that, and where it stays, all stays.
+        for place in reversed(mounts(folder)):
+            subprocess.run(["umount", "-l", place], check=False)
+        if mounts(folder):
+            print(f"walk: {folder} is left: something is mounted below it", file=sys.stderr)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def mounts(folder: str) -> list[str]:
+    """Where something is mounted below ``folder``, in the order of mounting."""
+    places = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    return [place for place in places if place.startswith(folder + "/")]
+
+
+def in_debian(folder: str, program: str, mirror: str) -> int:
+    root = Path(folder)
+    packages = "python3,python3-venv,git,ca-certificates,procps"
+    began = time.monotonic()
+    code = os.environ.get("WALK_SUITE") or "bookworm"
+    made = subprocess.run(
+        [
+            program,
+            "--variant=minbase",
+            f"--include={packages}",
+            code,
+            folder,
+            *([mirror] if mirror else []),
+        ],
+        stdout=subprocess.DEVNULL,
     )
-    with tempfile.TemporaryDirectory(prefix="ocd-walk-", dir="/tmp") as folder:
-        root = Path(folder)
-        packages = "python3,python3-venv,git,ca-certificates,procps"
-        began = time.monotonic()
-        code = os.environ.get("WALK_SUITE") or "bookworm"
-        made = subprocess.run(
-            [
-                program,
-                "--variant=minbase",
-                f"--include={packages}",
-                code,
-                folder,
-                *([mirror] if mirror else []),
-            ],
-            stdout=subprocess.DEVNULL,
-        )
-        if made.returncode:
-            return EX_UNAVAILABLE
-        print(f"(Debian {code} made in {time.monotonic() - began:.0f} s)")
-        env = way_out()
-        for path in ["/etc/pip.conf", "/etc/resolv.conf", "/etc/hosts", *env.values()]:
-            if path.startswith("/") and os.path.isfile(path):
-                (root / path.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(path, root / path.lstrip("/"))
-        subprocess.run(["git", "clone", "--quiet", "--bare", str(ROOT), f"{folder}/source.git"], check=True)
-        chroot = ["chroot", folder]
-        subprocess.run([*chroot, "useradd", "-m", "-s", "/bin/bash", "ada"], check=True)
-        subprocess.run([*chroot, "chown", "-R", "ada", "/source.git"], check=True)
-        mounted = []
-        try:
-            for kind, place in (("proc", "proc"), ("devtmpfs", "dev"), ("tmpfs", "tmp")):
-                subprocess.run(["mount", "-t", kind, kind, f"{folder}/{place}"], check=True)
-                mounted.append(f"{folder}/{place}")
-            walk = Walk(
-                "/home/ada", [*chroot, "setpriv", "--reuid=ada", "--regid=ada", "--init-groups"], env, root
-            )
-            walk.source = "/source.git"
-            return walk.all()
-        finally:
-            for place in reversed(mounted):
-                subprocess.run(["umount", "-l", place], check=False)
+    if made.returncode:
+        print("walk: debootstrap makes no Debian here", file=sys.stderr)
+        return EX_UNAVAILABLE
+    print(f"(Debian {code} made in {time.monotonic() - began:.0f} s)")
+    # A folder of this machine's is not there.
+    env = {name: value for name, value in way_out().items() if not os.path.isdir(value)}
+    for path in ["/etc/pip.conf", "/etc/resolv.conf", "/etc/hosts", *env.values()]:
+        if path.startswith("/") and os.path.isfile(path):
+            (root / path.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, root / path.lstrip("/"))
+    subprocess.run(["git", "clone", "--quiet", "--bare", str(ROOT), f"{folder}/source.git"], check=True)
+    chroot = ["chroot", folder]
+    subprocess.run([*chroot, "useradd", "-m", "-s", "/bin/bash", "ada"], check=True)
+    subprocess.run([*chroot, "chown", "-R", "ada", "/source.git"], check=True)
+    # Not the machine's own /dev: debootstrap makes what is needed, and all of this is removed afterwards.
+    os.chmod(folder, 0o755)
+    for kind, place in (("proc", "proc"), ("tmpfs", "tmp")):
+        if not os.path.ismount(f"{folder}/{place}"):
+            subprocess.run(["mount", "-t", kind, kind, f"{folder}/{place}"], check=True)
+    walk = Walk("/home/ada", [*chroot, "setpriv", "--reuid=ada", "--regid=ada", "--init-groups"], env, root)
+    walk.source = "/source.git"
+    return walk.all()
 
 
 def main() -> int:
