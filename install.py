@@ -833,6 +833,24 @@ class Installer:
             self.run(
                 [str(ours / "bin" / "python"), "-I", "-m", "ocd.stack.defaults"], "write the configuration"
             )
+            if "ocd.toml" in missing:
+                self.ports_of_our_own()
+
+    def ports_of_our_own(self):
+        """On a machine where another user has the usual ports: a pair of our own, written down in ocd.toml."""
+        if any(os.environ.get(name) for name in ("OCD_PORT", "OPENCLAUDE_LITELLM_PORT", "OCD_BEDROCK_PORT")):
+            return
+        others = listening(os.getuid())
+        port = pair(others[0], others[1])
+        path = self.p.config / "ocd.toml"
+        text = path.read_text("utf-8")
+        if port == USUAL_PORT or not others[0] & {USUAL_PORT, USUAL_PORT + 1}:
+            return
+        if "\n#port = %d\n" % USUAL_PORT in text and self.step(
+            "use the ports %d and %d: the usual ones belong to another user here" % (port, port + 1)
+        ):
+            line = "\n#port = %d\n" % USUAL_PORT
+            replace_file(path, text.replace(line, "\nport = %d\n" % port, 1), 0o600)
 
     # ------------------------------------------------------------------------------------ the daemon
 
@@ -1228,6 +1246,42 @@ def on_path(folder, environ, home, exists):
         files = ["~/.zshrc"] if shell == "zsh" else ["~/.profile"]
     lines.append("    " + export)
     return lines + ["    echo %s >> %s" % (shlex.quote(export), file) for file in files]
+
+
+#: the main proxy's port where nothing says otherwise; the bedrock proxy's is the next one
+USUAL_PORT = 4000
+
+
+def listening(uid, read=lambda name: Path("/proc/net", name).read_text()):
+    """The TCP ports on which other users listen here, and those of user ``uid``: (theirs, ours). See proc(5).
+
+    Two empty sets where the system does not tell (macOS): then the daemon says who has the port.
+    """
+    theirs, ours = set(), set()
+    for name in ("tcp", "tcp6"):
+        try:
+            lines = read(name).splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            fields = line.split()
+            if len(fields) > 7 and fields[3] == "0A":
+                port = int(fields[1].rpartition(":")[2], 16)
+                (ours if fields[7] == str(uid) else theirs).add(port)
+    return theirs, ours
+
+
+def pair(theirs, ours):
+    """The first port, from the usual one on in steps of ten, that is free together with the one after it.
+
+    A port that a program of this same user's has is no reason to go elsewhere: that program is what `occtl migrate`, or
+    the person, deals with; the daemon names it.
+    """
+    for port in range(USUAL_PORT, USUAL_PORT + 1000, 10):
+        taken = theirs if port == USUAL_PORT else theirs | ours
+        if not {port, port + 1} & taken:
+            return port
+    return USUAL_PORT
 
 
 class Parser(argparse.ArgumentParser):
