@@ -53,13 +53,17 @@ def main() -> int:
         else:
             print(f"ocd: unknown argument {argument!r}. Try ocd --help.", file=sys.stderr)
             return EX_USAGE
+    from ocd.keeper import launchd
+
     try:
         code = _run(detach, resume, lock_fd)
     except OcdError as error:
         print(f"ocd: {error.sentence()}", file=sys.stderr)
         code = error.exit_code
-    from ocd.keeper import launchd
+        from ocd.keeper import notify
 
+        if code in launchd.USELESS:
+            notify.turn_away()
     return launchd.exit_code(code, os.environ)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command(
     epilog=examples(
         "occtl explain haiku",
-        "occtl explain claude-opus-9-9[1m]",
+        "occtl explain 'claude-opus-9-9[1m]'",
         "occtl explain litellm@qwen-3-coder",
         "occtl explain opus --json | jq .ways",
     )
