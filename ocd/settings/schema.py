@@ -292,6 +292,16 @@ class Notifications(Section):
     )
 
 
+class Usage(Section):
+    """The figures of `occtl usage`, in usage.db in the state folder."""
+
+    keep: Literal["details", "days", "off"] = Field(
+        default="details",
+        description="details: requests, tokens and cost by the hour, with folder, branch, session and subagent; days: "
+        "by day, model group and slot alone; off: nothing. What is in the file stays there.",
+    )
+
+
 class Plan(Section):
     """The Claude plan's limits, as Anthropic states them with each answer."""
 
@@ -391,6 +401,7 @@ class Settings(BaseSettings):
     logs: Logs = Field(default=Logs(), description="Log files.")
     metrics: Metrics = Field(default=Metrics(), description="Figures for Prometheus.")
     notifications: Notifications = Field(default=Notifications(), description="What is told on the desktop.")
+    usage: Usage = Field(default=Usage(), description="The figures of occtl usage.")
     plan: Plan = Field(default=Plan(), description="The Claude plan's limits.")
     spill: Spill = Field(default=Spill(), description="What goes to AWS near the plan's limit.")
     boundary: Boundary = Field(default=Boundary(), description="What of LiteLLM is reachable.")

@@ -43,6 +43,7 @@ from ocd.supervisor.limits import PlanLimits
 from ocd.supervisor.link import KeeperLink
 from ocd.supervisor.metrics import Counts
 from ocd.supervisor.overlays import Overlays
+from ocd.supervisor.places import Places
 from ocd.supervisor.sessions import Sessions
 from ocd.supervisor.settings_file import SettingsFile
 from ocd.supervisor.statusfile import StatusFile
@@ -98,7 +99,15 @@ class Daemon:
             lambda: self.settings.spill.at or None,
             self.spill_targets,
         )
-        self.usage = Usage(usage_path, self.exchanges.label, self.on_usage_trouble, self.on_usage_moved)
+        self.places = Places(lambda pid: self.sessions.folder(pid))
+        self.usage = Usage(
+            usage_path,
+            self.exchanges.label,
+            self.on_usage_trouble,
+            self.on_usage_moved,
+            lambda: self.settings.usage.keep,
+            self.places,
+        )
         self.metrics = Counts(self.exchanges.label)
         self.desktop = Desktop(lambda why: self.log.warning("no desktop notification", text=why))
         self.exporter = Exporter(self)

@@ -249,6 +249,9 @@ class Exchange(Message):
     hop: bool = Field(default=False, description="it came from the other proxy, and is counted there")
     probe: bool = Field(default=False, description="occtl doctor --online asked, its plan's login is made up")
     upstream: str = Field(default="", description="the host that answered, empty: none was asked")
+    provider: str = Field(
+        default="", description="who that is: anthropic, bedrock, or as LiteLLM names it; empty: not known"
+    )
     answered_by: str = Field(default="", description="the model that answered, as the upstream names it")
     status: int
     stream: bool = False
