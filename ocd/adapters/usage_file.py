@@ -288,10 +288,30 @@ def last_seen(path: str) -> dict[str, str]:
     return {row["slot"]: row["model"] for row in rows}
 
 
+def spent(path: str, today: str) -> dict[str, Any]:
+    """What Bedrock cost on the days of ``today``'s month so far, as ``ocd.core.budget.load`` takes it. Raises
+    sqlite3.Error."""
+    sums: dict[str, int] = {}
+    unpriced: dict[str, int] = {}
+    for row in grouped(path, ["day", "provider"], f"{today[:7]}-01"):
+        if row["provider"] == "bedrock" and row["day"] <= today:
+            for name in {row["day"], today[:7]}:
+                sums[name] = sums.get(name, 0) + round(row["cost"] / 1e-8)
+                unpriced[name] = unpriced.get(name, 0) + row["unpriced"]
+    return {"sums": sums, "unpriced": unpriced, "told": []}
+
+
 def main() -> int:
-    """``usage.py PATH``: the batch is on standard input, ``{"number", "rows"}``; what came of it on standard output."""
+    """``usage_file.py PATH``: the batch is on standard input, ``{"number", "rows"}``; what came of it on standard
+    output. ``usage_file.py PATH spent DAY`` prints what ``spent`` returns."""
     import sqlite3
 
+    if sys.argv[2:3] == ["spent"]:
+        try:
+            print(json.dumps(spent(sys.argv[1], sys.argv[3])))
+        except (OSError, sqlite3.Error):
+            return 1
+        return 0
     try:
         batch = json.load(sys.stdin)
         moved = add(sys.argv[1], str(batch["number"]), batch["rows"])

@@ -145,6 +145,19 @@ def usage(
     return EX_OK
 
 
+def _budgets() -> list[str]:
+    """What `occtl status` says of the budgets for AWS; nothing without a daemon."""
+    from ocd.ctl.daemon import Daemon
+    from ocd.ctl.status import budget_lines
+    from ocd.wire.messages import Status
+
+    try:
+        with Daemon() as daemon:
+            return [text for text, _ in budget_lines(daemon.get(Status, "/v1/status"), time.time())]
+    except OcdError:
+        return []
+
+
 def _notes(since: str, total: dict[str, Any], prices: "Prices", saved: "Saving | None") -> None:
     share = cache_share(total)
     if share is not None:
@@ -157,6 +170,8 @@ def _notes(since: str, total: dict[str, Any], prices: "Prices", saved: "Saving |
         screen.note(saving_words(saved, since))
         for one in saved.assumptions:
             screen.note(f"  taken for granted: {one}")
+    for line in _budgets():
+        screen.note(line)
     source = f" Prices: {prices.source}, installed {prices.date}." if prices.source else ""
     screen.note(NOTE + source)
 
