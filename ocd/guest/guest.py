@@ -279,6 +279,7 @@ def run_command(guest: Guest) -> int:
             hop_key=os.environ.get("OCD_BEDROCK_KEY", ""),
         )
         pipe.spill.take(spec.get("spill") or {})
+        pipe.budget.take(spec.get("budget") or {})
         return pipe
 
     def run(app: Any, **options: Any) -> None:

@@ -31,6 +31,7 @@ from ocd.stack import renew as config_renew
 from ocd.stack.inputs import aws_files
 from ocd.stack.retire import Retirement, due
 from ocd.supervisor import configuration, journal, litellm_env, spec, takeover
+from ocd.supervisor.budget import Budget
 from ocd.supervisor.configured import Configured
 from ocd.supervisor.exchanges import Exchanges
 from ocd.supervisor.exporter import Exporter
@@ -42,6 +43,7 @@ from ocd.supervisor.limits import PlanLimits
 from ocd.supervisor.link import KeeperLink
 from ocd.supervisor.metrics import Counts
 from ocd.supervisor.overlays import Overlays
+from ocd.supervisor.places import Places
 from ocd.supervisor.sessions import Sessions
 from ocd.supervisor.settings_file import SettingsFile
 from ocd.supervisor.statusfile import StatusFile
@@ -92,18 +94,36 @@ class Daemon:
         usage_path = self.folders.state / "usage.db"
         self.limits = PlanLimits(
             self.event,
-            self.order_spill,
+            lambda order: self.order_main("spill", order),
             lambda: tuple(self.settings.plan.warn_at),
             lambda: self.settings.spill.at or None,
             self.spill_targets,
         )
-        self.usage = Usage(usage_path, self.exchanges.label, self.on_usage_trouble, self.on_usage_moved)
+        self.places = Places(lambda pid: self.sessions.folder(pid))
+        self.usage = Usage(
+            usage_path,
+            self.exchanges.label,
+            self.on_usage_trouble,
+            self.on_usage_moved,
+            lambda: self.settings.usage.keep,
+            self.places,
+        )
+        self.budget = Budget(
+            self.folders.state / "budget.json",
+            lambda: self.settings.budget,
+            self.event,
+            lambda order: self.order_main("budget", order),
+            self.note_soon,
+        )
         self.metrics = Counts(self.exchanges.label)
         self.desktop = Desktop(lambda why: self.log.warning("no desktop notification", text=why))
         self.exporter = Exporter(self)
         self.line = StatusFile(self)
         self.configured = Configured(self)
-        self.exchanges.listeners += [self.usage.take, self.metrics.take, self.limits.take, self.line.news]
+        self.exchanges.listeners += [
+            *(self.usage.take, self.metrics.take, self.limits.take, self.budget.take),
+            self.line.news,
+        ]
         self.sessions = Sessions(self.on_session_end)
         self.exchanges.owner = self.sessions.owner
         self.overlays = Overlays(self)
@@ -172,6 +192,7 @@ class Daemon:
         self.start(self.watch.run())
         self.start(self.idle.run())
         self.start(self.usage.run())
+        self.start(self.budget.begin(self.usage.path))
         self.start(self.overlays.run())
         await self.ended.wait()
         for task in list(self.tasks):
@@ -237,6 +258,7 @@ class Daemon:
             self.tell_manager()
             self.exporter.follow()
             self.limits.follow()
+            self.budget.follow()
             self.line.look()
             self.configured.look()
             await asyncio.sleep(pause)
@@ -252,11 +274,11 @@ class Daemon:
         if self.settings.notifications.desktop:
             self.desktop.take(self.settings.notifications.kinds, kind, proxy, happened.text)
 
-    def order_spill(self, order: dict[str, Any]) -> None:
-        """Tell every process of main where requests go near the plan's limit."""
+    def order_main(self, what: str, order: dict[str, Any]) -> None:
+        """Tell every process of main where requests go near the plan's limit, or when a budget is used up."""
         if unit := self.units.get("main"):
             for member in unit.state.members:
-                unit.tell(member.generation, "spill", **order)
+                unit.tell(member.generation, what, **order)
         self.note_soon()
 
     def spill_targets(self) -> dict[str, str]:
@@ -467,6 +489,7 @@ class Daemon:
         )
         if unit.name == "main":
             message["spill"] = self.limits.order()
+            message["budget"] = self.budget.order()
         if unit.state.accepting() >= unit.state.limits.workers:
             # Nobody waits for this one: one request through LiteLLM's routes now, so that its first is not slow.
             message["warm"] = [{"method": "GET", "path": "/health/readiness"}]
@@ -594,6 +617,7 @@ class Daemon:
         old, self.settings = self.settings, settings
         self.host.follow()
         self.exporter.follow()
+        self.budget.follow()
         # Who was told of a port keeps it, also one who was told a moment ago.
         self.hold_ports()
         for name, unit in self.units.items():
@@ -703,6 +727,7 @@ class Daemon:
             proxies={name: unit.status() for name, unit in self.units.items()},
             sessions=self.sessions.messages(self.exchanges.sessions),
             limits=self.limits.messages(),
+            budgets=self.budget.messages(),
             problems=[
                 *self.problems.values(),
                 *litellm_env.worries(self.litellm_version),
@@ -745,6 +770,7 @@ class Daemon:
         for pid in list(self.sessions.living):
             self.log.info("session outlives the daemon", pid=pid)
         self.overlays.keep()
+        self.budget.write()
         self.line.remove()
         await self.control.close()
         self.link.send("exit", code=EX_CONFIG if self.exit_code == EX_CONFIG else 0)

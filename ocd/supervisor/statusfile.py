@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ocd.supervisor.daemon import Daemon
-    from ocd.wire.messages import PlanLimit
+    from ocd.wire.messages import BudgetUse, PlanLimit
 
 #: seconds between two writes
 PAUSE = 1.0
@@ -119,6 +119,7 @@ def compose(daemon: "Daemon") -> str:
                 who = trouble.slot or trouble.model
                 rows.append(("trouble", f"{who}: {SHORT[trouble.kind]}" if who else SHORT[trouble.kind]))
     rows += limit_rows(daemon.limits.messages(), min(daemon.settings.plan.warn_at or [100]))
+    rows += budget_rows(daemon.budget.messages())
     rows += [("problem", f"{problem.what}: occtl status") for problem in daemon.problems.values()]
     return "".join("\t".join(_field(one) for one in row) + "\n" for row in rows)
 
@@ -134,6 +135,17 @@ def limit_rows(limits: "Sequence[PlanLimit]", warn_at: int) -> list[tuple[object
                 near = login.spilling or window.used * 100 >= warn_at
                 return [("limit", text, "near" if near else "")]
     return []
+
+
+def budget_rows(budgets: "Sequence[BudgetUse]") -> list[tuple[object, ...]]:
+    """The budget for AWS that is used most, once it is worth a word."""
+    near = [one for one in budgets if one.near]
+    if not near:
+        return []
+    most = max(near, key=lambda one: one.spent / one.limit)
+    when = "today" if most.period == "day" else "this month"
+    over = {"refuse": ", refused", "plan": ", to the plan"}.get(most.action, "") if most.used_up else ""
+    return [("limit", f"AWS {when} ${most.spent:.2f} of ${most.limit:.2f}{over}", "near")]
 
 
 def _field(value: object) -> str:

@@ -65,6 +65,7 @@ def notes(daemon: "Daemon") -> str:
             "exchanges": daemon.exchanges.notes(),
             "limits": daemon.limits.notes(),
             "usage": daemon.usage.notes(),
+            "budget": daemon.budget.notes(),
             "litellm": daemon.litellm_version,
             "host": daemon.host.runs,
         }
@@ -91,6 +92,7 @@ def restore(daemon: "Daemon") -> bool:
         _adopt(daemon, unit, found[name], _exits(handover, name))
     daemon.exchanges.restore(handover.notes.get("exchanges", {}))
     daemon.limits.restore(handover.notes.get("limits", []))
+    daemon.budget.restore(handover.notes.get("budget"))
     daemon.usage.restore(handover.notes.get("usage", {}))
     daemon.overlays.restore(handover.notes)
     return bool(handover.notes)

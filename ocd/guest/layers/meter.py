@@ -540,6 +540,7 @@ class Meter:
             "hop": exchange.hop,
             "probe": exchange.probe,
             "upstream": exchange.upstream,
+            "provider": self.provider(exchange),
             "answered_by": exchange.upstream_model or exchange.answered_by if exchange.status < 400 else "",
             "status": exchange.status,
             "stream": exchange.stream,
@@ -555,6 +556,14 @@ class Meter:
             if value := getattr(exchange, name):
                 found[name] = value
         return found
+
+    def provider(self, exchange: Exchange) -> str:
+        """Who was asked at last; empty: nobody, or nobody knows."""
+        if not exchange.reached:
+            return ""
+        if exchange.aws:
+            return "bedrock"
+        return "anthropic" if exchange.piped else str(self.names(exchange.model).get("provider") or "")
 
     def cost(self, exchange: Exchange, tokens: dict[str, int]) -> float | None:
         """US dollars at the list price that LiteLLM's own table has; None when it has none."""

@@ -28,7 +28,12 @@ Messages of the supervisor over the guest's control socket, and the ``spill`` of
 
 Requests whose model (as asked for; wildcards may stand in NAME) is NAME go to the model group TARGET first, until the
 given time (seconds since 1970; 0 or missing: until the next message), for the logins whose hashes are named (none: for
-all). Without ``groups``, or with none, nothing spills.
+all). Without ``groups``, or with none, nothing spills. ::
+
+    {"op": "budget", "action": "refuse" or "plan", "model": NAME, "until": SECONDS, "why": TEXT}
+
+What would go to AWS is refused (424), or asked of NAME on the plan by whoever has a login of the plan, until the given
+time; no request goes to AWS instead of another either. Without ``action`` that is over. Counting tokens costs nothing.
 """
 
 import asyncio
@@ -44,7 +49,7 @@ from .headers import up as headers_up
 from .meter import EXCHANGE, TROUBLE, UPSTREAM, Exchange, classify
 from .passing import Writer
 from .upstream import Client, Response, UpstreamError
-from .ways import Route, Spill, Table
+from .ways import Budget, Route, Spill, Table
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -124,6 +129,7 @@ class Pipe:
         self.client = client
         self.report = report
         self.spill = Spill()
+        self.budget = Budget()
         self.key = key.encode()
         self.hop_key = hop_key.encode()
 
@@ -159,7 +165,8 @@ class Pipe:
             return await _say(send, 200, _list(self.table.models))
         if method != "POST" or not self.table.entries:
             return await self.app(scope, receive, send)
-        if path not in PATHS and not (self.table.fallbacks and path in ROUTED):
+        watched = self.table.fallbacks or self.budget.used_up
+        if path not in PATHS and not (watched and path in ROUTED):
             return await self.app(scope, receive, send)
         body = await _body(receive)
         if body is None:
@@ -170,7 +177,7 @@ class Pipe:
             return await known.run(known.decided)
         asked = model_field.first(body)
         route = self.table.find(asked)
-        if route is None or (route.way == "litellm" and not self.table.fallbacks):
+        if route is None or (route.way == "litellm" and not watched):
             return await self.app(scope, _replay(body, receive), send)
         request = _Request(self, scope, receive, send, body, asked)
         tries = request.tries(route, path not in PATHS)
@@ -228,10 +235,34 @@ class _Request:
                     found.append(Try(other, "fallback"))
         # Without a login of its own, what goes to Anthropic goes with LiteLLM's key, if there is one.
         through = translated, translated or not self.has_login()
+        if pipe.budget.used_up and not self.scope["path"].endswith("/count_tokens"):
+            found = self.within_budget(found, translated)
         return [
             Try(one.route._replace(way="litellm"), one.why) if through[one.route.way == "anthropic"] else one
             for one in found
         ]
+
+    def within_budget(self, tries: list[Try], translated: bool) -> list[Try]:
+        """Those that AWS is not paid for. Of a request that was for AWS: the plan instead, or nobody."""
+        budget = self.pipe.budget
+        wanted = next(one.route for one in tries if one.why in ("", "fallback"))
+        if not wanted.aws:
+            return [one for one in tries if not one.route.aws]
+        other = self.pipe.table.find(budget.model) if budget.action == "plan" else None
+        if other is None or other.way != "anthropic" or translated or not self.has_login():
+            return []
+        self.exchange.fallback = f"{self.asked[:200]} to {other.group[:200]} (budget: {budget.why})"
+        return [Try(other)]
+
+    async def over_budget(self) -> None:
+        """Nobody is asked: an answer that Claude Code shows and does not retry (tests/client/README.md)."""
+        exchange, budget = self.exchange, self.pipe.budget
+        exchange.piped = True
+        exchange.failure = "budget"
+        step = "Raise [budget] in ocd.toml, or choose another model with /model"
+        text = f"ocd: {budget.why}. {step}; `occtl status` says when it begins again"
+        error = {"type": "error", "error": {"type": "invalid_request_error", "message": text}}
+        await _say(self.send, 424, json.dumps(error).encode(), [(b"x-should-retry", b"false")])
 
     def has_login(self) -> bool:
         return any(
@@ -246,7 +277,9 @@ class _Request:
         self.task = asyncio.current_task()
         self.watch()
         try:
-            if len(tries) == 1:
+            if not tries:
+                await self.over_budget()
+            elif len(tries) == 1:
                 await self.only(*tries[0])
             else:
                 await self.first_that_answers(tries)

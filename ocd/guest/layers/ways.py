@@ -28,6 +28,8 @@ class Route(NamedTuple):
     origin: Origin | None
     model: str
     timeout: float | None
+    #: AWS is paid for it
+    aws: bool = False
 
 
 class Table:
@@ -85,6 +87,7 @@ class Table:
                 origin,
                 model or name,
                 float(timeout) if timeout else None,
+                entry.get("way") == "hop" or str(entry.get("provider") or "").startswith("bedrock"),
             )
             if len(self.routes) < REMEMBERED and len(name) <= LONGEST:
                 self.routes[name] = route
@@ -156,6 +159,31 @@ class Table:
 
 def _matches(pattern: str, name: str) -> bool:
     return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name) is not None
+
+
+class Budget:
+    """What is done with requests that would go to AWS while a budget is used up: ``refuse``, ``plan``, or nothing."""
+
+    def __init__(self) -> None:
+        self.action = ""
+        self.model = ""
+        self.until = 0.0
+        self.why = ""
+
+    def take(self, message: Mapping[str, Any]) -> None:
+        action = message.get("action")
+        self.action = action if action in ("refuse", "plan") else ""
+        self.model = str(message.get("model") or "") if self.action == "plan" else ""
+        until = message.get("until")
+        self.until = float(until) if isinstance(until, int | float) else 0.0
+        self.why = str(message.get("why") or "the AWS budget is used up")[:200]
+
+    @property
+    def used_up(self) -> bool:
+        """Whether something is to be done now; its time ends by itself."""
+        if self.action and self.until and time.time() >= self.until:
+            self.action = ""
+        return bool(self.action)
 
 
 class Spill:
