@@ -171,6 +171,7 @@ def remarks(status: "Status") -> list[tuple[str, str]]:
     for name, proxy in status.proxies.items():
         found += _about(name, proxy)
     found += [(text, style) for text, style in limit_lines(status, time.time())]
+    found += budget_lines(status, time.time())
     for problem in status.problems:
         why = f": {problem.why}" if problem.why else ""
         found.append((f"{problem.what}{why}.", "bold yellow"))
@@ -195,6 +196,25 @@ def limit_lines(status: "Status", now: float) -> list[tuple[str, str]]:
         lines.append((f"{who}: {'; '.join(parts)}.", "bold yellow" if login.spilling else ""))
         if login.spilling:
             lines.append(("  its requests go to AWS until the reset; `occtl spill off` ends that", ""))
+    return lines
+
+
+def budget_lines(status: "Status", now: float) -> list[tuple[str, str]]:
+    """One line a budget for AWS: how much of it is spent, when it begins again, and what is done when it is used up."""
+    lines = []
+    for one in status.budgets:
+        when = "today" if one.period == "day" else "this month"
+        text = f"AWS {when}: ${one.spent:,.2f} of ${one.limit:,.2f} (estimated)"
+        text += f", begins again in {screen.duration(one.resets - now)}"
+        if one.unpriced:
+            text += f"; {one.unpriced:,} requests without a known price are not in it"
+        lines.append((f"{text}.", "bold yellow" if one.near else ""))
+        if one.used_up:
+            done = {
+                "refuse": "requests for AWS are refused until then",
+                "plan": "requests for AWS go to the Claude plan until then",
+            }.get(one.action, "nothing is stopped: [budget] action is warn")
+            lines.append((f"  it is used up, {done}; raise [budget] in ocd.toml to go on", ""))
     return lines
 
 

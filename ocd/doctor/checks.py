@@ -220,6 +220,21 @@ def environment(names: Sequence[str], auth: str) -> list[Row]:
     return rows
 
 
+def budgets(found: Status) -> list[Row]:
+    """Budgets for AWS that are near their end or used up."""
+    rows = []
+    for one in found.budgets:
+        if not one.near:
+            continue
+        state = "used up" if one.used_up else "nearly used up"
+        why = f"${one.spent:,.2f} of ${one.limit:,.2f} by an estimate at list prices"
+        done = {"refuse": "; requests for AWS are refused", "plan": "; requests for AWS go to the plan"}
+        why += done.get(one.action, "") if one.used_up else ""
+        what = f"The AWS budget of the {one.period} is {state}"
+        rows.append(Row("warning", "daemon", "budget", what, why, "Raise [budget] in ocd.toml, or wait"))
+    return rows
+
+
 def status(found: Status, version: str) -> list[Row]:
     """What the running daemon says of itself; ``version`` is this command's."""
     rows = []
@@ -241,6 +256,7 @@ def status(found: Status, version: str) -> list[Row]:
         level: Level = "warning" if beside else "error"
         fix = problem.next or "`occtl events`"
         rows.append(Row(level, "daemon", problem.code, problem.what, problem.why, fix))
+    rows += budgets(found)
     for name, proxy in found.proxies.items():
         if proxy.state == "disabled":
             # The configuration says so, and other checks say whether that can work.

@@ -115,6 +115,8 @@ class GuestServer(uvicorn.Server):
                 self.release(int(message["port"]))
             elif op == "spill" and self.guest.pipe is not None:
                 self.guest.pipe.spill.take(message)
+            elif op == "budget" and self.guest.pipe is not None:
+                self.guest.pipe.budget.take(message)
             elif op == "rebind":
                 self.start(self.rebind())
             elif op == "status":

@@ -297,6 +297,10 @@ class Spill(NamedTuple):
     """Where main's requests go near the plan's limit; the fields are those of ``ocd/supervisor/limits``."""
 
 
+class Budget(NamedTuple):
+    """What main does with requests for AWS while a budget is used up; the fields are ``ocd/supervisor/budget``'s."""
+
+
 class Rebind(NamedTuple):
     """Make the private socket's file again."""
 
@@ -398,7 +402,7 @@ FromKeeper: TypeAlias = (
 )
 ToForkserver: TypeAlias = Fork | Warm
 FromForkserver: TypeAlias = Forked | Importing | HostReady | HostWarm
-ToGuest: TypeAlias = Boot | Accept | Drain | Release | Spill | Rebind | AskStatus
+ToGuest: TypeAlias = Boot | Accept | Drain | Release | Spill | Budget | Rebind | AskStatus
 FromGuest: TypeAlias = (
     GuestImporting
     | Version
@@ -457,6 +461,7 @@ TO_GUEST: dict[str, type[ToGuest]] = {
     "drain": Drain,
     "release": Release,
     "spill": Spill,
+    "budget": Budget,
     "rebind": Rebind,
     "status": AskStatus,
 }

@@ -287,8 +287,20 @@ class Notifications(Section):
             "plan-limit-near",
             "spill-started",
             "spill-ended",
+            "budget-near",
+            "budget-used-up",
         ],
         description="The kinds of events that are shown (docs/api.md lists all); each at most once a minute.",
+    )
+
+
+class Usage(Section):
+    """The figures of `occtl usage`, in usage.db in the state folder."""
+
+    keep: Literal["details", "days", "off"] = Field(
+        default="details",
+        description="details: requests, tokens and cost by the hour, with folder, branch, session and subagent; days: "
+        "by day, model group and slot alone; off: nothing. What is in the file stays there.",
     )
 
 
@@ -322,6 +334,53 @@ class Spill(Section):
         description="Slot or model group of main -> model group of main with a route on AWS, "
         '{ opus = "claude-opus-bedrock" } for instance; empty: the groups\' own fallbacks on AWS.',
     )
+
+
+class Search(Section):
+    """Requests with a tool that only Anthropic's servers run (web search and the like), of a slot on AWS."""
+
+    slot: str = Field(
+        default="",
+        description="The slot (opus, sonnet, haiku, fable) or model group on the Claude plan that answers them, with "
+        "the session's own login; empty: they are refused, and Claude Code says so.",
+    )
+
+
+class Budget(Section):
+    """What AWS may cost. Counted is every request that the bedrock proxy answers, in US dollars at the list price that
+    LiteLLM's table has: an estimate, not the bill."""
+
+    day: float = Field(
+        default=0.0,
+        ge=0,
+        le=1e6,
+        allow_inf_nan=False,
+        description="US dollars a day (local time); 0: no budget.",
+    )
+    month: float = Field(
+        default=0.0, ge=0, le=1e6, allow_inf_nan=False, description="US dollars a month; 0: no budget."
+    )
+    warn_at: int = Field(
+        default=80, ge=0, le=100, description="Per cent of a budget at which an event says so; 0: never."
+    )
+    action: Literal["warn", "refuse", "plan"] = Field(
+        default="warn",
+        description="When a budget is used up: warn: only say so; refuse: main answers what would go to AWS with an "
+        "error (424) until the next day or month; plan: it sends that to plan_model on the Claude plan.",
+    )
+    plan_model: str = Field(
+        default="",
+        validate_default=True,
+        description='With action = "plan": the model that answers instead, as it is asked for; main needs a route to '
+        "Anthropic for it. A request without the plan's login is refused.",
+    )
+
+    @field_validator("plan_model")
+    @classmethod
+    def _plan_has_a_model(cls, value: str, info: ValidationInfo) -> str:
+        if info.data.get("action") == "plan" and not value:
+            raise ValueError('action = "plan" needs plan_model, the model that answers instead')
+        return value
 
 
 class Boundary(Section):
@@ -391,8 +450,11 @@ class Settings(BaseSettings):
     logs: Logs = Field(default=Logs(), description="Log files.")
     metrics: Metrics = Field(default=Metrics(), description="Figures for Prometheus.")
     notifications: Notifications = Field(default=Notifications(), description="What is told on the desktop.")
+    usage: Usage = Field(default=Usage(), description="The figures of occtl usage.")
     plan: Plan = Field(default=Plan(), description="The Claude plan's limits.")
     spill: Spill = Field(default=Spill(), description="What goes to AWS near the plan's limit.")
+    search: Search = Field(default=Search(), description="Who searches the web for a slot on AWS.")
+    budget: Budget = Field(default=Budget(), description="What AWS may cost.")
     boundary: Boundary = Field(default=Boundary(), description="What of LiteLLM is reachable.")
     external: External = Field(default=External(), description="A LiteLLM that somebody else runs.")
 

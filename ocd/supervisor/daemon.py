@@ -5,11 +5,10 @@ import contextlib
 import json
 import os
 import socket
-import sys
 import time
 from typing import Any
 
-from ocd import __version__
+from ocd import __version__, paths
 from ocd.core import state as core
 from ocd.core import step as transitions
 from ocd.errors import EX_CONFIG, EX_TEMPFAIL, OcdError
@@ -30,6 +29,7 @@ from ocd.supervisor.files.reload import Reload
 from ocd.supervisor.files.revisions import Revisions
 from ocd.supervisor.files.settings_file import SettingsFile
 from ocd.supervisor.observation import journal, metrics, statusfile
+from ocd.supervisor.observation.budget import Budget
 from ocd.supervisor.observation.configured import Configured
 from ocd.supervisor.observation.exchanges import Exchanges
 from ocd.supervisor.observation.exporter import Exporter
@@ -38,6 +38,7 @@ from ocd.supervisor.observation.metrics import Counts
 from ocd.supervisor.observation.news import News
 from ocd.supervisor.observation.overlays import Overlays
 from ocd.supervisor.observation.overview import Overview
+from ocd.supervisor.observation.places import Places
 from ocd.supervisor.observation.report import Report
 from ocd.supervisor.observation.session_finder import SessionFinder
 from ocd.supervisor.observation.sessions import Sessions
@@ -134,13 +135,25 @@ class Daemon:
         self.news = News(self.exchanges, report.event, self.idle.on_status, self._on_version)
         self.limits = PlanLimits(
             report.event,
-            self.order_spill,
+            lambda order: self.order_main("spill", order),
             lambda: tuple(settings().plan.warn_at),
             lambda: settings().spill.at or None,
             self.spill_targets,
         )
         self.usage = Usage(
-            self.folders.state / "usage.db", self.exchanges.label, report.usage_trouble, report.usage_moved
+            self.folders.state / "usage.db",
+            self.exchanges.label,
+            report.usage_trouble,
+            report.usage_moved,
+            lambda: settings().usage.keep,
+            Places(lambda pid: self.sessions.folder(pid)),
+        )
+        self.budget = Budget(
+            self.folders.state / "budget.json",
+            lambda: settings().budget,
+            report.event,
+            lambda order: self.order_main("budget", order),
+            self.notes.soon,
         )
         self.counts = Counts(self.exchanges.label)
         self.sessions = Sessions(self.on_session_end)
@@ -156,12 +169,16 @@ class Daemon:
             self.exchanges,
             self.sessions,
             self.limits,
+            self.budget,
             report.problems,
             lambda: self.reload.retiring,
         )
         self.exporter = Exporter(self._exposition, report.problems)
         self.line = StatusFile(self.folders.runtime, self._status_line)
-        self.exchanges.listeners += [self.usage.take, self.counts.take, self.limits.take, self.line.news]
+        self.exchanges.listeners += [
+            *(self.usage.take, self.counts.take, self.limits.take, self.budget.take),
+            self.line.news,
+        ]
         self.overlays = Overlays(self.folders, settings, self.main, self.keys.main, report.log)
         self.finder = SessionFinder(
             self.folders.state,
@@ -170,6 +187,7 @@ class Daemon:
             self.exchanges,
             lambda: self.main.port,
             self.notes.soon,
+            self.hold_ports,
             report.log,
         )
         self.configured = Configured(
@@ -215,13 +233,11 @@ class Daemon:
             self._exposition,
             self._config_reply,
             self.usage.write,
-            lambda: self.start(self.shutdown()),
+            self._begin_shutdown,
             self.reexec,
         )
         logs = {name: runner.log for name, runner in self.runners.items()}
-        streams = Streams(
-            {"daemon": self.report.log_file, **logs}, self.report.history.log, self.exchanges
-        )
+        streams = Streams({"daemon": self.report.log_file, **logs}, self.report.history.log, self.exchanges)
         launching = Launching(
             self.settings,
             self.runners,
@@ -231,6 +247,7 @@ class Daemon:
             ExternalLaunch(self.folders, self.settings, self.sessions, self.overlays.folder),
             self.report.problems,
             self._on_session_begin,
+            self.hold_ports,
         )
         table = routes(verbs, proxies, streams, launching)
         self.control = Control(str(self.folders.runtime), table, self.listeners, self.report.event)
@@ -251,9 +268,7 @@ class Daemon:
 
     def _exposition(self) -> str:
         refused = {name: self.news.of(name).refused_credentials for name in self.runners}
-        return metrics.exposition(
-            self.overview.status(), self.counts, refused, self.exchanges.misunderstood
-        )
+        return metrics.exposition(self.overview.status(), self.counts, refused, self.exchanges.misunderstood)
 
     def _status_line(self) -> str | None:
         if self.stopping:
@@ -294,6 +309,7 @@ class Daemon:
             self.reload.watch.run(),
             self.idle.run(),
             self.usage.run(),
+            self.budget.begin(self.usage.path),
             self.finder.run(),
         ):
             self.start(part)
@@ -350,6 +366,7 @@ class Daemon:
             self.service_manager.tell()
             self.exporter.follow(self.settings().metrics.port)
             self.limits.follow()
+            self.budget.follow()
             self.line.look()
             self.configured.look()
             await asyncio.sleep(self.service_manager.pause)
@@ -357,6 +374,9 @@ class Daemon:
     def _each_round(self) -> None:
         self.control.check()
         self.hold_ports()
+
+    def _begin_shutdown(self) -> None:
+        self.start(self.shutdown())
 
     async def shutdown(self) -> None:
         """Drain and end everything."""
@@ -376,6 +396,7 @@ class Daemon:
         for pid in list(self.sessions.living):
             self.report.log.info("session outlives the daemon", pid=pid)
         self.finder.keep()
+        self.budget.write()
         self.line.remove()
         await self.control.close()
         self.link.send("exit", code=EX_CONFIG if self.exit_code == EX_CONFIG else 0)
@@ -387,8 +408,8 @@ class Daemon:
         self.report.event("reexec", text=f"from version {__version__}")
         self.link.send(
             "reexec",
-            argv=[sys.executable, "-P", "-m", "ocd"],
-            supervisor_argv=[sys.executable, "-P", "-m", "ocd.supervisor"],
+            argv=paths.program("ocd"),
+            supervisor_argv=paths.program("ocd.supervisor"),
         )
 
     # ------------------------------------------------------------------------------------------- hand-over
@@ -403,6 +424,7 @@ class Daemon:
                 "exchanges": self.exchanges.notes(),
                 "limits": self.limits.notes(),
                 "usage": self.usage.notes(),
+                "budget": self.budget.notes(),
                 "litellm": self.forkserver.version,
                 "host": self.forkserver.runs,
             }
@@ -423,6 +445,7 @@ class Daemon:
         )
         self.exchanges.restore(notes.get("exchanges", {}))
         self.limits.restore(notes.get("limits", []))
+        self.budget.restore(notes.get("budget"))
         self.usage.restore(notes.get("usage", {}))
         self.finder.restore(notes)
         return bool(notes)
@@ -539,6 +562,7 @@ class Daemon:
         )
         if proxy == "main":
             message["spill"] = self.limits.order()
+            message["budget"] = self.budget.order()
         return message
 
     def heard(self, proxy: str, generation: int, message: dict[str, Any]) -> None:
@@ -570,6 +594,7 @@ class Daemon:
         self.overlays.take_rows(rows)
         self.forkserver.follow()
         self.exporter.follow(now.metrics.port)
+        self.budget.follow()
         # Who was told of a port keeps it, also one who was told a moment ago.
         self.hold_ports()
         if old != now:
@@ -583,10 +608,10 @@ class Daemon:
         for name in self.runners:
             self.exchanges.clear_troubles(name, kinds=frozenset({"aws-expired", "access-denied"}))
 
-    def order_spill(self, order: dict[str, Any]) -> None:
-        """Tell every process of main where requests go near the plan's limit."""
+    def order_main(self, what: str, order: dict[str, Any]) -> None:
+        """Tell every process of main where requests go near the plan's limit, or when a budget is used up."""
         for member in self.main.state.members:
-            self.main.guests.tell(member.generation, "spill", **order)
+            self.main.guests.tell(member.generation, what, **order)
         self.notes.soon()
 
     def spill_targets(self) -> dict[str, str]:

@@ -24,6 +24,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ocd import API_VERSION
 from ocd.core.state import State
+from ocd.errors import OcdError
 
 
 class Message(BaseModel):
@@ -169,6 +170,19 @@ class PlanLimit(Message):
     spilling: bool = Field(default=False, description="its requests go to AWS until the reset")
 
 
+class BudgetUse(Message):
+    """One of the budgets for AWS, in US dollars at list price."""
+
+    period: str = Field(description="day or month")
+    spent: float
+    limit: float
+    near: bool = Field(default=False, description="it is used to [budget] warn_at, or up")
+    used_up: bool = False
+    action: str = Field(default="warn", description="what is done then: warn, refuse, plan")
+    resets: float = Field(description="when the next period begins, seconds since 1970")
+    unpriced: int = Field(default=0, description="requests whose price is not known, and not in it")
+
+
 class Status(Message):
     api: int = API_VERSION
     version: str
@@ -181,6 +195,7 @@ class Status(Message):
     sessions: list[Session] = []
     problems: list[Problem] = []
     limits: list[PlanLimit] = []
+    budgets: list[BudgetUse] = Field(default=[], description="what AWS may cost, as far as it is set")
     external: str = Field(
         default="", description="the LiteLLM elsewhere that sessions use, empty: our own proxies"
     )
@@ -256,6 +271,9 @@ class Exchange(Message):
     hop: bool = Field(default=False, description="it came from the other proxy, and is counted there")
     probe: bool = Field(default=False, description="occtl doctor --online asked, its plan's login is made up")
     upstream: str = Field(default="", description="the host that answered, empty: none was asked")
+    provider: str = Field(
+        default="", description="who that is: anthropic, bedrock, or as LiteLLM names it; empty: not known"
+    )
     answered_by: str = Field(default="", description="the model that answered, as the upstream names it")
     status: int
     stream: bool = False

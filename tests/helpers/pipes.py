@@ -275,6 +275,7 @@ async def serving(
     app: Any = litellm,
     http: str = "h11",
     spill: dict[str, Any] | None = None,
+    budget: dict[str, Any] | None = None,
     client: upstream.Client | None = None,
 ) -> AsyncIterator[Setup]:
     """The layers as a guest has them, in front of ``app``."""
@@ -292,6 +293,7 @@ async def serving(
         app, routes, client, lambda event: setup.reports.append(event), key=KEY, hop_key=HOP_KEY
     )
     pipe.spill.take(spill or {})
+    pipe.budget.take(budget or {})
     layers: Any = boundary.wrap(meter.inside(pipe), {"role": "main", "key": KEY}, setup_report, pipe.direct)
     config = uvicorn.Config(
         meter.outside(layers),

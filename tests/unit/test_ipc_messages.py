@@ -84,6 +84,7 @@ EXAMPLES: dict[str, list[Any]] = {
         m.Drain(60.0, True),
         m.Release(4000),
         m.Spill(),
+        m.Budget(),
         m.Rebind(),
         m.AskStatus(),
     ],

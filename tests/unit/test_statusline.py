@@ -50,6 +50,7 @@ def daemon(runtime: Path) -> Any:
         sessions=SimpleNamespace(living={77: None, 78: None}),
         exchanges=Exchanges(lambda *a, **k: None, lambda: {"opus": "claude-opus-9-9"}),
         limits=SimpleNamespace(messages=list),
+        budget=SimpleNamespace(messages=list),
         problems={},
         stopping=False,
     )

@@ -14,6 +14,7 @@ import stat
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import click.testing
 import pytest
@@ -176,9 +177,11 @@ def test_what_counts(meter: Meter) -> None:
     take(exchange(time=NOW + 1e9, slot="", model="other-group"))
     asyncio.run(meter.usage.write())
     ((_number, rows),) = meter.written
+    hour = usage_file.hour_of(NOW)
+    nobody = ["", "", "", ""]
     assert rows == [
-        [TODAY, "claude-opus-9-9", "opus", 4, 1, 11, 5, 3, 2, 0.25, 1],
-        [TODAY, "other-group", "", 1, 0, 0, 0, 0, 0, 0.0, 0],
+        [hour, "claude-opus-9-9", "opus", "", *nobody, 4, 1, 11, 5, 3, 2, 0.25, 1],
+        [ANY, "other-group", "", "", *nobody, 1, 0, 0, 0, 0, 0, 0.0, 0],
     ]
 
 
@@ -230,7 +233,7 @@ def test_what_is_not_written_survives_a_hand_over(meter: Meter, tmp_path: Path, 
         after.usage.restore(notes)
         await after.usage.write()
         assert after.written[0] == meter.written[0]
-        assert after.written[1][1][0][:6] == [TODAY, "claude-opus-9-9", "opus", 1, 0, 7]
+        assert after.written[1][1][0][1:11] == ["claude-opus-9-9", "opus", *[""] * 5, 1, 0, 7]
         # Written by the former one after it was noted: the number says so, whatever came in between.
         assert after.written[1][0] == notes["unwritten"][1][0] != after.written[0][0]
         for broken in (
@@ -293,13 +296,15 @@ def test_a_file_that_cannot_be_read_is_an_error_with_a_next_step(state: Path) ->
     assert getattr(error, "exit_code", 0) == 74 and getattr(error, "next_step", "")
 
 
-@pytest.mark.parametrize(("text", "days"), [("7d", 6), ("1d", 0), ("today", 0), ("2w", 13), ("0d", 0)])
+@pytest.mark.parametrize(
+    ("text", "days"), [("7d", 6), ("1d", 0), ("today", 0), ("2w", 13), ("0d", 0), ("yesterday", 1)]
+)
 def test_since(text: str, days: int) -> None:
     wanted = (datetime.date.today() - datetime.timedelta(days=days)).isoformat()
     assert verb.Since().convert(text, None, None) == wanted
 
 
-@pytest.mark.parametrize("text", ["yesterday", "7", "2026-13-01", "99999d", "", "-1d"])
+@pytest.mark.parametrize("text", ["tomorrow", "7", "2026-13-01", "99999d", "", "-1d"])
 def test_since_refuses(text: str) -> None:
     with pytest.raises(click.BadParameter):
         verb.Since().convert(text, None, None)

@@ -12,6 +12,9 @@ only what ``_TO_HOP`` names: no credential of the client's can be among them.
 
 *To LiteLLM* everything else.
 
+A request for a model of the bedrock proxy's with a tool that only Anthropic's servers can run (a web search) goes to
+Anthropic instead, with the session's own login and under the name that ``[search]`` gives, where the user set that.
+
 Fallbacks and spill are decided here, before the first byte: another group answers when an upstream is overloaded,
 limits, fails or cannot be reached (``due``), and never because a login or a request was refused. When nobody answers
 well, the client gets the first upstream's own answer.
@@ -25,7 +28,12 @@ Messages of the supervisor over the guest's control socket, and the ``spill`` of
 
 Requests whose model (as asked for; wildcards may stand in NAME) is NAME go to the model group TARGET first, until the
 given time (seconds since 1970; 0 or missing: until the next message), for the logins whose hashes are named (none: for
-all). Without ``groups``, or with none, nothing spills.
+all). Without ``groups``, or with none, nothing spills. ::
+
+    {"op": "budget", "action": "refuse" or "plan", "model": NAME, "until": SECONDS, "why": TEXT}
+
+What would go to AWS is refused (424), or asked of NAME on the plan by whoever has a login of the plan, until the given
+time; no request goes to AWS instead of another either. Without ``action`` that is over. Counting tokens costs nothing.
 """
 
 import asyncio
@@ -35,13 +43,13 @@ import re
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any, NamedTuple
 
-from . import model_field
+from . import model_field, server_tools
 from .headers import CREDENTIALS, end_to_end, is_key, to_hop
 from .headers import up as headers_up
 from .meter import EXCHANGE, TROUBLE, UPSTREAM, Exchange, classify
 from .passing import Writer
 from .upstream import Client, Response, UpstreamError
-from .ways import Route, Spill, Table
+from .ways import Budget, Route, Spill, Table
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -121,6 +129,7 @@ class Pipe:
         self.client = client
         self.report = report
         self.spill = Spill()
+        self.budget = Budget()
         self.key = key.encode()
         self.hop_key = hop_key.encode()
 
@@ -156,7 +165,8 @@ class Pipe:
             return await _say(send, 200, _list(self.table.models))
         if method != "POST" or not self.table.entries:
             return await self.app(scope, receive, send)
-        if path not in PATHS and not (self.table.fallbacks and path in ROUTED):
+        watched = self.table.fallbacks or self.budget.used_up
+        if path not in PATHS and not (watched and path in ROUTED):
             return await self.app(scope, receive, send)
         body = await _body(receive)
         if body is None:
@@ -167,7 +177,7 @@ class Pipe:
             return await known.run(known.decided)
         asked = model_field.first(body)
         route = self.table.find(asked)
-        if route is None or (route.way == "litellm" and not self.table.fallbacks):
+        if route is None or (route.way == "litellm" and not watched):
             return await self.app(scope, _replay(body, receive), send)
         request = _Request(self, scope, receive, send, body, asked)
         tries = request.tries(route, path not in PATHS)
@@ -203,6 +213,10 @@ class _Request:
     def tries(self, route: Route, translated: bool = False) -> list[Try]:
         """Whom to ask, in order. ``translated``: it is no request of the Messages API, so only LiteLLM can be asked."""
         pipe = self.pipe
+        if route.way == "hop" and pipe.table.search and not translated and self.has_login():
+            other = pipe.table.searching()
+            if other is not None and (tool := server_tools.carried(self.body)):
+                return [Try(other, f"search: {tool[:60]}")]
         found = [Try(route)]
         spill = pipe.spill
         if (
@@ -221,10 +235,34 @@ class _Request:
                     found.append(Try(other, "fallback"))
         # Without a login of its own, what goes to Anthropic goes with LiteLLM's key, if there is one.
         through = translated, translated or not self.has_login()
+        if pipe.budget.used_up and not self.scope["path"].endswith("/count_tokens"):
+            found = self.within_budget(found, translated)
         return [
             Try(one.route._replace(way="litellm"), one.why) if through[one.route.way == "anthropic"] else one
             for one in found
         ]
+
+    def within_budget(self, tries: list[Try], translated: bool) -> list[Try]:
+        """Those that AWS is not paid for. Of a request that was for AWS: the plan instead, or nobody."""
+        budget = self.pipe.budget
+        wanted = next(one.route for one in tries if one.why in ("", "fallback"))
+        if not wanted.aws:
+            return [one for one in tries if not one.route.aws]
+        other = self.pipe.table.find(budget.model) if budget.action == "plan" else None
+        if other is None or other.way != "anthropic" or translated or not self.has_login():
+            return []
+        self.exchange.fallback = f"{self.asked[:200]} to {other.group[:200]} (budget: {budget.why})"
+        return [Try(other)]
+
+    async def over_budget(self) -> None:
+        """Nobody is asked: an answer that Claude Code shows and does not retry (tests/client/README.md)."""
+        exchange, budget = self.exchange, self.pipe.budget
+        exchange.piped = True
+        exchange.failure = "budget"
+        step = "Raise [budget] in ocd.toml, or choose another model with /model"
+        text = f"ocd: {budget.why}. {step}; `occtl status` says when it begins again"
+        error = {"type": "error", "error": {"type": "invalid_request_error", "message": text}}
+        await _say(self.send, 424, json.dumps(error).encode(), [(b"x-should-retry", b"false")])
 
     def has_login(self) -> bool:
         return any(
@@ -239,8 +277,10 @@ class _Request:
         self.task = asyncio.current_task()
         self.watch()
         try:
-            if len(tries) == 1:
-                await self.only(tries[0].route)
+            if not tries:
+                await self.over_budget()
+            elif len(tries) == 1:
+                await self.only(*tries[0])
             else:
                 await self.first_that_answers(tries)
         except asyncio.CancelledError:
@@ -271,13 +311,17 @@ class _Request:
 
     # ------------------------------------------------------------------------------------------- answering
 
-    async def only(self, route: Route) -> None:
-        """One upstream, whose answer is passed on whatever it is."""
+    async def only(self, route: Route, why: str = "") -> None:
+        """One upstream, whose answer is passed on whatever it is. ``why``: it is not the one that was asked for."""
+        if why:
+            self.exchange.fallback = f"{self.note(route, why)}: failed"
         try:
             response = await self.ask(route)
         except UpstreamError as error:
             return await self.refuse(error, route)
         try:
+            if why and response.status < 400:
+                self.exchange.fallback = f"{self.note(route, why)}: answered"
             await self.relay(response, self.back(response, route), None)
         except UpstreamError as error:
             self.cut(error)

@@ -15,8 +15,9 @@ ANTHROPIC = "https://api.anthropic.com"
 ENVIRON = "os.environ/"
 #: model groups that are tried for one request
 MOST_TRIES = 6
-#: names whose routes are remembered
+#: names whose routes are remembered, and how long one may be (a megabyte, a thousand times, is a gigabyte)
 REMEMBERED = 1000
+LONGEST = 512
 
 
 class Route(NamedTuple):
@@ -27,6 +28,8 @@ class Route(NamedTuple):
     origin: Origin | None
     model: str
     timeout: float | None
+    #: AWS is paid for it
+    aws: bool = False
 
 
 class Table:
@@ -44,6 +47,8 @@ class Table:
         # LiteLLM asks the most specific pattern first.
         self.patterns.sort(key=lambda one: -len(one[1]))
         self.fallbacks: dict[str, list[str]] = dict(table.get("fallbacks") or {})
+        #: who is asked where a tool of the request runs on Anthropic's servers alone; empty: nobody
+        self.search = str((table.get("search") or {}).get("model") or "")
         #: what people may choose: ``id``, ``display_name``, ``description``
         self.models: list[dict[str, str]] = list(table.get("models") or ())
         self.routes: dict[str, Route] = {}
@@ -82,10 +87,16 @@ class Table:
                 origin,
                 model or name,
                 float(timeout) if timeout else None,
+                entry.get("way") == "hop" or str(entry.get("provider") or "").startswith("bedrock"),
             )
-            if len(self.routes) < REMEMBERED:
+            if len(self.routes) < REMEMBERED and len(name) <= LONGEST:
                 self.routes[name] = route
         return route
+
+    def searching(self) -> Route | None:
+        """The route to Anthropic for requests that Bedrock cannot answer; None: there is none."""
+        route = self.find(self.search) if self.search else None
+        return route if route is not None and route.way == "anthropic" else None
 
     def hop(self) -> str:
         """The bedrock proxy's address: its private socket where we are told of one, else its port."""
@@ -148,6 +159,31 @@ class Table:
 
 def _matches(pattern: str, name: str) -> bool:
     return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name) is not None
+
+
+class Budget:
+    """What is done with requests that would go to AWS while a budget is used up: ``refuse``, ``plan``, or nothing."""
+
+    def __init__(self) -> None:
+        self.action = ""
+        self.model = ""
+        self.until = 0.0
+        self.why = ""
+
+    def take(self, message: Mapping[str, Any]) -> None:
+        action = message.get("action")
+        self.action = action if action in ("refuse", "plan") else ""
+        self.model = str(message.get("model") or "") if self.action == "plan" else ""
+        until = message.get("until")
+        self.until = float(until) if isinstance(until, int | float) else 0.0
+        self.why = str(message.get("why") or "the AWS budget is used up")[:200]
+
+    @property
+    def used_up(self) -> bool:
+        """Whether something is to be done now; its time ends by itself."""
+        if self.action and self.until and time.time() >= self.until:
+            self.action = ""
+        return bool(self.action)
 
 
 class Spill:

@@ -25,7 +25,8 @@ PLAN = "text/x-ocd-exec"
 
 
 class Launching:
-    """``began`` is called when a session begins (its pid); ``problems`` are told to it."""
+    """``began`` is called when a session begins (its pid), ``hold_ports`` as soon as it has been told of a port;
+    ``problems`` are told to it."""
 
     def __init__(
         self,
@@ -37,6 +38,7 @@ class Launching:
         external: ExternalLaunch,
         problems: Mapping[str, Problem],
         began: Callable[[int], None],
+        hold_ports: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._runners = runners
@@ -46,6 +48,7 @@ class Launching:
         self._external = external
         self._problems = problems
         self._began = began
+        self._hold_ports = hold_ports
 
     async def launch(self, request: Request) -> Response:
         """``POST /v1/launch``: as JSON, or as the lines that ``openclaude`` reads."""
@@ -128,6 +131,8 @@ class Launching:
 
     async def _prepare(self, order: LaunchRequest) -> LaunchReply:
         self._sessions.add(order.pid, order.cwd, port=self._runners["main"].port)
+        # From now on the port is its; a `stop` may come before anything else does.
+        self._hold_ports()
         reply = await asyncio.to_thread(
             launch.prepare,
             order,

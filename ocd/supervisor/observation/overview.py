@@ -11,6 +11,7 @@ from ocd.core.state import State
 from ocd.errors import EX_CONFIG
 from ocd.settings.schema import Settings
 from ocd.stack.retire import Retirement, due
+from ocd.supervisor.observation.budget import Budget
 from ocd.supervisor.observation.exchanges import Exchanges
 from ocd.supervisor.observation.limits import PlanLimits
 from ocd.supervisor.observation.news import Counted, News
@@ -37,6 +38,7 @@ class Overview:
         exchanges: Exchanges,
         sessions: Sessions,
         limits: PlanLimits,
+        budget: Budget,
         problems: Mapping[str, Problem],
         retiring: Callable[[], Iterable[Retirement]],
     ) -> None:
@@ -50,6 +52,7 @@ class Overview:
         self._exchanges = exchanges
         self._sessions = sessions
         self._limits = limits
+        self._budget = budget
         self._problems = problems
         self._retiring = retiring
 
@@ -67,6 +70,7 @@ class Overview:
             proxies={name: self._proxy(runner) for name, runner in self._runners.items()},
             sessions=self._sessions.messages(self._exchanges.sessions),
             limits=self._limits.messages(),
+            budgets=self._budget.messages(),
             problems=[
                 *self._problems.values(),
                 *litellm_env.worries(version),

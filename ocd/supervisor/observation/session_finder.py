@@ -28,7 +28,8 @@ MOST = 500
 
 
 class SessionFinder:
-    """``state`` is the state folder, ``port`` main's port now; ``changed`` is called when a successor must know."""
+    """``state`` is the state folder, ``port`` main's port now; ``changed`` is called when a successor must know,
+    ``hold_ports`` when sessions were found."""
 
     def __init__(
         self,
@@ -38,6 +39,7 @@ class SessionFinder:
         exchanges: Exchanges,
         port: Callable[[], int],
         changed: Callable[[], None],
+        hold_ports: Callable[[], None],
         log: Any,
     ) -> None:
         self._overlays = overlays
@@ -45,6 +47,7 @@ class SessionFinder:
         self._exchanges = exchanges
         self._port = port
         self._changed = changed
+        self._hold_ports = hold_ports
         self._log = log
         self._kept_in = state / "sessions.json"
         self._lost = False
@@ -90,6 +93,7 @@ class SessionFinder:
         """Join Claude Code's notes of its processes with what we know; background sessions are found here."""
         notes = await asyncio.to_thread(self._read_notes)
         sessions = self._sessions
+        before = len(sessions.living)
         for note in notes:
             pid, identity = note["pid"], note["id"]
             if pid not in sessions.living and not sessions.add(
@@ -99,6 +103,8 @@ class SessionFinder:
             if sessions.name(pid, identity):
                 self._exchanges.claim(identity, pid)
                 self._changed()
+        if len(sessions.living) > before:
+            self._hold_ports()
 
     def _read_notes(self) -> list[dict[str, Any]]:
         """The notes of living processes that run on an overlay of ours."""

@@ -28,6 +28,9 @@ KEPT = 500
 #: ids of one process that are kept (each /clear and /resume brings one)
 IDS = 20
 
+#: ended sessions whose folder is remembered
+FORMER = 50
+
 
 @dataclass
 class Tracked:
@@ -52,6 +55,8 @@ class Sessions:
         self.on_end = on_end
         self.living: dict[int, Tracked] = {}
         self._owners: dict[str, int] = {}
+        #: folders of the sessions that ended last
+        self._former: dict[int, str] = {}
         self._kept = ""
 
     def add(
@@ -100,6 +105,10 @@ class Sessions:
             tracked.pidfd = -1
         if self.living.get(tracked.pid) is tracked:
             del self.living[tracked.pid]
+            self._former.pop(tracked.pid, None)
+            self._former[tracked.pid] = tracked.cwd
+            if len(self._former) > FORMER:
+                del self._former[next(iter(self._former))]
             self._owners = {name: pid for name, pid in self._owners.items() if pid != tracked.pid}
             self.on_end(tracked.pid)
 
@@ -115,6 +124,12 @@ class Sessions:
     def owner(self, identity: str) -> int | None:
         """The process whose session has that id; None: not known."""
         return self._owners.get(identity)
+
+    def folder(self, pid: int) -> str:
+        """The folder that a process's session works in, or did (its last request may be told of after its end);
+        empty: none is known."""
+        tracked = self.living.get(pid)
+        return tracked.cwd if tracked is not None else self._former.get(pid, "")
 
     def messages(self, tallies: Mapping[int, Tally]) -> list[Session]:
         """The living ones, with what each asked for so far."""

@@ -18,7 +18,7 @@ from ocd.client.statusline import FALLBACK_SHOWN, NAME
 from ocd.core.limits import percent
 from ocd.core.state import State
 from ocd.supervisor.observation.exchanges import Tally
-from ocd.wire.messages import PlanLimit, Problem, Status
+from ocd.wire.messages import BudgetUse, PlanLimit, Problem, Status
 
 #: seconds between two writes
 PAUSE = 1.0
@@ -117,6 +117,7 @@ def compose(
                 who = trouble.slot or trouble.model
                 rows.append(("trouble", f"{who}: {SHORT[trouble.kind]}" if who else SHORT[trouble.kind]))
     rows += limit_rows(status.limits, min(warn_at or [100]))
+    rows += budget_rows(status.budgets)
     rows += [("problem", f"{problem.what}: occtl status") for problem in problems]
     return "".join("\t".join(_field(one) for one in row) + "\n" for row in rows)
 
@@ -132,6 +133,17 @@ def limit_rows(limits: Sequence[PlanLimit], warn_at: int) -> list[tuple[object, 
                 near = login.spilling or window.used * 100 >= warn_at
                 return [("limit", text, "near" if near else "")]
     return []
+
+
+def budget_rows(budgets: Sequence[BudgetUse]) -> list[tuple[object, ...]]:
+    """The budget for AWS that is used most, once it is worth a word."""
+    near = [one for one in budgets if one.near]
+    if not near:
+        return []
+    most = max(near, key=lambda one: one.spent / one.limit)
+    when = "today" if most.period == "day" else "this month"
+    over = {"refuse": ", refused", "plan": ", to the plan"}.get(most.action, "") if most.used_up else ""
+    return [("limit", f"AWS {when} ${most.spent:.2f} of ${most.limit:.2f}{over}", "near")]
 
 
 def _field(value: object) -> str:

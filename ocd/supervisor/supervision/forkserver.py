@@ -59,7 +59,7 @@ class Forkserver:
         self.pid = 0
         self.ready = False
         self.asked = False
-        self.started = 0.0
+        self.began = 0.0
         self.warm = False
         self.waiting: list[dict[str, Any]] = []
         #: spares wait until the forkserver has imported what a first request needs: that is what they are for
@@ -103,7 +103,7 @@ class Forkserver:
         python = self.python()
         self.asked = True
         self.runs = self.identity(self._settings())
-        self.started = time.monotonic()
+        self.began = time.monotonic()
         self._send(
             "host",
             argv=[python, "-I", GUEST, "forkserver"],
@@ -228,7 +228,7 @@ class Forkserver:
             return
         if was_ready:
             # The proxies go on; a new one is imported behind them.
-            pause = 0.0 if replaced or time.monotonic() - self.started > 30 else PAUSE
+            pause = 0.0 if replaced or time.monotonic() - self.began > 30 else PAUSE
             asyncio.get_running_loop().call_later(pause, self._again)
 
     def on_failed(self, error: str) -> None:

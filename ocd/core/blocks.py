@@ -1,0 +1,77 @@
+"""Spans of five hours, and how fast something is used up. Pure; times are seconds since 1970.
+
+A Claude plan's 5-hour window begins with the first request after the one before it has ended. Anthropic says with each
+answer when it ends; of the past nothing says so, so ``blocks`` are made from the hours that had requests: a block
+begins with an hour's beginning and may differ from the plan's own window by less than an hour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+HOUR = 3600
+#: seconds
+SPAN = 5 * HOUR
+#: Anthropic's names of windows → seconds
+SPANS = {"5h": SPAN, "7d": 7 * 24 * HOUR}
+
+
+@dataclass(slots=True)
+class Block:
+    """``figures``: name → sum; ``last`` is the beginning of its last hour with requests."""
+
+    start: int
+    last: int
+    figures: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def end(self) -> int:
+        return self.start + SPAN
+
+    def active(self, now: float) -> bool:
+        return self.start <= now < self.end
+
+    def hours(self, now: float) -> float:
+        """How long it has been used so far: until now, or until the end of its last hour."""
+        until = now if self.active(now) else min(self.end, self.last + HOUR)
+        return max(until - self.start, 60.0) / HOUR
+
+
+def blocks(hours: Iterable[tuple[int, Mapping[str, float]]]) -> list[Block]:
+    """The blocks of ``hours``: (beginning of the hour, its figures) in order of time. Hours of 0 are left out."""
+    found: list[Block] = []
+    for hour, figures in sorted(hours, key=lambda one: one[0]):
+        if hour <= 0:
+            continue
+        if not found or hour >= found[-1].end:
+            found.append(Block(hour, hour))
+        block = found[-1]
+        block.last = max(block.last, hour)
+        for name, value in figures.items():
+            block.figures[name] = block.figures.get(name, 0) + value
+    return found
+
+
+def full_at(used: float, reset: float | None, name: str, now: float) -> float | None:
+    """When a plan's window is used up if it goes on as since its beginning; None: not before its reset, or not known.
+
+    ``used`` is a share (1.0: all of it), ``name`` the window's (5h, 7d).
+    """
+    pace = per_hour(used, reset, name, now)
+    if pace is None or reset is None or used >= 1:
+        return now if used >= 1 and reset is not None and reset > now else None
+    if pace <= 0:
+        return None
+    moment = now + (1 - used) / pace * HOUR
+    return moment if moment < reset else None
+
+
+def per_hour(used: float, reset: float | None, name: str, now: float) -> float | None:
+    """The share of a plan's window that an hour took since its beginning; None: not known, or too young to say."""
+    span = SPANS.get(name)
+    if span is None or reset is None or reset <= now:
+        return None
+    elapsed = now - (reset - span)
+    # A few minutes tell nothing of the hours to come.
+    return used / elapsed * HOUR if elapsed >= 300 else None
