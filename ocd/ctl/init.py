@@ -95,7 +95,7 @@ def _text(path: Path) -> str | None:
 
 
 def _wanted(folders: "Folders", name: str | None, force: bool) -> tuple[dict[Path, str], str]:
-    """What each file should say, and the key for a LiteLLM elsewhere when the environment has one."""
+    """What each file should say, and the key of an external LiteLLM server when the environment has one."""
     from ocd.settings.load import FILE
     from ocd.settings.tomlset import set_keys
     from ocd.stack import presets

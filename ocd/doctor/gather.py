@@ -76,7 +76,12 @@ def installation(folders: Folders, settings: Settings) -> list[Row]:
     rows = [Row("ok", "installation", "ocd", own)]
     if settings.external.enabled:
         rows.append(
-            Row("ok", "installation", "external", f"LiteLLM is elsewhere: {settings.external.base_url}")
+            Row(
+                "ok",
+                "installation",
+                "external",
+                f"an external LiteLLM server is used: {settings.external.base_url}",
+            )
         )
     else:
         try:

@@ -60,7 +60,7 @@ def plan() -> Plan:
     settings = load(folders)
     if settings.external.enabled:
         raise OcdError(
-            "Sessions use a LiteLLM elsewhere",
+            "Sessions use an external LiteLLM server",
             "what it leads to and costs is not known here",
             "Ask it yourself: `curl -X POST $LITELLM_BASE_URL/v1/messages …`",
             exit_code=EX_CONFIG,

@@ -294,11 +294,11 @@ class Release(NamedTuple):
 
 
 class Spill(NamedTuple):
-    """Where main's requests go near the plan's limit; the fields are those of ``ocd/supervisor/limits``."""
+    """Where main's requests go near the plan's limit (``ocd/supervisor/observation/limits.py``)."""
 
 
 class Budget(NamedTuple):
-    """What main does with requests for AWS while a budget is used up; the fields are ``ocd/supervisor/budget``'s."""
+    """What main does with requests for AWS while a budget is used up (``ocd/supervisor/observation/budget.py``)."""
 
 
 class Rebind(NamedTuple):

@@ -24,7 +24,7 @@ def load(folders: Folders, environ: Mapping[str, str]) -> str:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise OcdError(
-            "There is no key for the LiteLLM elsewhere",
+            "There is no key for the external LiteLLM server",
             f"{VARIABLE} is not set, and no key was stored",
             f"Run `{VARIABLE}=… occtl init --preset external`, which stores it",
             exit_code=EX_CONFIG,
@@ -60,7 +60,7 @@ def _checked(key: str) -> str:
     """A key that fits into a header; anything else is refused without being quoted."""
     if not key or len(key) > _LONGEST or not key.isascii() or any(ord(c) <= 32 or ord(c) == 127 for c in key):
         raise OcdError(
-            "The key for the LiteLLM elsewhere cannot be used",
+            "The key for the external LiteLLM server cannot be used",
             "it is empty, too long, or holds spaces or characters that no header can carry",
             f"Run `{VARIABLE}=… occtl init --preset external` with the right one",
             exit_code=EX_CONFIG,

@@ -1,7 +1,7 @@
 """OpenSSL only when somebody needs it: it costs a supervisor 5 MB that it has no use for.
 
 asyncio, anyio and uvicorn import ``ssl`` for connections that nobody makes here, ``hashlib`` prefers OpenSSL's
-functions to Python's own. Only a LiteLLM elsewhere is asked over TLS; then ``ssl`` is loaded after all.
+functions to Python's own. Only an external LiteLLM server is asked over TLS; then ``ssl`` is loaded after all.
 """
 
 import importlib

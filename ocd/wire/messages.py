@@ -197,7 +197,7 @@ class Status(Message):
     limits: list[PlanLimit] = []
     budgets: list[BudgetUse] = Field(default=[], description="what AWS may cost, as far as it is set")
     external: str = Field(
-        default="", description="the LiteLLM elsewhere that sessions use, empty: our own proxies"
+        default="", description="the external LiteLLM server that sessions use, empty: our own proxies"
     )
 
 

@@ -148,7 +148,7 @@ def test_a_stream_that_breaks_half_way_is_not_begun_again_elsewhere(
     assert {one.upstream for one in upstreams.seen()} == {"anthropic"}
 
 
-# ---- bedrock, and a LiteLLM elsewhere: the first daemon is the second one's "elsewhere"
+# ---- bedrock, and an external LiteLLM server: the first daemon is that for the second one
 
 
 @pytest.fixture(scope="module")

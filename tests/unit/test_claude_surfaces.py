@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -123,11 +123,10 @@ def test_without_openclaude_it_says_so(home: Path, capsys: Capture, monkeypatch:
 # ---- kept in step by the daemon
 
 
-class Daemon:
+class House:
     """As much of the supervisor as is looked at."""
 
-    def __init__(self, state: Path) -> None:
-        self.folders = SimpleNamespace(state=state)
+    def __init__(self) -> None:
         self.problems: dict[str, Any] = {}
         self.events: list[str] = []
         self.tasks: list[asyncio.Task[None]] = []
@@ -139,17 +138,11 @@ class Daemon:
                 model_dump=lambda: {"opus": "", "sonnet": "", "haiku": "qwen-3-coder", "fable": ""}
             ),
         )
-        self.keys = SimpleNamespace(main=KEY)
-        self.overlays = SimpleNamespace(models=lambda: ["claude-*", "qwen-3-coder"])
         self.log = SimpleNamespace(error=lambda *_a, **_k: None)
 
     @property
-    def units(self) -> dict[str, Any]:
-        return {
-            "main": SimpleNamespace(
-                port=self.port, state=SimpleNamespace(ports=SimpleNamespace(ready=self.open))
-            )
-        }
+    def state(self) -> Any:
+        return SimpleNamespace(ports=SimpleNamespace(ready=self.open))
 
     def start(self, coroutine: Any) -> None:
         self.tasks.append(asyncio.ensure_future(coroutine))
@@ -161,42 +154,43 @@ class Daemon:
 def test_settings_follow_what_is_served(tmp_path: Path) -> None:
     file, state = tmp_path / "settings.json", tmp_path / "state"
     state.mkdir()
-    daemon = Daemon(state)
-    kept = Configured(cast(Any, daemon))
+    house: Any = House()
+    models = ["claude-*", "qwen-3-coder"]
+    kept = Configured(state, lambda: house.settings, house, KEY, lambda: models, house, house.start)
 
     async def looked() -> str:
         kept.look()
-        await asyncio.gather(*daemon.tasks)
-        daemon.tasks.clear()
+        await asyncio.gather(*house.tasks)
+        house.tasks.clear()
         return str(json.loads(file.read_text())["env"]["ANTHROPIC_BASE_URL"])
 
     async def story() -> None:
         kept.look()
-        assert not daemon.tasks, "nobody configured anything: nothing is read, nothing is written"
+        assert not house.tasks, "nobody configured anything: nothing is read, nothing is written"
         file.write_text('{"env": {"NO_PROXY": "own.example"}}')
         env = {"NO_PROXY": "of.the.shell"}
         base = configure.read_base(file, state)
         configure.configure(file, state, permanent.overlay(file, base, target(), env, []))
         before = json.loads(file.read_text())
-        assert await looked() == "http://127.0.0.1:4000" and daemon.events == []
+        assert await looked() == "http://127.0.0.1:4000" and house.events == []
         assert json.loads(file.read_text()) == before, "no other environment's NO_PROXY, nothing else either"
-        daemon.port, daemon.open = 5001, False
+        house.port, house.open = 5001, False
         assert await looked() == "http://127.0.0.1:4000", "not served yet"
-        daemon.open = True
-        assert await looked() == "http://127.0.0.1:5001" and daemon.events == ["claude-settings-changed"]
+        house.open = True
+        assert await looked() == "http://127.0.0.1:5001" and house.events == ["claude-settings-changed"]
         kept.look()
-        assert not daemon.tasks
+        assert not house.tasks
         # what cannot be written is a problem until it can
         good = file.read_text()
         file.write_text("{")
-        daemon.port = 5002
+        house.port = 5002
         kept.look()
-        await asyncio.gather(*daemon.tasks)
-        daemon.tasks.clear()
-        assert str(file) in daemon.problems[PROBLEM].why and file.read_text() == "{"
-        assert daemon.events[1:] == ["claude-settings-failed"] and KEY not in repr(daemon.problems)
+        await asyncio.gather(*house.tasks)
+        house.tasks.clear()
+        assert str(file) in house.problems[PROBLEM].why and file.read_text() == "{"
+        assert house.events[1:] == ["claude-settings-failed"] and KEY not in repr(house.problems)
         file.write_text(good)
         kept._again = 1e-9
-        assert await looked() == "http://127.0.0.1:5002" and not daemon.problems
+        assert await looked() == "http://127.0.0.1:5002" and not house.problems
 
     asyncio.run(story())

@@ -14,7 +14,7 @@ from ocd.core import step as act
 from ocd.supervisor.supervision import health
 
 
-class Unit:
+class Runner:
     name = "main"
 
     def __init__(self) -> None:
@@ -27,18 +27,17 @@ class Unit:
 
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    unit, clock = Unit(), SimpleNamespace(slept=1000.0)
+    runner, clock = Runner(), SimpleNamespace(slept=1000.0)
     told: list[Any] = []
     supervision = SimpleNamespace(liveness_misses=3, liveness_timeout=1.0)
-    daemon = SimpleNamespace(
-        units={"main": unit},
-        settings=SimpleNamespace(supervision=supervision),
-        log=SimpleNamespace(info=lambda *a, **k: told.append((a, k))),
-        folders=None,
-    )
+    settings: Any = SimpleNamespace(supervision=supervision)
+    report: Any = SimpleNamespace(log=SimpleNamespace(info=lambda *a, **k: told.append((a, k))))
+    folders: Any = None
+    runners: Any = [runner]
     monkeypatch.setattr(health, "sleep_clock", lambda: clock.slept)
     monkeypatch.setattr(health.spec, "socket_path", lambda *_a: "/nowhere")
-    return SimpleNamespace(health=health.Health(daemon), unit=unit, clock=clock, told=told)  # type: ignore[arg-type]
+    made = health.Health(folders, lambda: settings, runners, report, [], lambda: None)
+    return SimpleNamespace(health=made, runner=runner, clock=clock, told=told)
 
 
 def asked(watched: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, sleeps: dict[int, float]) -> int:
@@ -52,13 +51,13 @@ def asked(watched: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, sleeps: dic
         return probe.Answer.MISSED
 
     monkeypatch.setattr(health.probe, "liveness", missed)
-    asyncio.run(watched.health._ask(watched.unit, 1))
+    asyncio.run(watched.health._ask(watched.runner, 1))
     return count
 
 
 def test_three_misses_are_three(watched: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked(watched, monkeypatch, {}) == 3
-    assert watched.unit.fed == [act.ProbeMissed(1, False)] * 3
+    assert watched.runner.fed == [act.ProbeMissed(1, False)] * 3
 
 
 @pytest.mark.parametrize("at", [1, 2, 3])
@@ -66,20 +65,20 @@ def test_a_miss_over_a_sleep_does_not_count(
     at: int, watched: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert asked(watched, monkeypatch, {at: 30_000.0}) == at
-    assert watched.unit.fed == [act.ProbeMissed(1, False)] * (at - 1)
+    assert watched.runner.fed == [act.ProbeMissed(1, False)] * (at - 1)
     watched.health.notice_sleep()
-    assert watched.unit.fed[-1] == act.Slept() and len(watched.told) == 1
+    assert watched.runner.fed[-1] == act.Slept() and len(watched.told) == 1
     # Awake, and it still does not answer: now it counts.
-    watched.unit.fed.clear()
+    watched.runner.fed.clear()
     assert asked(watched, monkeypatch, {}) == 3
-    assert watched.unit.fed == [act.ProbeMissed(1, False)] * 3
+    assert watched.runner.fed == [act.ProbeMissed(1, False)] * 3
 
 
 def test_a_tick_of_the_clock_is_no_sleep(watched: SimpleNamespace) -> None:
     for drift in (0.5, -3600.0, 1.9):
         watched.clock.slept += drift
         watched.health.notice_sleep()
-    assert not watched.unit.fed and not watched.told
+    assert not watched.runner.fed and not watched.told
 
 
 MB = 2**20

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from ocd.supervisor.observation.exchanges import Exchanges
-from ocd.supervisor.observation.overlays import Overlays
+from ocd.supervisor.observation.session_finder import SessionFinder
 from ocd.supervisor.observation.sessions import Sessions
 
 ID = "6ff2dbe9-6ab0-4da9-b4ca-30ea1f844c02"
@@ -117,18 +117,22 @@ def test_a_broken_file_means_that_none_is_known(tmp_path, text):
     assert run(lambda sessions: sessions.find_again(tmp_path / "none")) == []
 
 
-def overlays(tmp_path, sessions):
-    daemon = SimpleNamespace(
-        folders=SimpleNamespace(state=tmp_path / "state", runtime=tmp_path / "run"),
-        units={"main": SimpleNamespace(port=4000)},
-        sessions=sessions,
-        exchanges=exchanges_of(sessions),
-        note_soon=lambda: None,
-        held=[],
+def finder_of(tmp_path, sessions):
+    overlays = SimpleNamespace(
+        folder=str(tmp_path / "state" / "overlays"), config_folders=lambda: {tmp_path / ".claude"}
     )
-    daemon.hold_ports = lambda: daemon.held.append([one.port for one in sessions.living.values()])
-    found = Overlays(daemon)
-    found.config_folders = lambda: {tmp_path / ".claude"}
+    held = []
+    found = SessionFinder(
+        tmp_path / "state",
+        overlays,
+        sessions,
+        exchanges_of(sessions),
+        lambda: 4000,
+        lambda: None,
+        lambda: held.append([one.port for one in sessions.living.values()]),
+        None,
+    )
+    found.held = held
     return found
 
 
@@ -146,12 +150,12 @@ def test_a_background_session_is_found_by_its_settings_in_the_arguments(tmp_path
 
         async def body():
             sessions = Sessions(lambda pid: None)
-            finder = overlays(tmp_path, sessions)
+            finder = finder_of(tmp_path, sessions)
             await finder.find()
             (shown,) = sessions.messages({})
             assert (shown.pid, shown.kind, shown.id, shown.cwd) == (process.pid, "background", ID, "/work")
             await finder.find()
-            assert finder.daemon.held == [[4000]], "its port is held as soon as it is found, once"
+            assert finder.held == [[4000]], "its port is held as soon as it is found, once"
             sessions._ended(sessions.living[process.pid])
 
         asyncio.run(body())
@@ -166,7 +170,7 @@ def test_one_whose_process_was_started_ahead_is_found_by_its_job(tmp_path, proce
 
     async def look():
         sessions = Sessions(lambda pid: None)
-        finder = overlays(tmp_path, sessions)
+        finder = finder_of(tmp_path, sessions)
         await finder.find()
         first = len(sessions.living)
         settings = tmp_path / "state" / "overlays" / "overlay-0123456789abcdef.json"
@@ -188,7 +192,7 @@ def test_plain_claude_is_no_session_of_ours(tmp_path, process):
 
     async def look():
         sessions = Sessions(lambda pid: None)
-        await overlays(tmp_path, sessions).find()
+        await finder_of(tmp_path, sessions).find()
         return sessions.living
 
     assert asyncio.run(look()) == {}

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,13 +19,13 @@ from hypothesis import strategies as st
 
 from ocd.claude import configure
 from ocd.client import statusline
-from ocd.core import state as core
+from ocd.core.state import State
 from ocd.ctl.__main__ import main
 from ocd.errors import OcdError
 from ocd.supervisor.observation import statusfile
 from ocd.supervisor.observation.exchanges import MEANINGS, Exchanges
 from ocd.supervisor.observation.statusfile import SHORT, StatusFile, compose
-from ocd.wire.messages import Problem
+from ocd.wire.messages import Problem, ProxyStatus, Session, Status
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,28 +34,47 @@ def plain(text: str) -> str:
     return re.sub(r"\x1b\[\d+m", "", text)
 
 
-def daemon(runtime: Path) -> Any:
-    """As much of the Daemon as the file is made from."""
-    idle = core.Proxy("main", asleep=True, ports=core.Ports(4000, frozenset({4000})))
-    unit = SimpleNamespace(state=idle, last_fallback="", last_fallback_at=None)
-    return SimpleNamespace(
-        folders=SimpleNamespace(runtime=runtime),
-        keeper_pid=os.getpid(),
-        settings=SimpleNamespace(
-            external=SimpleNamespace(enabled=False, base_url="https://llm.example:8443/x"),
-            plan=SimpleNamespace(warn_at=[75, 90]),
-        ),
-        units={"main": unit},
-        sessions=SimpleNamespace(living={77: None, 78: None}),
-        exchanges=Exchanges(lambda *a, **k: None, lambda: {"opus": "claude-opus-9-9"}),
-        limits=SimpleNamespace(messages=list),
-        budget=SimpleNamespace(messages=list),
-        problems={},
-        stopping=False,
-    )
+class Told:
+    """What the daemon knows, and what the file says of it."""
+
+    def __init__(self) -> None:
+        self.exchanges = Exchanges(lambda *a, **k: None, lambda: {"opus": "claude-opus-9-9"})
+        self.problems: dict[str, Problem] = {}
+        self.external = ""
+        self.state = State.IDLE
+        self.last_fallback, self.last_fallback_at = "", 0.0
+
+    def text(self) -> str:
+        tallies = self.exchanges.sessions
+        sessions = []
+        for pid in (77, 78):
+            last = tallies[pid].latest if pid in tallies else None
+            slot, upstream = (last.slot or last.model, last.upstream) if last else ("", "")
+            sessions.append(Session(pid=pid, cwd="/", since=0.0, last_slot=slot, last_upstream=upstream))
+        proxy = ProxyStatus(
+            state=self.state,
+            wanted="idle",
+            port=4000,
+            since=0.0,
+            config="main.yaml",
+            last_fallback=self.last_fallback,
+            last_fallback_at=self.last_fallback_at or None,
+            troubles=self.exchanges.troubles("main"),
+        )
+        status = Status(
+            version="1",
+            pid=2,
+            keeper_pid=os.getpid(),
+            since=0.0,
+            mode="fork",
+            proxies={"main": proxy},
+            sessions=sessions,
+            external=self.external,
+        )
+        return compose(status, tallies, self.problems.values(), [75, 90])
 
 
-def say(of: Any, **fields: Any) -> None:
+def say(of: Told, **fields: Any) -> None:
     message = {
         "time": time.time(),
         "path": "/v1/messages",
@@ -69,12 +87,12 @@ def say(of: Any, **fields: Any) -> None:
     assert of.exchanges.take("main", 1, {**message, **fields}) is not None
 
 
-def shown(of: Any, pid: int = 77) -> str:
-    return plain(statusline.line(compose(of), pid, time.time()))
+def shown(of: Told, pid: int = 77) -> str:
+    return plain(statusline.line(of.text(), pid, time.time()))
 
 
 def test_slot_upstream_and_tokens_of_the_own_session(tmp_path: Path) -> None:
-    of = daemon(tmp_path)
+    of = Told()
     assert shown(of) == "ocd"
     say(of, input_tokens=12_000, output_tokens=345)
     say(of, session=78, model="qwen")
@@ -84,28 +102,28 @@ def test_slot_upstream_and_tokens_of_the_own_session(tmp_path: Path) -> None:
 
 
 def test_a_proxy_that_does_not_serve_stands_first(tmp_path: Path) -> None:
-    of = daemon(tmp_path)
+    of = Told()
     say(of)
-    of.units["main"].state = core.Proxy("main", stopped=True)
+    of.state = State.STOPPED
     assert shown(of) == "main stopped | opus → api.anthropic.com"
-    of.settings.external.enabled = True
+    of.external = "https://llm.example:8443/x"
     assert shown(of, 0) == "ocd: llm.example:8443"
 
 
 def test_a_fallback_is_seen_for_a_while(tmp_path: Path) -> None:
-    of = daemon(tmp_path)
+    of = Told()
     say(of, fallback="claude-opus-9-9 to claude-opus-9-9-bedrock (529)")
     say(of)
     assert shown(of).endswith("| fell back: claude-opus-9-9 to claude-opus-9-9-bedrock (529)")
-    of.units["main"].last_fallback, of.units["main"].last_fallback_at = "opus to elsewhere", time.time()
+    of.last_fallback, of.last_fallback_at = "opus to elsewhere", time.time()
     assert shown(of).count("fell back") == 1 and "elsewhere" not in shown(of), "its own goes before others'"
     assert shown(of, 0) == "fell back: opus to elsewhere"
     later = time.time() + statusline.FALLBACK_SHOWN + 1
-    assert "fell back" not in statusline.line(compose(of), 77, later)
+    assert "fell back" not in statusline.line(of.text(), 77, later)
 
 
 def test_troubles_and_problems_come_with_what_to_do_until_they_pass(tmp_path: Path) -> None:
-    of = daemon(tmp_path)
+    of = Told()
     say(of, trouble="aws-expired", status=403)
     assert shown(of, 0) == "opus: AWS login expired: occtl aws login"
     say(of)
@@ -115,12 +133,12 @@ def test_troubles_and_problems_come_with_what_to_do_until_they_pass(tmp_path: Pa
 
 
 def test_nothing_that_came_from_outside_breaks_the_line(tmp_path: Path) -> None:
-    of = daemon(tmp_path)
+    of = Told()
     say(of, model="a\x1b]0;t\tb" + "x" * 500, upstream="h\r\n\x07", fallback="f\nproblem\tfake\n" * 300)
-    text = statusline.line(compose(of), 77, time.time())
+    text = statusline.line(of.text(), 77, time.time())
     assert "\n" not in text and "\t" not in text and "\x07" not in text and len(plain(text)) < 400
     assert set(re.findall(r"\x1b\[\d*m", text)) <= {"\x1b[31m", "\x1b[33m", "\x1b[2m", "\x1b[0m"}
-    assert "\x1b" not in plain(text) and compose(of).count("\n") == 2, "nobody adds a line of his own"
+    assert "\x1b" not in plain(text) and of.text().count("\n") == 2, "nobody adds a line of his own"
 
 
 @given(st.text(max_size=300), st.integers(0, 99))
@@ -141,16 +159,16 @@ def test_counts(number: int, text: str) -> None:
 
 
 def test_it_is_written_when_something_changed_and_not_more_than_once_a_second(tmp_path: Path) -> None:
-    of = daemon(tmp_path)
+    of = Told()
 
     async def story() -> None:
-        file = StatusFile(of)
+        file = StatusFile(tmp_path, of.text)
         made = tmp_path / "statusline"
         file.news()
         assert file._timer is not None
         file._timer.cancel()
         file._write()
-        assert stat.S_IMODE(made.stat().st_mode) == 0o600 and made.read_text() == compose(of)
+        assert stat.S_IMODE(made.stat().st_mode) == 0o600 and made.read_text() == of.text()
         before = made.stat().st_ino
         file._write()
         assert made.stat().st_ino == before, "no change, no write"
@@ -170,8 +188,7 @@ def test_it_is_written_when_something_changed_and_not_more_than_once_a_second(tm
         assert made.exists(), "somebody removed it"
         file.remove()
         assert not made.exists()
-        of.folders.runtime = tmp_path / "gone"
-        StatusFile(of)._write()
+        StatusFile(tmp_path / "gone", of.text)._write()
 
     asyncio.run(story())
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ocd.adapters import ports
 from ocd.adapters.logs import Capture, LogFile
-from ocd.supervisor.api.control import _json
+from ocd.supervisor.api.http import json_response
 from ocd.supervisor.observation.history import History
 from ocd.supervisor.supervision.link import cleaned
 from ocd.text import printable
@@ -147,7 +147,7 @@ def test_an_event_is_one_printable_text_and_its_data_too(tmp_path: Path) -> None
     ],
 )
 def test_no_text_turns_an_answer_of_the_api_into_an_error(message: Any) -> None:
-    answer = json.loads(bytes(_json(message).body))
+    answer = json.loads(bytes(json_response(message).body))
     assert "\\xe9" in json.dumps(answer) and "\\ud" not in json.dumps(answer)
 
 
