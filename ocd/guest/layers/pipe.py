@@ -1,6 +1,6 @@
 """The way of a request of ``/v1/messages``: bytes to Anthropic, bytes to the bedrock proxy, or LiteLLM.
 
-An ASGI layer between the boundary and LiteLLM. The table of routes is computed outside (``ocd/config/pipe.py``) from
+An ASGI layer between the boundary and LiteLLM. The table of routes is computed outside (``ocd/stack/pipe.py``) from
 the user's plain LiteLLM file and comes with the boot message; here nothing of that file is read.
 
 *To Anthropic*, when the group's route is and the request carries the client's own login: path, query, headers and body
