@@ -28,7 +28,7 @@ from ocd.supervisor.files import configuration
 from ocd.supervisor.files.reload import Reload
 from ocd.supervisor.files.revisions import Revisions
 from ocd.supervisor.files.settings_file import SettingsFile
-from ocd.supervisor.observation import journal, metrics, statusfile
+from ocd.supervisor.observation import journal, statusfile
 from ocd.supervisor.observation.budget import Budget
 from ocd.supervisor.observation.configured import Configured
 from ocd.supervisor.observation.exchanges import Exchanges
@@ -50,6 +50,7 @@ from ocd.supervisor.supervision.forkserver import Forkserver
 from ocd.supervisor.supervision.handover import Handover
 from ocd.supervisor.supervision.health import Health
 from ocd.supervisor.supervision.idle import Idle
+from ocd.supervisor.supervision.keeper_messages import KeeperMessages
 from ocd.supervisor.supervision.link import KeeperLink
 from ocd.supervisor.supervision.listeners import Listeners
 from ocd.supervisor.supervision.notes import Notes
@@ -72,8 +73,6 @@ class Daemon:
         self.stopping = False
         self.ended = asyncio.Event()
         self.tasks: set[asyncio.Task[Any]] = set()
-        self.keeper_state = asyncio.Event()
-        self.handover: Handover | None = Handover()
         self.renewed = stack_renew.renew(folders)
         self.settings_file = SettingsFile(folders)
         wrong = self.settings_file.first()
@@ -81,7 +80,9 @@ class Daemon:
         if wrong is not None:
             self.report.problems["settings"] = Problem.of(wrong)
         self.keys = settings_keys.load_or_create(folders)
-        self.link = KeeperLink(sock, self.on_keeper, self.on_keeper_end, self.on_link_fault)
+        self.link = KeeperLink(
+            sock, lambda said, fds: self.keeper.take(said, fds), self.on_keeper_end, self.on_link_fault
+        )
         self.listeners = Listeners(self.link.send)
         self._supervision()
         self._observation(keeper_pid)
@@ -251,6 +252,15 @@ class Daemon:
         )
         table = routes(verbs, proxies, streams, launching)
         self.control = Control(str(self.folders.runtime), table, self.listeners, self.report.event)
+        self.keeper = KeeperMessages(
+            self.forkserver,
+            self.runners,
+            self.listeners,
+            self.report,
+            self.control.on_listening,
+            self.control.on_failed,
+            self.signalled,
+        )
 
     def settings(self) -> Settings:
         """The settings that are followed now."""
@@ -267,8 +277,11 @@ class Daemon:
         )
 
     def _exposition(self) -> str:
+        # Loaded when somebody asks: most people never do, and it is three megabytes.
+        from ocd.supervisor.observation.exposition import exposition
+
         refused = {name: self.news.of(name).refused_credentials for name in self.runners}
-        return metrics.exposition(self.overview.status(), self.counts, refused, self.exchanges.misunderstood)
+        return exposition(self.overview.status(), self.counts, refused, self.exchanges.misunderstood)
 
     def _status_line(self) -> str | None:
         if self.stopping:
@@ -286,9 +299,7 @@ class Daemon:
         """Serve until the keeper is gone or we are told to end; returns the exit code."""
         asyncio.get_running_loop().set_exception_handler(self.on_callback_error)
         self.link.start()
-        async with asyncio.timeout(10):
-            await self.keeper_state.wait()
-        restarted = self._take_over()
+        restarted = self._take_over(await self.keeper.handover(timeout=10))
         try:
             # Before anything else that takes time: the import of LiteLLM is what a cold start waits for.
             if self.anything_wanted():
@@ -430,10 +441,8 @@ class Daemon:
             }
         )
 
-    def _take_over(self) -> bool:
+    def _take_over(self, found: Handover) -> bool:
         """Take over sockets, processes, history; returns whether there was somebody before us."""
-        assert self.handover is not None
-        found, self.handover = self.handover, None
         notes = found.notes
         self.started = notes.get("started", self.started)
         self.forkserver.version = notes.get("litellm", "")
@@ -459,79 +468,9 @@ class Daemon:
         """Something came over a link that is not a message: said, and passed over."""
         self.report.log.warning("a message was not understood", text=text)
 
-    def on_keeper(self, message: dict[str, Any], fds: list[int]) -> None:
-        """One message of the keeper's; its descriptors are ours."""
-        if not self._takes(message, fds):
-            for fd in fds:
-                os.close(fd)
-
-    def _takes(self, message: dict[str, Any], fds: list[int]) -> bool:
-        """Deal with a message; returns whether the descriptors have an owner now."""
-        match message.get("op"):
-            case "state" | "process" | "state-end":
-                taken = self.handover is not None
-                if self.handover is not None:
-                    self.handover.take(message, fds)
-                if message["op"] == "state-end":
-                    self.keeper_state.set()
-                return taken
-            case "host-started":
-                if self.handover is not None and message.get("old"):
-                    self.handover.host = (message["pid"], fds)
-                else:
-                    self.forkserver.on_started(message["pid"], fds, bool(message.get("old")))
-                return True
-            case "listening":
-                self._listening(message["name"], fds)
-                return True
-            case "listen-failed":
-                self._listen_failed(message)
-            case "spawned":
-                return self.forkserver.started(message["id"], message["pid"], fds)
-            case "spawn-failed":
-                self.forkserver.failed(
-                    message["id"], message.get("error", ""), bool(message.get("transient"))
-                )
-            case "exit":
-                self._exited(message)
-            case "host":
-                self.forkserver.on_message(message)
-            case "host-exit":
-                self.forkserver.on_exit(message["status"])
-            case "host-failed":
-                self.forkserver.on_failed(message.get("error", ""))
-            case "signal":
-                self.start(self.reload.reload("signal") if message["name"] == "HUP" else self.shutdown())
-            case "reexec-failed":
-                self.report.event("reexec-failed", text=message.get("error", ""))
-            case "refused":
-                self.report.log.warning(
-                    "the keeper refused an order", text=f"{message['what']}: {message['why']}"
-                )
-        return False
-
-    def _listening(self, name: str, fds: list[int]) -> None:
-        if not self.listeners.take(name, fds):
-            return
-        if name == "control":
-            self.control.on_listening()
-        elif runner := self.runners.get(name.split(":")[0]):
-            runner.ports.answered(name, None)
-
-    def _listen_failed(self, message: dict[str, Any]) -> None:
-        name, error = message["name"], message.get("error", "")
-        if name == "control":
-            self.control.on_failed(error)
-        elif runner := self.runners.get(name.split(":")[0]):
-            runner.ports.answered(name, int(message.get("errno") or 1), error)
-
-    def _exited(self, message: dict[str, Any]) -> None:
-        try:
-            known = json.loads(message["tag"])
-            runner = self.runners[known["proxy"]]
-        except (ValueError, KeyError):
-            return
-        runner.exited(message["pid"], message["status"], known["generation"])
+    def signalled(self, name: str) -> None:
+        """The keeper was sent a signal that is for us."""
+        self.start(self.reload.reload("signal") if name == "HUP" else self.shutdown())
 
     # ----------------------------------------------------------------------------------- what the proxies say
 

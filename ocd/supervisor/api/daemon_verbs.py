@@ -13,7 +13,7 @@ from ocd.core import state as core
 from ocd.supervisor.api.http import json_response, message_of
 from ocd.supervisor.api.proxy_verbs import ProxyVerbs
 from ocd.supervisor.files.reload import Reload
-from ocd.supervisor.observation.openmetrics import CONTENT_TYPE
+from ocd.supervisor.observation.metrics import CONTENT_TYPE
 from ocd.supervisor.supervision.runner import Runner
 from ocd.wire.messages import ConfigReply, Outcome, ReloadRequest, Status, Version
 

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from ocd.adapters import ports
 from ocd.core import state as core
 from ocd.errors import EX_CONFIG
-from ocd.supervisor.observation.openmetrics import CONTENT_TYPE
+from ocd.supervisor.observation.metrics import CONTENT_TYPE
 from ocd.supervisor.quiet import QuietServer
 from ocd.wire.messages import Problem
 

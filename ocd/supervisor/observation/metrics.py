@@ -1,10 +1,11 @@
-"""What ``GET /metrics`` says: counted from the answered requests as they come, the rest looked up when asked."""
+"""What is counted from the answered requests as they come, for ``GET /metrics``."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 
-from ocd.core.state import State
-from ocd.supervisor.observation.openmetrics import Family, Histogram, render
-from ocd.wire.messages import Exchange, Status
+from ocd.wire.messages import Exchange
+
+#: of ``exposition.py``'s text (OpenMetrics 1.0, "Overall Structure")
+CONTENT_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 #: seconds; a background call takes less than one, a long answer minutes
 SECONDS = (0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -17,6 +18,26 @@ _TOKENS = (
     ("cache_read", "cache_read_tokens"),
     ("cache_write", "cache_write_tokens"),
 )
+
+
+class Histogram:
+    """Counts of values in buckets; ``bounds`` are upper ones, ascending, without +Inf."""
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        for place, bound in enumerate(self.bounds):
+            if value <= bound:
+                self.counts[place] += 1
+                break
+        else:
+            self.counts[-1] += 1
+        self.sum += value
 
 
 class Counts:
@@ -48,32 +69,6 @@ class Counts:
         if exchange.first is not None and exchange.stream:
             _observe(self.first, place, FIRST, exchange.first)
 
-    def families(self) -> list[Family]:
-        requests = Family(
-            "ocd_requests", "counter", "Answered requests; trouble is empty when all went well."
-        )
-        for (proxy, slot, model, status, trouble), count in self.requests.items():
-            requests.add(count, proxy=proxy, slot=slot, model=model, status=status, trouble=trouble)
-        tokens = Family(
-            "ocd_tokens", "counter", "Tokens as the upstream counted them; a hop is in both proxies."
-        )
-        for (proxy, slot, model, kind), count in self.tokens.items():
-            tokens.add(count, proxy=proxy, slot=slot, model=model, kind=kind)
-        seconds = Family(
-            "ocd_request_seconds", "histogram", "From the request to the end of its answer.", "seconds"
-        )
-        for (proxy, slot), histogram in self.seconds.items():
-            histogram.into(seconds, proxy=proxy, slot=slot)
-        first = Family(
-            "ocd_first_token_seconds",
-            "histogram",
-            "From the request to the first token of a stream.",
-            "seconds",
-        )
-        for (proxy, slot), histogram in self.first.items():
-            histogram.into(first, proxy=proxy, slot=slot)
-        return [requests, tokens, seconds, first]
-
 
 def _observe(
     into: dict[tuple[str, str], Histogram], place: tuple[str, str], bounds: tuple[float, ...], value: float
@@ -82,70 +77,3 @@ def _observe(
     if histogram is None:
         histogram = into[place] = Histogram(bounds)
     histogram.observe(value)
-
-
-def exposition(status: Status, counts: Counts, refused: Mapping[str, int], misunderstood: int) -> str:
-    """All figures as OpenMetrics text. ``refused`` are the credentials that each proxy's boundary refused,
-    ``misunderstood`` the reports of requests that were not understood."""
-    up = Family("ocd_proxy_up", "gauge", "1: the proxy serves, or will at the next connection (idle).")
-    state = Family("ocd_proxy_state", "gauge", "1 for the state that the proxy is in.")
-    restarts = Family("ocd_restarts", "counter", "New processes in the place of one that ended.")
-    memory = Family(
-        "ocd_memory_bytes",
-        "gauge",
-        "Memory of a proxy's processes: PSS, which divides shared pages, or RSS where there is no PSS.",
-        "bytes",
-    )
-    members = Family("ocd_processes", "gauge", "Processes of a proxy.")
-    in_flight = Family("ocd_in_flight_requests", "gauge", "Requests that are being answered now.")
-    fallbacks = Family("ocd_fallbacks", "counter", "Requests that moved to another model group.")
-    refusals = Family(
-        "ocd_refused_credentials", "counter", "Requests refused for a credential in the wrong place."
-    )
-    troubles = Family("ocd_upstream_trouble", "gauge", "1: an upstream answers so until a request succeeds.")
-    for name, proxy in status.proxies.items():
-        up.add(proxy.state.well, proxy=name)
-        for one in State:
-            state.add(one == proxy.state, proxy=name, state=one)
-        restarts.add(proxy.restarts, proxy=name)
-        memory.add(sum(member.memory or 0 for member in proxy.members), proxy=name)
-        members.add(len(proxy.members), proxy=name)
-        flying = [member.in_flight for member in proxy.members if member.in_flight is not None]
-        if flying:
-            in_flight.add(sum(flying), proxy=name)
-        fallbacks.add(proxy.fallbacks, proxy=name)
-        refusals.add(refused.get(name, 0), proxy=name)
-        for trouble in {(found.kind, found.slot) for found in proxy.troubles}:
-            troubles.add(1, proxy=name, trouble=trouble[0], slot=trouble[1])
-    info = Family("ocd_build", "info", "Versions.").add(1, version=status.version, litellm=status.litellm)
-    since = Family("ocd_start_time_seconds", "gauge", "When the daemon started.", "seconds").add(status.since)
-    sessions = Family("ocd_sessions", "gauge", "Living openclaude processes.").add(len(status.sessions))
-    problems = Family("ocd_problems", "gauge", "Problems that `occtl status` shows.").add(
-        len(status.problems)
-    )
-    lost = Family("ocd_dropped_reports", "counter", "Reports of requests that were not understood.")
-    lost.add(misunderstood)
-    used = Family("ocd_plan_used_ratio", "gauge", "Share of a plan's limit that is used, by window.", "ratio")
-    reset = Family("ocd_plan_reset_seconds", "gauge", "When the window begins again.", "seconds")
-    spilling = Family("ocd_plan_spilling", "gauge", "1: the login's requests go to AWS until the reset.")
-    for login in status.limits:
-        spilling.add(login.spilling, login=login.login)
-        for window in login.windows:
-            used.add(window.used, login=login.login, window=window.name)
-            if window.reset is not None:
-                reset.add(window.reset, login=login.login, window=window.name)
-    standing = [
-        used,
-        reset,
-        spilling,
-        up,
-        state,
-        restarts,
-        memory,
-        members,
-        in_flight,
-        fallbacks,
-        refusals,
-        troubles,
-    ]
-    return render([info, since, sessions, problems, lost, *standing, *counts.families()])
