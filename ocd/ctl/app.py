@@ -27,6 +27,7 @@ VERBS: dict[str, dict[str, str]] = {
         "version": "about",
         "selftest": "selftest",
         "doctor": "doctor",
+        "sbom": "sbom",
     },
     "Act": {
         "start": "lifecycle",

@@ -76,7 +76,7 @@ def _show(row: "Row") -> None:
 
 
 def _online(yes: bool) -> "list[Row]":
-    from ocd.doctor import online
+    from ocd.doctor import online, published
     from ocd.doctor.report import Row, of_error
     from ocd.errors import OcdError
 
@@ -101,4 +101,5 @@ def _online(yes: bool) -> "list[Row]":
             return [Row("note", "online", "not-sent", "No request was sent", "you said no", "")]
     with screen.progress("Asking each slot…"):
         rows = online.send(plan)
-    return rows
+    with screen.progress("Asking for advisories…"):
+        return [*rows, *published.rows()]

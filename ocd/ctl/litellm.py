@@ -95,7 +95,7 @@ def check(as_json: bool) -> int:
     """Ask the package index for newer LiteLLMs, and whether the one that serves was withdrawn.
 
     Nothing is installed. The index that pip and uv are set up with is asked. It says when a release was withdrawn
-    (yanked), which is what happens to dangerous ones; it publishes no advisories beside that.
+    (yanked), which is what happens to dangerous ones; `occtl sbom --advisories` asks for what is published beside that.
     """
     from ocd.releases import Releases
 

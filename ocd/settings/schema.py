@@ -84,6 +84,11 @@ class LiteLLM(Section):
         description="auto: requests to Anthropic and to the bedrock proxy pass untouched beside LiteLLM where the "
         "LiteLLM file allows it (occtl models says which and why); off: everything goes through LiteLLM.",
     )
+    advisories: str = Field(
+        default="https://api.osv.dev",
+        description="Who is asked what is published against the installed packages, by `occtl sbom --advisories` "
+        "and `occtl doctor --online` alone; empty: nobody.",
+    )
 
 
 class Proxy(Section):

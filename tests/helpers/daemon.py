@@ -138,6 +138,8 @@ class Daemon:
             "OCD_PREFIX": str(self.prefix),
             "PYTHONPATH": str(ROOT),
             "LANG": "C.UTF-8",
+            # Nobody outside this machine is asked.
+            "OCD_LITELLM__ADVISORIES": "",
         }
 
     def write_settings(self, more: str = "") -> None:

@@ -15,7 +15,7 @@ from ocd import __version__
 from ocd.core.state import Holder
 from ocd.ctl import doctor as verb
 from ocd.ctl.__main__ import main
-from ocd.doctor import checks, gather, online, report
+from ocd.doctor import checks, gather, online, published, report
 from ocd.doctor.checks import Entry, Service
 from ocd.doctor.report import Row
 from ocd.errors import OcdError
@@ -292,6 +292,7 @@ def test_online_asks_first(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     sent: list[online.Plan] = []
     monkeypatch.setattr(online, "plan", lambda: plan)
     monkeypatch.setattr(online, "send", lambda found: sent.append(found) or [])
+    monkeypatch.setattr(published, "rows", list)
     with open(os.devnull) as nobody:
         monkeypatch.setattr(verb.sys, "stdin", nobody)
         assert main(["doctor", "--online"]) == 0
