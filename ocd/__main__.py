@@ -86,6 +86,7 @@ def _run(detach: bool, resume: int, lock_fd: int) -> int:
 
     limits.no_core_files()
     limits.raise_descriptors()
+    folders.refuse_open(folders.package_root())
     state = folders.prepare()
     os.umask(0o077)
     if detach and resume < 0:

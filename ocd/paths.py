@@ -60,6 +60,27 @@ def runtime_dir() -> str:
     return runtime_dirs()[0]
 
 
+def open_to_all(path: str) -> str:
+    """What of ``path`` (itself, or a folder that leads to it) every user may change; empty: nothing.
+
+    In a folder with the sticky bit (/tmp) others cannot replace what is ours. What is not there is left out.
+    """
+    import stat
+
+    place = os.path.realpath(path)
+    while True:
+        try:
+            mode = os.stat(place).st_mode
+        except OSError:
+            mode = 0
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            return place
+        above = os.path.dirname(place)
+        if above == place:
+            return ""
+        place = above
+
+
 def program(module: str) -> list[str]:
     """The command that runs a module of ours: this interpreter, from where this file is, and nothing from outside.
 

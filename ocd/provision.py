@@ -93,6 +93,14 @@ def trouble(env: Path) -> tuple[str, str]:
         if refused(version):
             why = "this release carried code that steals credentials (BerriAI/litellm#24512)"
             return f"LiteLLM {version} is refused", why
+    from ocd import paths
+
+    place = paths.open_to_all(os.fspath(env))
+    if place:
+        return (
+            f"every user of this machine may write to {place}",
+            f"they decide what runs; `chmod o-w {place}`",
+        )
     strange = runs_at_start(env)
     if strange:
         return "LiteLLM's environment has files that can run code at every start", ", ".join(strange)

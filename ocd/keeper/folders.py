@@ -7,7 +7,7 @@ import os
 import sys
 
 from ocd import paths
-from ocd.errors import EX_CANTCREAT, OcdError
+from ocd.errors import EX_CANTCREAT, EX_NOPERM, OcdError
 
 
 def state_dir() -> str:
@@ -43,3 +43,16 @@ def prepare() -> str:
 def package_root() -> str:
     """The folder that holds the ``ocd`` package: a supervisor must come from the same place as its keeper."""
     return os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+def refuse_open(folder: str) -> None:
+    """Raise OcdError (exit code 77) when every user of the machine may change what we are run from."""
+    place = paths.open_to_all(folder)
+    if place:
+        raise OcdError(
+            f"ocd does not run from {folder}",
+            f"every user of this machine may write to {place}, and would decide what has your credentials",
+            f"Run `chmod o-w {place}` after a look at what is in it, then start ocd again",
+            exit_code=EX_NOPERM,
+            code="open-to-all",
+        )

@@ -14,10 +14,22 @@ from ocd import provision, releases
 from ocd.ctl import litellm
 from ocd.ctl.__main__ import main
 from ocd.errors import OcdError
+from ocd.keeper import folders
 from ocd.selftest.run import Report, Row
 from ocd.settings.folders import Folders
 from ocd.settings.schema import Settings
 from ocd.supervisor.supervision import litellm_env
+
+
+def test_an_environment_that_every_user_may_write_to_is_refused(tmp_path: Path) -> None:
+    env = tmp_path / "env"
+    (env / "lib").mkdir(parents=True)
+    assert provision.trouble(env) == ("", "")
+    env.chmod(0o777)
+    what, why = provision.trouble(env)
+    assert str(env) in what and f"chmod o-w {env}" in why
+    with pytest.raises(OcdError, match="chmod o-w"):
+        folders.refuse_open(str(env / "lib"))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from ocd.stack.rules import (
     slots,
     structure,
     switches,
+    trust,
     ways,
 )
 from ocd.stack.stack import Stack
@@ -30,4 +31,5 @@ ALL: tuple[Rule, ...] = (
     *slots.RULES,
     *retire.RULES,
     *ways.RULES,
+    *trust.RULES,
 )
