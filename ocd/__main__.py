@@ -93,7 +93,8 @@ def _run(detach: bool, resume: int, lock_fd: int) -> int:
         _detach(os.path.join(state, "logs"))
     # Where we crash, the log has the stack, and no file the memory.
     faulthandler.enable(file=2)
-    held = lock.take(os.path.join(state, "lock"), lock_fd)
+    lock_path = os.path.join(state, "lock")
+    held = lock.take(lock_path, lock_fd)
     lock.write(held)
     parent_death.become_subreaper()
     argv = paths.program("ocd.supervisor")
@@ -110,7 +111,7 @@ def _run(detach: bool, resume: int, lock_fd: int) -> int:
     if notify.watchdog_seconds():
         # Its heartbeat, which we pass on, has to be faster than that.
         environment["WATCHDOG_USEC"] = os.environ["WATCHDOG_USEC"]
-    keeper = Keeper(argv, environment, held)
+    keeper = Keeper(argv, environment, held, lock_path)
     if resume >= 0:
         keeper.resume(resume)
     return keeper.run()

@@ -11,6 +11,7 @@ from ocd.ctl import screen
 from ocd.ctl.daemon import Daemon, NotRunning, is_running
 from ocd.ctl.options import PROXIES, STATES, examples, json_option, proxy_argument
 from ocd.errors import EX_OK, EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, OcdError
+from ocd.keeper import holding
 
 if TYPE_CHECKING:
     from ocd.wire.messages import Outcome, Status
@@ -64,6 +65,9 @@ def start(name: str | None, as_json: bool, timeout: float) -> int:
     epilog=examples("occtl stop bedrock", "occtl stop          end the daemon and everything it runs")
 )
 @proxy_argument
+@click.option(
+    "--now", is_flag=True, help="Without a name: also give up the ports that living sessions were told of."
+)
 @json_option
 @click.option(
     "--timeout",
@@ -72,14 +76,18 @@ def start(name: str | None, as_json: bool, timeout: float) -> int:
     show_default=True,
     help="Seconds to wait until running answers are finished.",
 )
-def stop(name: str | None, as_json: bool, timeout: float) -> int:
-    """Stop one proxy; without a name, end the daemon. Answers that are being given are finished first."""
+def stop(name: str | None, now: bool, as_json: bool, timeout: float) -> int:
+    """Stop one proxy; without a name, end the daemon. Answers that are being given are finished first.
+
+    The ports that living sessions were told of stay taken, and answer 503, until the last of them has ended: whoever
+    listened there next would be sent their login. --now gives the ports up all the same.
+    """
     from ocd.wire.messages import Outcome
 
     try:
         with Daemon() as daemon:
             if name is None:
-                return _end_daemon(daemon, as_json, timeout)
+                return _end_daemon(daemon, now, as_json, timeout)
             status = _status(daemon)
             select(status, name)
             if status.proxies[name].state == "stopped" and status.proxies[name].wanted != "up":
@@ -90,7 +98,10 @@ def stop(name: str | None, as_json: bool, timeout: float) -> int:
         if name is not None:
             known(name)
         proxies = {name: "already stopped"} if name else {}
-        return report(Outcome(ok=True, reason="the daemon is not running", proxies=proxies), as_json)
+        reason = "the daemon is not running"
+        if now and name is None and holding.let_go():
+            reason += "; the ports that were kept for living sessions are free"
+        return report(Outcome(ok=True, reason=reason, proxies=proxies), as_json)
     outcome.proxies.setdefault(name, "stopped" if outcome.ok else "not stopped")
     return report(outcome, as_json, None if outcome.ok else _failure(outcome, f"Could not stop {name}"))
 
@@ -240,7 +251,7 @@ def wait_until_ready(
     )
 
 
-def _end_daemon(daemon: Daemon, as_json: bool, timeout: float) -> int:
+def _end_daemon(daemon: Daemon, now: bool, as_json: bool, timeout: float) -> int:
     """POST /v1/shutdown, then wait until the keeper's process is gone.
 
     By process, not by socket: where a service manager holds the socket, a look at it would start the daemon
@@ -273,13 +284,25 @@ def _end_daemon(daemon: Daemon, as_json: bool, timeout: float) -> int:
     outcome.changed = True
     outcome.reason = "stopped; `openclaude` or `occtl start` starts it again"
     if status.sessions:
-        main = status.proxies.get("main")
-        many = "1 session lives" if len(status.sessions) == 1 else f"{len(status.sessions)} sessions live"
-        outcome.reason += (
-            f". {many} on and would send their login to whoever listens on port {main.port if main else '4000'} next: "
-            "end them, or start ocd again before they go on"
-        )
+        outcome.reason += f". {_about_sessions(status, now)}"
     return report(outcome, as_json)
+
+
+def _about_sessions(status: "Status", now: bool) -> str:
+    """What becomes of the sessions that live on."""
+    main = status.proxies.get("main")
+    port = main.port if main else 4000
+    one = len(status.sessions) == 1
+    many = "1 session lives" if one else f"{len(status.sessions)} sessions live"
+    if now:
+        holding.let_go()
+    elif holding.is_held():
+        until = "it ends" if one else "the last of them ends"
+        return f"{many} on: its port is kept for it and answers 503 until {until} (--now gives it up)"
+    return (
+        f"{many} on and would send their login to whoever listens on port {port} next: end them, or start ocd again "
+        "before they go on"
+    )
 
 
 class _Process:

@@ -14,7 +14,7 @@ knows it, does not.
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias, TypeVar, get_args, get_origin
 
-PROTOCOL = 1
+PROTOCOL = 2
 #: the oldest that is still understood: a supervisor of new code under the keeper of 0.1
 OLDEST = 0
 
@@ -108,6 +108,12 @@ class Reexec(NamedTuple):
 
     argv: list[str]
     supervisor_argv: list[str] = []
+
+
+class Hold(NamedTuple):
+    """The sessions (pids) that were told of a port of ours: it stays ours until they end. Since protocol 2."""
+
+    sessions: list[int]
 
 
 class Exit(NamedTuple):
@@ -381,7 +387,7 @@ class Report(NamedTuple):
 
 
 ToKeeper: TypeAlias = (
-    Hello | Listen | Unlisten | StartHost | Spawn | Warm | Kill | Note | Alive | Notify | Reexec | Exit
+    Hello | Listen | Unlisten | StartHost | Spawn | Warm | Kill | Note | Alive | Notify | Reexec | Hold | Exit
 )
 FromKeeper: TypeAlias = (
     State
@@ -429,6 +435,7 @@ TO_KEEPER: dict[str, type[ToKeeper]] = {
     "alive": Alive,
     "notify": Notify,
     "reexec": Reexec,
+    "hold": Hold,
     "exit": Exit,
 }
 FROM_KEEPER: dict[str, type[FromKeeper]] = {

@@ -16,7 +16,7 @@ from typing import Any
 
 from ocd import __version__
 from ocd.ipc import frames, messages
-from ocd.keeper import limits, notify, reexec
+from ocd.keeper import holding, limits, notify, reexec
 from ocd.keeper.system import (
     Ends,
     children,
@@ -63,10 +63,13 @@ class Process:
 class Keeper:
     """Everything that must outlive the supervisor."""
 
-    def __init__(self, supervisor_argv: list[str], environment: dict[str, str], lock_fd: int = -1) -> None:
+    def __init__(
+        self, supervisor_argv: list[str], environment: dict[str, str], lock_fd: int = -1, lock_path: str = ""
+    ) -> None:
         self.supervisor_argv = supervisor_argv
         self.environment = environment
         self.lock_fd = lock_fd
+        self.holding = holding.Holding(lock_path, environment)
         self.listeners: dict[str, socket.socket] = {}
         self.processes: dict[int, Process] = {}
         #: who ended, until a supervisor has noted it
@@ -118,6 +121,7 @@ class Keeper:
             self.tell(messages.ListenFailed(order.name, number, reason))
             return
         self.listeners[order.name] = sock
+        self.holding.follow(self.listeners)
         notify.store(order.name, sock.fileno())
         self.tell(messages.Listening(order.name), [sock.fileno()])
 
@@ -125,11 +129,12 @@ class Keeper:
         sock = self.listeners.pop(order.name, None)
         if sock is not None:
             notify.forget(order.name)
+            self.holding.follow(self.listeners)
             sock.close()
 
     def adopt_listeners(self) -> None:
-        """Sockets that the service manager kept for us (LISTEN_FDS, sd_listen_fds(3))."""
-        for name, sock in notify.inherited():
+        """Sockets that the service manager kept for us (LISTEN_FDS, sd_listen_fds(3)), or a holder."""
+        for name, sock in [*notify.inherited(), *holding.take_over()]:
             if name in self.listeners:
                 sock.close()
             else:
@@ -330,6 +335,8 @@ class Keeper:
                 self.supervisor_ended(code)
             elif pid == self.host:
                 self.host_ended(code)
+            elif pid == self.holding.pid:
+                self.holding.ended(self.listeners)
             else:
                 self.ended(pid, code)
 
@@ -456,6 +463,8 @@ class Keeper:
                 notify.send(order.text)
             case messages.Reexec():
                 self.try_new_code(order)
+            case messages.Hold():
+                self.holding.follow(self.listeners, order.sessions)
             case messages.Exit():
                 self.exit_code = order.code & 0xFF
 
@@ -599,6 +608,9 @@ class Keeper:
     def finish(self) -> None:
         """End everything that is still ours. Nothing stays behind."""
         notify.send("STOPPING=1")
+        self.holding.finish(
+            {name: sock for name, sock in self.listeners.items() if sock.family != socket.AF_UNIX}
+        )
         # Not taken out of the service manager's store: it lets go of them after a stop, and over a restart keeps
         # them, so that a connection made meanwhile waits instead of being refused.
         for name, sock in self.listeners.items():
@@ -620,11 +632,17 @@ class Keeper:
                 return
             if pid == self.supervisor:
                 self.supervisor = 0
+            if pid == self.holding.pid:
+                self.holding.pid = 0
             if pid == 0:
+                left = children()
+                if left == [self.holding.pid]:
+                    return
                 if time.monotonic() > limit - 1.5:
-                    for child in children():
-                        with contextlib.suppress(OSError):
-                            os.kill(child, signal.SIGKILL)
+                    for child in left:
+                        if child != self.holding.pid:
+                            with contextlib.suppress(OSError):
+                                os.kill(child, signal.SIGKILL)
                 time.sleep(0.01)
 
     # --------------------------------------------------------------------------------------------- re-exec
@@ -674,6 +692,8 @@ class Keeper:
         argv = [*order.argv, f"--resume={fd}"]
         if self.host_link is not None:
             keep.append(self.host_link.sock.fileno())
+        if self.holding.link is not None:
+            keep.append(self.holding.link.fileno())
         if self.lock_fd >= 0:
             keep.append(self.lock_fd)
             argv.append(f"--lock={self.lock_fd}")
@@ -696,6 +716,11 @@ class Keeper:
             "notes": self.notes,
             "supervisor": self.supervisor,
             "host": [self.host, self.host_link.sock.fileno() if self.host_link else -1, self.host_streams],
+            "holder": [
+                self.holding.pid,
+                self.holding.link.fileno() if self.holding.link else -1,
+                self.holding.sessions,
+            ],
             "restarts": self.supervisor_restarts,
             "environment": self.environment,
             "supervisor_argv": order.supervisor_argv or self.supervisor_argv,
@@ -730,6 +755,10 @@ class Keeper:
             os.set_inheritable(number, False)
         if link >= 0:
             self._attach_host(link)
+        self.holding.pid, held, self.holding.sessions = state.get("holder") or (0, -1, [])
+        if held >= 0:
+            os.set_inheritable(held, False)
+            self.holding.link = socket.socket(fileno=held)
         # Its link ended with the old code. No other may start while it still writes.
         self.supervisor = state.get("supervisor") or 0
         if self.supervisor and is_child(self.supervisor):

@@ -60,6 +60,8 @@ from ocd.wire.messages import ConfigReply, Problem
 
 #: seconds that the last usage figures may take at the end
 USAGE_PATIENCE = 5.0
+#: the first protocol of the keeper's that knows the order ``hold``
+HOLDS = 2
 
 
 class Daemon:
@@ -73,6 +75,8 @@ class Daemon:
         self.stopping = False
         self.ended = asyncio.Event()
         self.tasks: set[asyncio.Task[Any]] = set()
+        #: sessions that the keeper knows of
+        self._held_for: list[int] | None = None
         self.renewed = stack_renew.renew(folders)
         self.settings_file = SettingsFile(folders)
         wrong = self.settings_file.first()
@@ -577,6 +581,10 @@ class Daemon:
         state = self.main.state
         revisions = {state.good, state.revision, *(m.revision for m in state.members)}
         hops = {c.settings.ports()["bedrock"] for r, c in self.main.configs.items() if r in revisions}
+        sessions = sorted(pid for pid, one in self.sessions.living.items() if one.port)
+        if sessions != self._held_for and self.link.protocol >= HOLDS:
+            self._held_for = sessions
+            self.link.send("hold", sessions=sessions)
         for runner, held in ((self.main, told), (self.bedrock, frozenset(hops))):
             if runner.state.ports.held != held:
                 runner.feed(transitions.PortsHeld(held))

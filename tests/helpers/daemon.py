@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 import psutil
 
+from ocd.keeper import holding
 from tests.helpers import canaries
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -211,9 +212,13 @@ class Daemon:
                 if self.process.poll() is None:
                     self.process.kill()
                     self.process.wait()
+                # A session of the test's may live on: it needs no port any more.
+                holding.let_go(str(self.runtime))
                 _gone, left = psutil.wait_procs(tree, timeout=5)
                 for process in left:
                     process.kill()
+            holding.let_go(str(self.runtime))
+            psutil.wait_procs(self.leftovers(), timeout=5)
             left += [p for p in self.leftovers() if p not in left]
         finally:
             with contextlib.suppress(OSError, ValueError):

@@ -132,7 +132,7 @@ def test_a_sessions_requests_are_counted_everywhere(daemon: Daemon, upstreams: U
 
     figures = metrics(occtl(daemon, "metrics").stdout)
     of = 'proxy="main",slot="opus"'
-    good = f'ocd_requests_total{{{of},model="claude-opus-9-9",status="200",trouble=""}}'
+    good = f'ocd_requests_total{{model="claude-opus-9-9",{of},status="200",trouble=""}}'
     assert figures[good] == 2 and figures['ocd_proxy_up{proxy="main"}'] == 1
     assert figures[f"ocd_request_seconds_count{{{of}}}"] == 3
     eventually(lambda: not daemon.status()["sessions"], what="the session ended")

@@ -38,6 +38,7 @@ EXAMPLES: dict[str, list[Any]] = {
         m.Alive(),
         m.Notify("READY=1"),
         m.Reexec(["/py", "-m", "ocd"], ["/py", "-m", "ocd.supervisor"]),
+        m.Hold([42, 43]),
         m.Exit(78),
     ],
     "from-keeper": [
