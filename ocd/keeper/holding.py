@@ -83,7 +83,11 @@ class Holding:
 
     def _start(self, listeners: Mapping[str, socket.socket], before: list[str]) -> None:
         ours, theirs = socket.socketpair()
-        door = os.path.join(paths.runtime_dir(), DOOR)
+        folder = paths.runtime_dir()
+        with contextlib.suppress(OSError):
+            # Somebody may have removed it.
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+        door = os.path.join(folder, DOOR)
         command = [*before, *paths.program("ocd.keeper.holder"), str(theirs.fileno()), self.lock_path, door]
         try:
             self.pid = spawn(command, self.environment, keep=[theirs.fileno()])

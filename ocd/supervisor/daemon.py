@@ -567,6 +567,8 @@ class Daemon:
     def _on_session_begin(self, pid: int) -> None:
         self.report.event("session-started", text=f"pid {pid}")
         self.notes.soon()
+        # A daemon after a SIGKILL must know it as well.
+        self.finder.keep()
 
     def on_session_end(self, pid: int) -> None:
         """A session's process is gone."""

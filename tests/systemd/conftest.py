@@ -136,6 +136,11 @@ class Machine:
         with httpx.Client(transport=transport, base_url="http://ocd", timeout=60) as client:
             return dict(client.get("/v1/status").json())
 
+    def post(self, path: str, body: object) -> dict[str, object]:
+        transport = httpx.HTTPTransport(uds=str(self.runtime / "ocd" / "control.sock"))
+        with httpx.Client(transport=transport, base_url="http://ocd", timeout=60) as client:
+            return dict(client.post(path, json=body).json())
+
     def proxy(self, name: str = "main") -> dict[str, object]:
         return dict(self.status()["proxies"][name])  # type: ignore[index]
 

@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -294,6 +295,29 @@ def test_stop_drains_for_as_long_as_it_takes_and_leaves_no_orphan(
     assert running.show("NFileDescriptorStore") == "0"
     assert not (running.runtime / "ocd/control.sock").exists()
     upstreams.behave()
+
+
+def test_a_stop_leaves_the_port_of_a_living_session_to_nobody_else(running: Machine) -> None:
+    """systemd 252 lets go of what it stored, and kills what a service leaves in its unit."""
+    eventually(running.ready, 90)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as session:
+        body = {"pid": session.pid, "cwd": "/", "env": {"HOME": str(running.home)}, "wait": 5}
+        assert running.post("/v1/launch", body)["ready"]
+        assert running.systemctl("stop", "ocd.service").returncode == 0
+        assert running.show("ActiveState") == "inactive"
+        with socket.socket() as other, pytest.raises(OSError):
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            other.bind(("127.0.0.1", running.port))
+        said = httpx.post(f"http://127.0.0.1:{running.port}/v1/messages", content=b"{}", trust_env=False)
+        assert said.status_code == 503 and "occtl start" in said.text
+        assert running.systemctl("start", "ocd.service").returncode == 0
+        eventually(running.ready, 90)
+        assert running.systemctl("stop", "ocd.service").returncode == 0
+        assert listens(running.port)
+        session.communicate(b"\n")
+        eventually(lambda: not listens(running.port), 30)
+    assert running.systemctl("start", "ocd.service").returncode == 0
+    eventually(running.ready, 90)
 
 
 def test_many_crashes_do_not_end_the_service_for_good(running: Machine) -> None:

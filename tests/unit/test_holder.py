@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -89,15 +90,17 @@ class Gone:
 
 @pytest.fixture
 def gone(tmp_path: Path, port: socket.socket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gone]:
-    monkeypatch.setenv("OCD_RUNTIME_DIR", str(tmp_path))
-    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    made = Gone(tmp_path, port)
-    yield made
-    if made.fd >= 0:
-        os.close(made.fd)
-    made.holding._drop()
-    holding.let_go()
-    eventually(made.holder_ended, "the holder stays")
+    # A socket's name may have a hundred letters.
+    with tempfile.TemporaryDirectory(prefix="ocdh-", dir="/tmp") as short:
+        monkeypatch.setenv("OCD_RUNTIME_DIR", f"{short}/run")
+        monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+        made = Gone(tmp_path, port)
+        yield made
+        if made.fd >= 0:
+            os.close(made.fd)
+        made.holding._drop()
+        holding.let_go()
+        eventually(made.holder_ended, "the holder stays")
 
 
 def test_the_port_answers_and_stays_ours_until_the_session_ends(
