@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all. Standard library only: anyone may import it.
+"""Writing a file, or a link, whole or not at all. Standard library only: anyone may import it.
 
 A reader sees the old content or the new, also after a power cut; a full disk, a kill or a lost folder leaves what was
 there and no second file. The new content is written beside the file under a name of its own, brought to the disk, and
@@ -36,6 +36,18 @@ def replace(
         raise
     if durable:
         _sync_folder(target)
+
+
+def link(path: str | os.PathLike[str], target: str) -> None:
+    """Have ``path`` be a symbolic link to ``target``, whether or not one is there. Raises OSError."""
+    folder, name = os.path.split(os.fspath(path))
+    temporary = os.path.join(folder, f".{name[:200]}.{os.urandom(4).hex()}")
+    os.symlink(target, temporary)
+    try:
+        os.replace(temporary, path)
+    except BaseException:
+        _remove(temporary)
+        raise
 
 
 def create(path: str | os.PathLike[str], content: bytes | str, *, mode: int = PRIVATE) -> bool:

@@ -37,7 +37,7 @@ def judge(version: str, force: bool) -> None:
     if provision.refused(version):
         raise OcdError(
             f"LiteLLM {version} is refused",
-            "this release carried code that steals credentials (BerriAI/litellm#24512)",
+            provision.WHY_REFUSED,
             "Choose another version",
             exit_code=EX_USAGE,
             code="refused-version",
@@ -166,11 +166,10 @@ class Releases:
         """
         version = locked(lock)
         folder = self.envs / f"litellm-{version}-{hashlib.sha256(lock.encode()).hexdigest()[:12]}"
-        provision.remove(folder)
         path = self.work / "litellm.txt"
         path.write_text(lock)
-        try:
-            python = self.tools.make(folder)
+
+        def fill(python: str) -> None:
             self.tools.install(python, path, f"install LiteLLM {version}")
             what, why = provision.trouble(folder)
             if what:
@@ -181,10 +180,8 @@ class Releases:
                     exit_code=EX_DATAERR,
                     code="litellm-refused",
                 )
-            (folder / ".complete").touch()
-        except BaseException:
-            provision.remove(folder)
-            raise
+
+        self.tools.environment(folder, fill)
         return folder
 
     # ---- what the index says
@@ -229,12 +226,11 @@ class Releases:
 
 def locked(lock: str) -> str:
     """LiteLLM's version in a requirement file. Raises OcdError when it has none."""
-    found = re.search(r"^litellm==([^\s;\\]+)", lock, re.MULTILINE)
-    if found is None:
+    if not (version := provision.locked(lock)):
         raise OcdError(
             "The index has no LiteLLM", "", "Check the index", exit_code=EX_UNAVAILABLE, code="install-failed"
         )
-    return found.group(1)
+    return version
 
 
 def _lines(name: str) -> Iterator[str]:

@@ -118,9 +118,9 @@ def _litellm(folders: "Folders") -> None:
     what = f"LiteLLM {locked(lock)} ({provision.packages(lock)} packages)"
     with screen.progress(f"Installing {what}…"), Releases(folders.data / "envs") as releases:
         folder = releases.install(lock)
-    from ocd.ctl.litellm import _point
+    from ocd import atomic
 
-    _point(link, str(folder))
+    atomic.link(link, str(folder))
     screen.out(f"installed {what}")
 
 
