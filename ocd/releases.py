@@ -37,7 +37,7 @@ def judge(version: str, force: bool) -> None:
     if provision.refused(version):
         raise OcdError(
             f"LiteLLM {version} is refused",
-            provision.WHY_REFUSED,
+            "this release carried code that steals credentials (BerriAI/litellm#24512)",
             "Choose another version",
             exit_code=EX_USAGE,
             code="refused-version",

@@ -204,9 +204,8 @@ class Daemon:
 
     def _give_back_claude_settings(self) -> None:
         """What was written into Claude Code's settings.json, while the note of what it was is still there."""
-        if not any(
-            (self.places.state / name).exists() for name in ("claude-settings", "claude-settings.json")
-        ):
+        records = [self.places.state / name for name in ("claude-settings", "claude-settings.json")]
+        if not any(path.exists() for path in records):
             return
         done = self.occtl.run("claude", "remove", "--all")
         if done.returncode not in (0, EX_NOINPUT):

@@ -68,9 +68,8 @@ class Environments:
         name = "litellm-full" if full else "litellm"
         lock = (ROOT / "requirements" / f"{name}.txt").read_text()
         version = provision.locked(lock)
-        folder = (
-            self.envs / f"litellm-{version}-{hashlib.sha256((lock + sys.version).encode()).hexdigest()[:12]}"
-        )
+        digest = hashlib.sha256((lock + sys.version).encode()).hexdigest()[:12]
+        folder = self.envs / f"litellm-{version}-{digest}"
         chosen = Path(before) if before else folder
         if chosen != folder and (chosen / "bin" / "python").exists():
             # Running this again does not take back what somebody chose: `occtl litellm use` until the next
@@ -124,10 +123,6 @@ class Environments:
         self.tools.run([python, "-I", "-c", BUILD, tools, str(copy), str(wheels)], "build ocd")
         (wheel,) = wheels.glob("*.whl")
         self.tools.run([*self.tools.installer(python), "--no-index", "--no-deps", str(wheel)], "install ocd")
-
-    def others(self, ours: Path) -> list[Path]:
-        """Environments of other versions of ocd: their code may still run."""
-        return [one for one in self.envs.glob("ocd-*") if one != ours]
 
     def prune(self, *keep: Path) -> None:
         """Remove what no longer serves; a LiteLLM that was made to the end can be chosen again."""

@@ -18,18 +18,13 @@ from ocd.installer.programs import NO_VENV
 SYSTEMS, PROCESSORS = ("linux", "darwin"), ("x86_64", "amd64", "arm64", "aarch64")
 
 
-def known_bad(version: str, step: str) -> None:
-    """``step`` says what helps when this LiteLLM is one that steals credentials."""
-    if provision.refused(version):
-        raise Failure(f"LiteLLM {version} is refused", provision.WHY_REFUSED, step, EX_USAGE)
-
-
 def known_bad_locks(root: Path = ROOT) -> None:
-    """Any requirement file that names such a release, however it is spelled."""
+    """A requirement file that names a LiteLLM that steals credentials, however it is spelled."""
     named = re.compile(r"^\s*litellm\s*(?:\[[^\]]*\])?\s*===?\s*([^\s;\\]+)", re.MULTILINE | re.IGNORECASE)
     for path in sorted((root / "requirements").glob("*.txt")):
-        for version in named.findall(path.read_text()):
-            known_bad(version, f"Get a requirements/{path.name} that names another litellm")
+        for version in filter(provision.refused, named.findall(path.read_text())):
+            step = f"Get a requirements/{path.name} that names another litellm"
+            raise Failure(f"LiteLLM {version} is refused", provision.WHY_REFUSED, step, EX_USAGE)
 
 
 def anothers_home() -> None:

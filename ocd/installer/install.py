@@ -1,13 +1,14 @@
 """The order of an installation or an upgrade: judge, build beside what serves, swap the links, take over or go back."""
 
+import argparse
 import contextlib
+import functools
 import os
 import sys
 from pathlib import Path
 
 from ocd import atomic, provision
 from ocd.installer import closing, configuration, ground
-from ocd.installer.arguments import Options
 from ocd.installer.commands import Commands
 from ocd.installer.daemon import Daemon
 from ocd.installer.environments import Environments
@@ -18,7 +19,7 @@ from ocd.installer.programs import Programs
 from ocd.installer.screen import Steps
 
 
-def install(options: Options, places: Places, steps: Steps) -> None:
+def install(options: argparse.Namespace, places: Places, steps: Steps) -> None:
     """Raises Failure; what was installed before still works then."""
     made, occtl = Made(places.data), Occtl(places, steps.screen)
     commands = Commands(places, made, steps)
@@ -40,13 +41,13 @@ def install(options: Options, places: Places, steps: Steps) -> None:
     _conclude(places, steps, occtl, started)
 
 
-def _own_litellm(options: Options) -> Path:
+def _own_litellm(options: argparse.Namespace) -> Path:
     # Not resolved: a virtual environment's interpreter is itself a link out of it.
     return Path(os.path.abspath(options.litellm_python)).parent.parent
 
 
 def _install_alone(
-    options: Options, places: Places, steps: Steps, made: Made, commands: Commands, occtl: Occtl
+    options: argparse.Namespace, places: Places, steps: Steps, made: Made, commands: Commands, occtl: Occtl
 ) -> bool:
     """Returns whether a configuration was written."""
     programs, daemon = Programs(places, made, steps.screen), Daemon(places, steps, occtl)
@@ -70,7 +71,7 @@ def _install_alone(
     suits = running and replaced and daemon.accepts_configuration(Path(before[places.current]), ours)
     commands.write()
     defaults = [str(ours / "bin" / "python"), "-I", "-m", "ocd.stack.defaults"]
-    shipped = lambda: programs.run(defaults, "write the configuration")  # noqa: E731
+    shipped = functools.partial(programs.run, defaults, "write the configuration")
     fresh = configuration.write(places.config, made, steps, shipped)
     wanted = {places.current: ours, places.litellm: litellm}
     swapped = [link for link, target in wanted.items() if before[link] != str(target)]
@@ -80,7 +81,8 @@ def _install_alone(
                 atomic.link(link, str(wanted[link]))
         if options.start and not steps.dry_run:
             # Older code may still run although the link is new: after --no-start, or an interrupted upgrade.
-            daemon.start(running, bool(swapped or environments.others(ours)), suits)
+            outdated = bool(swapped) or any(one != ours for one in places.envs.glob("ocd-*"))
+            daemon.start(running, outdated, suits)
             environments.prune(ours, litellm, Path(os.path.realpath(places.litellm)))
     except (Failure, KeyboardInterrupt) as reason:
         if running and replaced:

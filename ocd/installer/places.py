@@ -26,9 +26,8 @@ class Places:
         self.bin = home / ".local" / "bin"
         if prefix:
             root = Path(self.prefix)
-            self.config, self.data, self.state, self.bin = (
-                root / x for x in ("config", "share", "state", "bin")
-            )
+            self.config, self.data, self.state = root / "config", root / "share", root / "state"
+            self.bin = root / "bin"
             self.runtime = [Path(paths.runtime_below(self.prefix))]
         elif sys.platform == "darwin":
             self.config = home / "Library" / "Application Support" / "ocd"
@@ -82,17 +81,14 @@ class Made:
 
     def folder(self, path: Path, mode: int = 0o755) -> None:
         """Make a folder and those above it. Raises Failure."""
-        missing = []
-        here = path
-        while not here.exists():
-            missing.append(here)
-            here = here.parent
+        missing = [one for one in (path, *path.parents) if not one.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True, mode=mode)
         except OSError as error:
+            here = missing[-1].parent if missing else path
             step = f"Make {here} writable, or name another place with --prefix DIR"
-            why = error.strerror or ""
-            raise Failure(f"the folder {path} cannot be made", why, step, EX_CANTCREAT) from None
+            what, why = f"the folder {path} cannot be made", error.strerror or ""
+            raise Failure(what, why, step, EX_CANTCREAT) from None
         known = self.folders()
         fresh = [one for one in missing if one not in known]
         if fresh and self.data.is_dir():
@@ -108,10 +104,9 @@ class Made:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
+                what = f"another install.py is at work in {self.data}"
                 step = "Wait until it is done, then run this again"
-                raise Failure(
-                    f"another install.py is at work in {self.data}", "", step, EX_TEMPFAIL
-                ) from None
+                raise Failure(what, "", step, EX_TEMPFAIL) from None
             yield
         finally:
             os.close(handle)

@@ -39,7 +39,9 @@ class Programs:
             log.write(f"\n$ {' '.join(command)}\n".encode())
             log.flush()
             self.places.log.chmod(0o600)
-            process = subprocess.Popen(
+            lines: list[str] = []
+            counted = 0
+            with subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -47,25 +49,19 @@ class Programs:
                 env=self.places.environment(),
                 # Python looks for modules where it is started, and pip and uv for settings.
                 cwd=self.places.state,
-            )
-            assert process.stdout is not None
-            lines: list[str] = []
-            counted = 0
-            try:
-                with self.screen.moving(lambda: so_far(what, command, counted)):
-                    for raw in process.stdout:
-                        log.write(raw)
-                        lines = [*lines[-40:], raw.decode("utf-8", "replace").rstrip()]
-                        counted += lines[-1].startswith(("Collecting", "Processing"))
-            except BaseException:
-                process.kill()
-                process.wait()
-                raise
-            finally:
-                process.stdout.close()
-        self.screen.clear()
-        if code := process.wait():
-            raise failure(f"{what} failed (exit {code})", lines, self.places.log)
+            ) as process:
+                assert process.stdout is not None
+                try:
+                    with self.screen.moving(lambda: so_far(what, command, counted)):
+                        for raw in process.stdout:
+                            log.write(raw)
+                            lines = [*lines[-40:], raw.decode("utf-8", "replace").rstrip()]
+                            counted += lines[-1].startswith(("Collecting", "Processing"))
+                except BaseException:
+                    process.kill()
+                    raise
+        if process.returncode:
+            raise failure(f"{what} failed (exit {process.returncode})", lines, self.places.log)
         return "\n".join(lines)
 
 

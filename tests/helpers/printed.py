@@ -271,7 +271,7 @@ def filled(word: str) -> bool:
 
 
 def judge_install(words: list[str]) -> str:
-    from ocd.installer.arguments import parse
+    from ocd.installer.main import parse
 
     if any(word in ("-h", "--help") for word in words):
         return ""

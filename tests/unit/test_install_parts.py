@@ -20,16 +20,16 @@ import pytest
 
 from ocd import atomic, paths, provision
 from ocd.installer import configuration, ground, programs
-from ocd.installer.arguments import parse
 from ocd.installer.commands import Commands, launcher
 from ocd.installer.daemon import Daemon
 from ocd.installer.environments import SOURCES, Environments, is_complete
 from ocd.installer.failure import Failure, explain
+from ocd.installer.main import parse
 from ocd.installer.occtl import Occtl, complaint
 from ocd.installer.places import Made, Places
 from ocd.installer.programs import Programs
 from ocd.installer.screen import Screen, Steps
-from ocd.installer.uninstall import Uninstall
+from ocd.installer.uninstall import uninstall
 from ocd.settings.folders import Folders
 from tests.helpers.checkout import copy_sources
 
@@ -116,14 +116,17 @@ class Parts:
 def test_the_two_malicious_releases_are_refused_by_name(version: str, tmp_path: Path) -> None:
     lock = f"aiohttp==3.0\nlitellm=={version} \\\n    --hash=sha256:00\n"
     assert provision.locked(lock) == version
+    (tmp_path / "requirements").mkdir()
+    (tmp_path / "requirements" / "litellm.txt").write_text(lock)
     for refuse in (
-        lambda: ground.known_bad(version, "Do something"),
+        lambda: ground.known_bad_locks(tmp_path),
         lambda: ground.environment(an_environment(tmp_path / "theirs", version)),
     ):
         with pytest.raises(Failure, match=re.escape(version)) as caught:
             refuse()
         assert caught.value.exit_code == 64
-    ground.known_bad("1.106.2", "")
+    (tmp_path / "requirements" / "litellm.txt").write_text(lock.replace(version, "1.106.2"))
+    ground.known_bad_locks(tmp_path)
     ground.environment(an_environment(tmp_path / "good", "1.106.2"))
 
 
@@ -360,12 +363,11 @@ def test_uninstall_removes_nothing_while_a_broken_installation_serves() -> None:
         folder.mkdir()
         daemon.bind(str(folder / "control.sock"))
         daemon.listen()
-        uninstall = Uninstall(one.places, one.made, one.steps, one.commands, one.daemon)
         with pytest.raises(Failure, match="nothing was removed"):
-            uninstall.run(purge=False)
+            uninstall(one.places, one.steps, purge=False)
         assert one.places.data.exists()
         daemon.close()
-        uninstall.run(purge=False)
+        uninstall(one.places, one.steps, purge=False)
         assert os.listdir(base) == [], "a socket on which nobody listens is no daemon"
 
 
