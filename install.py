@@ -27,8 +27,8 @@ if sys.version_info < (3, 11):
                 code = "import sys; print(sys.version_info >= (3, 11))"
                 if subprocess.check_output([newer, "-I", "-c", code], stderr=subprocess.STDOUT) != b"True\n":
                     continue
-                sys.stderr.write("This is Python %d.%d, too old for ocd: " % sys.version_info[:2])
-                sys.stderr.write("going on with %s.\n" % newer)
+                said = "This is Python %d.%d, too old for ocd: going on with %s.\n"
+                sys.stderr.write(said % (sys.version_info[0], sys.version_info[1], newer))
                 sys.stderr.flush()
                 os.execv(newer, [newer, os.path.abspath(__file__), *sys.argv[1:]])
             except (OSError, subprocess.CalledProcessError):

@@ -40,8 +40,7 @@ def replace(
 
 def link(path: str | os.PathLike[str], target: str) -> None:
     """Have ``path`` be a symbolic link to ``target``, whether or not one is there. Raises OSError."""
-    folder, name = os.path.split(os.fspath(path))
-    temporary = os.path.join(folder, f".{name[:200]}.{os.urandom(4).hex()}")
+    temporary = _beside(os.fspath(path))
     os.symlink(target, temporary)
     try:
         os.replace(temporary, path)
@@ -65,11 +64,15 @@ def create(path: str | os.PathLike[str], content: bytes | str, *, mode: int = PR
     return True
 
 
+def _beside(target: str) -> str:
+    folder, name = os.path.split(target)
+    return os.path.join(folder, f".{name[:200]}.{os.urandom(4).hex()}")
+
+
 def _write_beside(
     target: str, content: bytes | str, mode: int, durable: bool, times: tuple[int, int] | None = None
 ) -> str:
-    folder, name = os.path.split(target)
-    temporary = os.path.join(folder, f".{name[:200]}.{os.urandom(4).hex()}")
+    temporary = _beside(target)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     # Private until it is whole: the wanted mode may let others read it.
     fd = os.open(temporary, flags, PRIVATE)

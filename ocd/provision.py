@@ -300,17 +300,10 @@ class Tools:
 
     def _uv_wheel(self) -> str:
         target = self.work / "uv"
-        command = [
-            *self.pip(),
-            "install",
-            "--quiet",
-            "--require-hashes",
-            "--only-binary",
-            ":all:",
-            "--no-deps",
-        ]
+        exact = ["--quiet", "--require-hashes", "--only-binary", ":all:", "--no-deps", *self.source]
+        command = [*self.pip(), "install", *exact, "--target", str(target), "-r", str(self.uv_lock)]
         try:
-            self.run([*command, *self.source, "--target", str(target), "-r", str(self.uv_lock)], "install uv")
+            self.run(command, "install uv")
         except self.failures:
             return ""  # pip does all that is needed, slower
         found = target / "bin" / "uv"

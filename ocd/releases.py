@@ -128,16 +128,8 @@ class Releases:
     def resolve(self, *wanted: str) -> str:
         if uv := self.tools.uv():
             return self.run([*self.compile(uv), self.requirements(*wanted)], f"resolve {wanted[0]}")
-        command = [
-            *self.tools.pip(),
-            "install",
-            "--quiet",
-            "--dry-run",
-            "--ignore-installed",
-            "--report",
-            "-",
-        ]
-        command += ["--only-binary", ":all:", *self.tools.source, *wanted]
+        command = [*self.tools.pip(), "install", "--quiet", "--dry-run", "--ignore-installed"]
+        command += ["--report", "-", "--only-binary", ":all:", *self.tools.source, *wanted]
         report = self.run(command, f"resolve {wanted[0]}")
         return from_report(json.loads(report), set() if self.full else _left_out())
 
@@ -189,23 +181,13 @@ class Releases:
     def ask(self, installed: str) -> Answer:
         """Raises OcdError when the index cannot be asked."""
         if uv := self.tools.uv():
-            plain = [
-                uv,
-                "--no-config",
-                "pip",
-                "compile",
-                "--python",
-                self.base,
-                "--no-header",
-                "--no-annotate",
-            ]
-            plain += ["--no-deps", "--only-binary", ":all:", *self.tools.source]
+            plain = [uv, "--no-config", "pip", "compile", "--python", self.base, "--no-header"]
+            plain += ["--no-annotate", "--no-deps", "--only-binary", ":all:", *self.tools.source]
             newest = locked(self.run([*plain, self.requirements("litellm")], "ask the index for LiteLLM"))
             yanked = ""
             if installed:
-                said = self.outcome(
-                    [*plain, self.requirements(f"litellm=={installed}")], "ask the index"
-                ).stderr
+                command = [*plain, self.requirements(f"litellm=={installed}")]
+                said = self.outcome(command, "ask the index").stderr
                 found = re.search(r"is yanked(?: \(reason: (.*)\))?", said)
                 yanked = (found.group(1) or "no reason given") if found else ""
         else:

@@ -9,7 +9,7 @@ from pathlib import Path
 from ocd import atomic
 from ocd.errors import EX_CANTCREAT
 from ocd.installer.failure import Failure
-from ocd.installer.places import Made, Places
+from ocd.installer.places import Places
 from ocd.installer.screen import Steps
 
 #: the commands, and where their main() is
@@ -53,47 +53,47 @@ def present(path: Path) -> str:
     return text
 
 
-class Commands:
-    def __init__(self, places: Places, made: Made, steps: Steps) -> None:
-        self.places = places
-        self.made = made
-        self.steps = steps
-        self.paths = [places.bin / name for name in COMMANDS]
+def _paths(places: Places) -> list[Path]:
+    return [places.bin / name for name in COMMANDS]
 
-    def refuse_foreign(self) -> None:
-        """Before anything is done rather than after a minute."""
-        for path in self.paths:
-            present(path)
 
-    def write(self) -> None:
-        """Commands, man pages and completions, where they are not there yet."""
-        python, site = str(self.places.current / "bin" / "python"), str(self.places.current / "site")
-        for path in self.paths:
-            text = launcher(path.name, self.places.prefix, python, site)
-            if present(path) != text and self.steps.take(f"write {path}"):
-                self.made.folder(path.parent)
-                atomic.replace(path, text, mode=0o755)
-        for link, target in self._links():
-            was = os.readlink(link) if link.is_symlink() else ""
-            if os.path.lexists(link) and not (_MANUALS in was or _COMPLETIONS in was):
-                continue  # somebody else's; commands work without
-            if was != target and self.steps.take(f"link {link}"):
-                self.made.folder(link.parent)
-                atomic.link(link, target)
+def refuse_foreign(places: Places) -> None:
+    """Before anything is done rather than after a minute."""
+    for path in _paths(places):
+        present(path)
 
-    def ours(self) -> list[Path]:
-        """What of it is there and is ours."""
-        found = [one for one in self.paths if one.is_file() and MARK in one.read_text("utf-8", "replace")]
-        return found + [one for one, to in self._links() if one.is_symlink() and os.readlink(one) == to]
 
-    def _links(self) -> Iterator[tuple[Path, str]]:
-        """Links to the version in use, where man, bash, zsh and fish look; and what they lead to."""
-        share, site = self.places.bin.parent / "share", self.places.current / "site"
-        for name in ("occtl.1", "openclaude.1", "ocd.1", "ocd.toml.5"):
-            yield share / "man" / f"man{name[-1]}" / name, str(site / _MANUALS / name)
-        for place in (
-            "bash-completion/completions/occtl",
-            "zsh/site-functions/_occtl",
-            "fish/vendor_completions.d/occtl.fish",
-        ):
-            yield share / place, str(site / _COMPLETIONS / os.path.basename(place))
+def write(places: Places, steps: Steps) -> None:
+    """Commands, man pages and completions, where they are not there yet."""
+    python, site = str(places.current / "bin" / "python"), str(places.current / "site")
+    for path in _paths(places):
+        text = launcher(path.name, places.prefix, python, site)
+        if present(path) != text and steps.take(f"write {path}"):
+            places.make(path.parent)
+            atomic.replace(path, text, mode=0o755)
+    for link, target in _links(places):
+        was = os.readlink(link) if link.is_symlink() else ""
+        if os.path.lexists(link) and not (_MANUALS in was or _COMPLETIONS in was):
+            continue  # somebody else's; commands work without
+        if was != target and steps.take(f"link {link}"):
+            places.make(link.parent)
+            atomic.link(link, target)
+
+
+def ours(places: Places) -> list[Path]:
+    """What of it is there and is ours."""
+    found = [one for one in _paths(places) if one.is_file() and MARK in one.read_text("utf-8", "replace")]
+    return found + [one for one, to in _links(places) if one.is_symlink() and os.readlink(one) == to]
+
+
+def _links(places: Places) -> Iterator[tuple[Path, str]]:
+    """Links to the version in use, where man, bash, zsh and fish look; and what they lead to."""
+    share, site = places.bin.parent / "share", places.current / "site"
+    for name in ("occtl.1", "openclaude.1", "ocd.1", "ocd.toml.5"):
+        yield share / "man" / f"man{name[-1]}" / name, str(site / _MANUALS / name)
+    for place in (
+        "bash-completion/completions/occtl",
+        "zsh/site-functions/_occtl",
+        "fish/vendor_completions.d/occtl.fish",
+    ):
+        yield share / place, str(site / _COMPLETIONS / os.path.basename(place))

@@ -5,21 +5,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ocd import atomic
-from ocd.installer.places import CONFIGURATION, Made
+from ocd.installer.places import CONFIGURATION, Places
 from ocd.installer.screen import Steps
 
 #: the main proxy's port where nothing says otherwise; the bedrock proxy's is the next one
 USUAL_PORT = 4000
 
 
-def write(folder: Path, made: Made, steps: Steps, shipped: Callable[[], object]) -> bool:
+def write(places: Places, steps: Steps, shipped: Callable[[], object]) -> bool:
     """Write what is missing; returns whether anything was. ``shipped`` writes the files that are not there."""
-    missing = [name for name in CONFIGURATION if not (folder / name).exists()]
+    missing = [name for name in CONFIGURATION if not (places.config / name).exists()]
     if missing and steps.take(f"write the default configuration: {', '.join(missing)}"):
-        made.folder(folder, 0o700)
+        places.make(places.config, 0o700)
         shipped()
         if "ocd.toml" in missing:
-            ports_of_our_own(folder / "ocd.toml", steps)
+            ports_of_our_own(places.config / "ocd.toml", steps)
     return bool(missing)
 
 
@@ -36,11 +36,9 @@ def ports_of_our_own(path: Path, steps: Steps) -> None:
         atomic.replace(path, text.replace(line, f"\nport = {port}\n", 1))
 
 
-def _table(name: str) -> str:
-    return Path("/proc/net", name).read_text()
-
-
-def listening(uid: int, read: Callable[[str], str] = _table) -> tuple[set[int], set[int]]:
+def listening(
+    uid: int, read: Callable[[str], str] = lambda name: Path("/proc/net", name).read_text()
+) -> tuple[set[int], set[int]]:
     """The TCP ports on which other users listen here, and those of user ``uid``: (theirs, ours). See proc(5).
 
     Two empty sets where the system does not tell (macOS): then the daemon says who has the port.

@@ -30,8 +30,6 @@ class Daemon:
             # Neither the command nor its Python is there before the first installation.
             return False
 
-    # ------------------------------------------------------------------------------------ before anything is changed
-
     def refuse_anothers(self, environment: Path, step: str) -> None:
         """Raise Failure when the daemon that answers belongs to an installation in another HOME of this user's.
 
@@ -65,8 +63,6 @@ class Daemon:
                 EX_CONFIG,
             )
         return now.returncode == 0
-
-    # ------------------------------------------------------------------------------------ start and take-over
 
     def start(self, running: bool, outdated: bool, suits: bool) -> None:
         """Have the daemon serve this version; ``outdated``: a running one may be of another. Raises Failure.
@@ -173,8 +169,6 @@ class Daemon:
             raise reason
         what = "the new version does not serve, the one before does again"
         raise Failure(what, str(reason), "See `occtl logs daemon`", EX_UNAVAILABLE) from None
-
-    # ------------------------------------------------------------------------------------ the end
 
     def end(self) -> None:
         """Stop what runs. Raises Failure, before anything is removed, when it goes on running."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from ocd import __version__, provision
 from ocd.errors import EX_OSERR
 from ocd.installer import ground
-from ocd.installer.places import ROOT, Made, Places
+from ocd.installer.places import LOCKS, ROOT, Places
 from ocd.installer.screen import Steps
 
 #: what ocd's wheel is built from; nothing else of the checkout is copied
@@ -46,10 +46,9 @@ def is_complete(env: Path) -> bool:
 class Environments:
     """``tools`` run pip and uv, and each of their programs into the log."""
 
-    def __init__(self, places: Places, made: Made, steps: Steps, tools: provision.Tools) -> None:
+    def __init__(self, places: Places, steps: Steps, tools: provision.Tools) -> None:
+        self.places = places
         self.envs = places.envs
-        self.build = places.build
-        self.made = made
         self.steps = steps
         self.tools = tools
 
@@ -65,10 +64,10 @@ class Environments:
         ``before`` serves now; ``replaced``: another ocd than before is being installed; ``full``: with all that
         LiteLLM has for other providers.
         """
-        name = "litellm-full" if full else "litellm"
-        lock = (ROOT / "requirements" / f"{name}.txt").read_text()
-        version = provision.locked(lock)
-        digest = hashlib.sha256((lock + sys.version).encode()).hexdigest()[:12]
+        lock = LOCKS / ("litellm-full.txt" if full else "litellm.txt")
+        text = lock.read_text()
+        version = provision.locked(text)
+        digest = hashlib.sha256((text + sys.version).encode()).hexdigest()[:12]
         folder = self.envs / f"litellm-{version}-{digest}"
         chosen = Path(before) if before else folder
         if chosen != folder and (chosen / "bin" / "python").exists():
@@ -81,7 +80,7 @@ class Environments:
                 return chosen
 
         def fill(python: str) -> None:
-            self._install(python, name, "install LiteLLM")
+            self.tools.install(python, lock, "install LiteLLM")
             ground.trouble(folder, "Do not use this version; see requirements/litellm.txt", EX_OSERR)
 
         self.make(folder, fill, f"install LiteLLM {version}")
@@ -92,7 +91,7 @@ class Environments:
         if is_complete(folder) or not self.steps.take(what):
             return
         ground.system(self.tools)
-        self.made.folder(self.envs)
+        self.places.make(self.envs)
 
         def whole(python: str) -> None:
             fill(python)
@@ -102,24 +101,20 @@ class Environments:
 
         self.tools.environment(folder, whole)
 
-    def _install(self, python: str, lock: str, what: str, *where: str) -> None:
-        """Wheels only: building a package from source would fetch its build tools without any hash."""
-        self.tools.install(python, ROOT / "requirements" / f"{lock}.txt", what, *where)
-
     def _fill_ours(self, python: str) -> None:
-        self._install(python, "ocd", "install the daemon's packages")
+        self.tools.install(python, LOCKS / "ocd.txt", "install the daemon's packages")
         # Beside our environment, not in it: nothing of this is needed afterwards.
-        tools = str(self.build / "tools")
-        self._install(python, "build", "install what builds ocd", "--target", tools)
+        tools = str(self.places.build / "tools")
+        self.tools.install(python, LOCKS / "build.txt", "install what builds ocd", "--target", tools)
         # A copy: building must not write into the checkout, which may be read-only.
-        copy = self.build / "source"
+        copy = self.places.build / "source"
         copy.mkdir(parents=True)
         for name in SOURCES:
             if (ROOT / name).is_dir():
                 shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(ROOT / name, copy / name)
-        wheels = self.build / "wheels"
+        wheels = self.places.build / "wheels"
         self.tools.run([python, "-I", "-c", BUILD, tools, str(copy), str(wheels)], "build ocd")
         (wheel,) = wheels.glob("*.whl")
         self.tools.run([*self.tools.installer(python), "--no-index", "--no-deps", str(wheel)], "install ocd")

@@ -11,7 +11,7 @@ from pathlib import Path
 from ocd import provision
 from ocd.errors import EX_CANTCREAT, EX_NOINPUT, EX_NOPERM, EX_UNAVAILABLE, EX_USAGE
 from ocd.installer.failure import Failure
-from ocd.installer.places import ROOT, Made, Places
+from ocd.installer.places import ROOT, Places
 from ocd.installer.programs import NO_VENV
 
 #: for which requirements/*.txt have wheels; the README's table and tests/unit/test_platforms.py have the details
@@ -37,9 +37,9 @@ def anothers_home() -> None:
             raise Failure(f"{home} does not belong to you", why, step, EX_NOPERM)
 
 
-def foreign_folders(places: Places, made: Made) -> None:
+def foreign_folders(places: Places) -> None:
     """A prefix is ours alone: --uninstall removes its share, state and run whole."""
-    if not places.prefix or made.record.exists():
+    if not places.prefix or places.record.exists():
         return
     for folder in (places.data, places.state, Path(places.prefix) / "run"):
         if folder.is_dir() and any(folder.iterdir()):

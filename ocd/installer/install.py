@@ -8,34 +8,30 @@ import sys
 from pathlib import Path
 
 from ocd import atomic, provision
-from ocd.installer import closing, configuration, ground
-from ocd.installer.commands import Commands
+from ocd.installer import closing, commands, configuration, ground, programs
 from ocd.installer.daemon import Daemon
 from ocd.installer.environments import Environments
 from ocd.installer.failure import Failure
 from ocd.installer.occtl import Occtl
-from ocd.installer.places import ROOT, Made, Places
-from ocd.installer.programs import Programs
+from ocd.installer.places import LOCKS, Places
 from ocd.installer.screen import Steps
 
 
 def install(options: argparse.Namespace, places: Places, steps: Steps) -> None:
     """Raises Failure; what was installed before still works then."""
-    made, occtl = Made(places.data), Occtl(places, steps.screen)
-    commands = Commands(places, made, steps)
-    ground.foreign_folders(places, made)
+    ground.foreign_folders(places)
     ground.known_bad_locks()
     if not places.prefix:
         ground.anothers_home()
-    commands.refuse_foreign()
+    commands.refuse_foreign(places)
     if options.litellm_python:
         ground.environment(_own_litellm(options))
-    with contextlib.nullcontext() if steps.dry_run else made.alone():
+    with contextlib.nullcontext() if steps.dry_run else places.alone():
         try:
-            fresh = _install_alone(options, places, steps, made, commands, occtl)
+            fresh = _install_alone(options, places, steps)
         finally:
             provision.remove(places.build)
-    started = options.start and not steps.dry_run
+    occtl, started = Occtl(places, steps.screen), options.start and not steps.dry_run
     if fresh:
         _offer_migration(steps, occtl, started)
     _conclude(places, steps, occtl, started)
@@ -46,14 +42,12 @@ def _own_litellm(options: argparse.Namespace) -> Path:
     return Path(os.path.abspath(options.litellm_python)).parent.parent
 
 
-def _install_alone(
-    options: argparse.Namespace, places: Places, steps: Steps, made: Made, commands: Commands, occtl: Occtl
-) -> bool:
+def _install_alone(options: argparse.Namespace, places: Places, steps: Steps) -> bool:
     """Returns whether a configuration was written."""
-    programs, daemon = Programs(places, made, steps.screen), Daemon(places, steps, occtl)
-    lock = ROOT / "requirements" / "uv.txt"
-    tools = provision.Tools(sys.executable, places.build, lock, programs.run, (Failure,), options.wheels)
-    environments = Environments(places, made, steps, tools)
+    daemon = Daemon(places, steps, Occtl(places, steps.screen))
+    run = functools.partial(programs.run, places, steps.screen)
+    tools = provision.Tools(sys.executable, places.build, LOCKS / "uv.txt", run, (Failure,), options.wheels)
+    environments = Environments(places, steps, tools)
 
     ours = environments.ours()
     if options.start:
@@ -69,10 +63,10 @@ def _install_alone(
     running = not steps.dry_run and daemon.running()
     # A mistake that was in the configuration before is no fault of the new version.
     suits = running and replaced and daemon.accepts_configuration(Path(before[places.current]), ours)
-    commands.write()
+    commands.write(places, steps)
     defaults = [str(ours / "bin" / "python"), "-I", "-m", "ocd.stack.defaults"]
-    shipped = functools.partial(programs.run, defaults, "write the configuration")
-    fresh = configuration.write(places.config, made, steps, shipped)
+    shipped = functools.partial(run, defaults, "write the configuration")
+    fresh = configuration.write(places, steps, shipped)
     wanted = {places.current: ours, places.litellm: litellm}
     swapped = [link for link, target in wanted.items() if before[link] != str(target)]
     try:

@@ -50,23 +50,14 @@ class Parser(argparse.ArgumentParser):
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(prog="install.py", description="Set up ocd for this user: no root, no questions.")
     # The commands obey OCD_PREFIX, so an installation without --prefix must not be half in one place.
-    parser.add_argument(
-        "--prefix",
-        metavar="DIR",
-        default=os.environ.get("OCD_PREFIX", ""),
-        help="keep everything under one folder (default: OCD_PREFIX)",
-    )
+    one = "keep everything under one folder (default: OCD_PREFIX)"
+    parser.add_argument("--prefix", metavar="DIR", default=os.environ.get("OCD_PREFIX", ""), help=one)
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     parser.add_argument("--no-start", dest="start", action="store_false", help="install only; start nothing")
-    parser.add_argument(
-        "--wheels", metavar="DIR", default="", help="install from a folder of wheels, offline"
-    )
-    parser.add_argument(
-        "--litellm-python",
-        metavar="PATH",
-        default="",
-        help="use the LiteLLM of this interpreter's environment instead of installing one",
-    )
+    offline = "install from a folder of wheels, offline"
+    parser.add_argument("--wheels", metavar="DIR", default="", help=offline)
+    own = "use the LiteLLM of this interpreter's environment instead of installing one"
+    parser.add_argument("--litellm-python", metavar="PATH", default="", help=own)
     full = "LiteLLM with all that it has for other providers and its own reports"
     parser.add_argument("--full", action="store_true", help=full)
     parser.add_argument("--uninstall", action="store_true", help="remove everything but your configuration")

@@ -14,6 +14,7 @@ from ocd.installer.failure import Failure
 
 #: the checkout
 ROOT = Path(__file__).resolve().parents[2]
+LOCKS = ROOT / "requirements"
 CONFIGURATION = ("ocd.toml", "litellm.yaml", "litellm-bedrock.yaml")
 
 
@@ -45,6 +46,8 @@ class Places:
         self.current = self.data / "current"
         self.litellm = self.data / "litellm"
         self.log = self.state / "install.log"
+        #: of the folders that were made
+        self.record = self.data / "made-folders"
 
     def environment(self) -> dict[str, str]:
         """For our own commands: the user's, with the prefix and without another project's Python settings."""
@@ -54,6 +57,42 @@ class Places:
         # pip asks `rustc --version` for its user agent, and rustup then makes a folder in the user's HOME.
         env.setdefault("RUSTUP_HOME", str(self.data / ".rustup"))
         return env
+
+    def made(self) -> list[Path]:
+        """The folders that were made for this installation, and are ours to remove again."""
+        return [Path(line) for line in self.record.read_text().splitlines()] if self.record.exists() else []
+
+    def make(self, path: Path, mode: int = 0o755) -> None:
+        """Make a folder and those above it, and note them. Raises Failure."""
+        missing = [one for one in (path, *path.parents) if not one.exists()]
+        try:
+            path.mkdir(parents=True, exist_ok=True, mode=mode)
+        except OSError as error:
+            here = missing[-1].parent if missing else path
+            step = f"Make {here} writable, or name another place with --prefix DIR"
+            what, why = f"the folder {path} cannot be made", error.strerror or ""
+            raise Failure(what, why, step, EX_CANTCREAT) from None
+        known = self.made()
+        fresh = [one for one in missing if one not in known]
+        if fresh and self.data.is_dir():
+            with self.record.open("a") as file:
+                file.write("".join(f"{one}\n" for one in fresh))
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """One install.py at a time; the lock is on the data folder itself and ends with this process."""
+        self.make(self.data, 0o700)
+        handle = os.open(self.data, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                what = f"another install.py is at work in {self.data}"
+                step = "Wait until it is done, then run this again"
+                raise Failure(what, "", step, EX_TEMPFAIL) from None
+            yield
+        finally:
+            os.close(handle)
 
 
 def listens(folder: Path) -> bool:
@@ -67,46 +106,3 @@ def listens(folder: Path) -> bool:
         except OSError:
             return False
     return True
-
-
-class Made:
-    """The folders that were made for this installation: noted in the data folder, and ours to remove again."""
-
-    def __init__(self, data: Path) -> None:
-        self.data = data
-        self.record = data / "made-folders"
-
-    def folders(self) -> list[Path]:
-        return [Path(line) for line in self.record.read_text().splitlines()] if self.record.exists() else []
-
-    def folder(self, path: Path, mode: int = 0o755) -> None:
-        """Make a folder and those above it. Raises Failure."""
-        missing = [one for one in (path, *path.parents) if not one.exists()]
-        try:
-            path.mkdir(parents=True, exist_ok=True, mode=mode)
-        except OSError as error:
-            here = missing[-1].parent if missing else path
-            step = f"Make {here} writable, or name another place with --prefix DIR"
-            what, why = f"the folder {path} cannot be made", error.strerror or ""
-            raise Failure(what, why, step, EX_CANTCREAT) from None
-        known = self.folders()
-        fresh = [one for one in missing if one not in known]
-        if fresh and self.data.is_dir():
-            with self.record.open("a") as file:
-                file.write("".join(f"{one}\n" for one in fresh))
-
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """One install.py at a time; the lock is on the data folder itself and ends with this process."""
-        self.folder(self.data, 0o700)
-        handle = os.open(self.data, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                what = f"another install.py is at work in {self.data}"
-                step = "Wait until it is done, then run this again"
-                raise Failure(what, "", step, EX_TEMPFAIL) from None
-            yield
-        finally:
-            os.close(handle)

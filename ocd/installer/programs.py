@@ -9,7 +9,7 @@ from pathlib import Path
 from ocd import provision
 from ocd.errors import EX_IOERR, EX_UNAVAILABLE
 from ocd.installer.failure import Failure
-from ocd.installer.places import Made, Places
+from ocd.installer.places import Places
 from ocd.installer.screen import Screen
 
 _VENV = "Install the system's package python3-venv (Debian, Ubuntu: sudo apt install python3-venv)"
@@ -26,43 +26,37 @@ _NO_PACKAGE = re.compile(
 )
 
 
-class Programs:
-    def __init__(self, places: Places, made: Made, screen: Screen) -> None:
-        self.places = places
-        self.made = made
-        self.screen = screen
-
-    def run(self, command: list[str], what: str) -> str:
-        """Returns the end of a program's output. Raises Failure with its last lines."""
-        self.made.folder(self.places.state, 0o700)
-        with self.places.log.open("ab") as log:
-            log.write(f"\n$ {' '.join(command)}\n".encode())
-            log.flush()
-            self.places.log.chmod(0o600)
-            lines: list[str] = []
-            counted = 0
-            with subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env=self.places.environment(),
-                # Python looks for modules where it is started, and pip and uv for settings.
-                cwd=self.places.state,
-            ) as process:
-                assert process.stdout is not None
-                try:
-                    with self.screen.moving(lambda: so_far(what, command, counted)):
-                        for raw in process.stdout:
-                            log.write(raw)
-                            lines = [*lines[-40:], raw.decode("utf-8", "replace").rstrip()]
-                            counted += lines[-1].startswith(("Collecting", "Processing"))
-                except BaseException:
-                    process.kill()
-                    raise
-        if process.returncode:
-            raise failure(f"{what} failed (exit {process.returncode})", lines, self.places.log)
-        return "\n".join(lines)
+def run(places: Places, screen: Screen, command: list[str], what: str) -> str:
+    """Returns the end of a program's output. Raises Failure with its last lines."""
+    places.make(places.state, 0o700)
+    with places.log.open("ab") as log:
+        log.write(f"\n$ {' '.join(command)}\n".encode())
+        log.flush()
+        places.log.chmod(0o600)
+        lines: list[str] = []
+        counted = 0
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=places.environment(),
+            # Python looks for modules where it is started, and pip and uv for settings.
+            cwd=places.state,
+        ) as process:
+            assert process.stdout is not None
+            try:
+                with screen.moving(lambda: so_far(what, command, counted)):
+                    for raw in process.stdout:
+                        log.write(raw)
+                        lines = [*lines[-40:], raw.decode("utf-8", "replace").rstrip()]
+                        counted += lines[-1].startswith(("Collecting", "Processing"))
+            except BaseException:
+                process.kill()
+                raise
+    if process.returncode:
+        raise failure(f"{what} failed (exit {process.returncode})", lines, places.log)
+    return "\n".join(lines)
 
 
 def so_far(what: str, command: list[str], counted: int) -> str:

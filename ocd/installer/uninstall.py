@@ -5,21 +5,21 @@ import shutil
 from pathlib import Path
 
 from ocd.errors import EX_NOPERM
-from ocd.installer.commands import Commands
+from ocd.installer import commands
 from ocd.installer.daemon import Daemon
 from ocd.installer.failure import Failure
 from ocd.installer.occtl import Occtl
-from ocd.installer.places import CONFIGURATION, Made, Places, listens
+from ocd.installer.places import CONFIGURATION, Places, listens
 from ocd.installer.screen import Steps
 
 
 def uninstall(places: Places, steps: Steps, purge: bool) -> None:
     """Raises Failure, before anything is removed where that is possible."""
-    made, screen = Made(places.data), steps.screen
+    screen = steps.screen
     root = [Path(places.prefix)] if places.prefix else []
     # Below a prefix without this record nothing is installed; a configuration of an earlier time may be left.
-    foreign = bool(root) and not made.record.exists()
-    ours = [] if foreign else Commands(places, made, steps).ours()
+    foreign = bool(root) and not places.record.exists()
+    ours = [] if foreign else commands.ours(places)
     folders = [] if foreign else [places.data, places.state]
     installed = bool(ours) or any(path.exists() for path in folders)
     if not foreign:
@@ -38,9 +38,9 @@ def uninstall(places: Places, steps: Steps, purge: bool) -> None:
         for path in there:
             screen.put(f"would remove {path}")
         return
-    noted = made.folders()
+    noted = places.made()
     if installed:
-        with made.alone() if places.data.is_dir() else contextlib.nullcontext():
+        with places.alone() if places.data.is_dir() else contextlib.nullcontext():
             Daemon(places, steps, Occtl(places, screen)).end()
     for path in ours:
         path.unlink()
@@ -65,8 +65,7 @@ def _purge_configuration(places: Places, made: list[Path]) -> None:
     if not places.prefix or config in made:
         shutil.rmtree(config, ignore_errors=True)
         return
-    for name in CONFIGURATION:
-        with contextlib.suppress(OSError):
-            (config / name).unlink()
     with contextlib.suppress(OSError):
+        for name in CONFIGURATION:
+            (config / name).unlink(missing_ok=True)
         config.rmdir()

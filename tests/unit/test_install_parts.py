@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import errno
+import functools
 import importlib.util
 import io
 import os
@@ -19,15 +20,14 @@ from typing import Any
 import pytest
 
 from ocd import atomic, paths, provision
-from ocd.installer import configuration, ground, programs
-from ocd.installer.commands import Commands, launcher
+from ocd.installer import commands, configuration, ground, programs
+from ocd.installer.commands import launcher
 from ocd.installer.daemon import Daemon
 from ocd.installer.environments import SOURCES, Environments, is_complete
 from ocd.installer.failure import Failure, explain
 from ocd.installer.main import parse
 from ocd.installer.occtl import Occtl, complaint
-from ocd.installer.places import Made, Places
-from ocd.installer.programs import Programs
+from ocd.installer.places import LOCKS, Places
 from ocd.installer.screen import Screen, Steps
 from ocd.installer.uninstall import uninstall
 from ocd.settings.folders import Folders
@@ -98,16 +98,15 @@ class Parts:
 
     def __init__(self, prefix: Path, wheels: str = "") -> None:
         self.places = Places(str(prefix))
-        self.made, self.steps = Made(self.places.data), Steps(Screen())
-        self.commands = Commands(self.places, self.made, self.steps)
+        self.steps = Steps(Screen())
         self.occtl: Any = Occtl(self.places, self.steps.screen)
         self.daemon = Daemon(self.places, self.steps, self.occtl)
-        self.programs: Any = Programs(self.places, self.made, self.steps.screen)
+        self.run = functools.partial(programs.run, self.places, self.steps.screen)
         lock = ROOT / "requirements" / "uv.txt"
         self.tools: Any = provision.Tools(
-            sys.executable, self.places.build, lock, self.programs.run, (Failure,), wheels
+            sys.executable, self.places.build, lock, self.run, (Failure,), wheels
         )
-        self.environments: Any = Environments(self.places, self.made, self.steps, self.tools)
+        self.environments: Any = Environments(self.places, self.steps, self.tools)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +185,7 @@ def test_packages_come_by_hash_as_wheels_and_from_the_folder_alone_if_named(
         one = Parts(tmp_path / "p", wheels)
         one.tools.run = lambda command, what: ran.append(command)
         one.tools.uv = lambda: program
-        one.environments._install("/env/bin/python", "ocd", "install")
+        one.tools.install("/env/bin/python", LOCKS / "ocd.txt", "install")
     ran = [command for command in ran if "install" in command]
     online, offline = ran
     for command in ran:
@@ -245,13 +244,13 @@ def test_nothing_but_the_index_the_way_there_and_certificates_is_taken_from_outs
 def test_no_code_of_the_current_folder_runs(tmp_path: Path) -> None:
     """Each Python is started with -I in a folder of ours: `venv.py` or `pip/` where somebody stands is not run."""
     one = Parts(tmp_path / "p")
-    commands: list[list[str]] = []
-    one.tools.run = lambda command, what: commands.append(command)
+    ran: list[list[str]] = []
+    one.tools.run = lambda command, what: ran.append(command)
     one.tools.uv = lambda: ""
     one.tools.make(tmp_path / "env")
-    one.environments._install("/env/bin/python", "ocd", "install")
-    assert len(commands) == 3 and all(command[1] == "-I" for command in commands), commands
-    one.programs.run([sys.executable, "-c", "import os; print(os.getcwd())"], "say where it runs")
+    one.tools.install("/env/bin/python", LOCKS / "ocd.txt", "install")
+    assert len(ran) == 3 and all(command[1] == "-I" for command in ran), ran
+    one.run([sys.executable, "-c", "import os; print(os.getcwd())"], "say where it runs")
     assert str(one.places.state) in one.places.log.read_text()
 
 
@@ -342,11 +341,11 @@ def test_what_occtl_says_becomes_one_line() -> None:
 
 
 def test_two_installers_do_not_work_at_once(tmp_path: Path) -> None:
-    with Parts(tmp_path).made.alone(), pytest.raises(Failure) as caught:  # noqa: SIM117
-        with Parts(tmp_path).made.alone():
+    with Parts(tmp_path).places.alone(), pytest.raises(Failure) as caught:  # noqa: SIM117
+        with Parts(tmp_path).places.alone():
             pass
     assert caught.value.exit_code == 75
-    with Parts(tmp_path).made.alone():
+    with Parts(tmp_path).places.alone():
         pass
 
 
@@ -510,11 +509,11 @@ def test_what_the_wheel_needs_is_copied() -> None:
 
 def test_a_launcher_is_the_same_for_every_version(tmp_path: Path) -> None:
     one = Parts(tmp_path)
-    one.commands.write()
+    commands.write(one.places, one.steps)
     text = (tmp_path / "bin" / "openclaude").read_text()
     assert str(one.places.current / "site") in text and "python3." not in text
     one.steps.changed = False
-    one.commands.write()
+    commands.write(one.places, one.steps)
     assert not one.steps.changed
 
 
