@@ -43,11 +43,11 @@ if sys.version_info < (3, 11):
 if __name__ == "__main__":
     import os
 
-    HERE = os.path.dirname(os.path.realpath(__file__))
+    SCRIPT = os.path.realpath(__file__)
     if not sys.flags.isolated:
         # PYTHONPATH and its like, the user's packages and the current folder must not decide what is imported.
-        os.execv(sys.executable, [sys.executable, "-I", os.path.join(HERE, "install.py"), *sys.argv[1:]])
-    sys.path.insert(0, HERE)
+        os.execv(sys.executable, [sys.executable, "-I", SCRIPT, *sys.argv[1:]])
+    sys.path.insert(0, os.path.dirname(SCRIPT))
     # The checkout may be read-only, and is nothing to write into.
     sys.dont_write_bytecode = True
     from ocd.installer.main import main

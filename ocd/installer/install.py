@@ -24,11 +24,13 @@ def install(options: argparse.Namespace, places: Places, steps: Steps) -> None:
     if not places.prefix:
         ground.anothers_home()
     commands.refuse_foreign(places)
-    if options.litellm_python:
-        ground.environment(_own_litellm(options))
+    # Not resolved: a virtual environment's interpreter is itself a link out of it.
+    own = Path(os.path.abspath(options.litellm_python)).parent.parent if options.litellm_python else None
+    if own:
+        ground.environment(own)
     with contextlib.nullcontext() if steps.dry_run else places.alone():
         try:
-            fresh = _install_alone(options, places, steps)
+            fresh = _install_alone(options, own, places, steps)
         finally:
             provision.remove(places.build)
     occtl, started = Occtl(places, steps.screen), options.start and not steps.dry_run
@@ -37,13 +39,8 @@ def install(options: argparse.Namespace, places: Places, steps: Steps) -> None:
     _conclude(places, steps, occtl, started)
 
 
-def _own_litellm(options: argparse.Namespace) -> Path:
-    # Not resolved: a virtual environment's interpreter is itself a link out of it.
-    return Path(os.path.abspath(options.litellm_python)).parent.parent
-
-
-def _install_alone(options: argparse.Namespace, places: Places, steps: Steps) -> bool:
-    """Returns whether a configuration was written."""
+def _install_alone(options: argparse.Namespace, own: Path | None, places: Places, steps: Steps) -> bool:
+    """``own``: a LiteLLM of the person's. Returns whether a configuration was written."""
     daemon = Daemon(places, steps, Occtl(places, steps.screen))
     run = functools.partial(programs.run, places, steps.screen)
     tools = provision.Tools(sys.executable, places.build, LOCKS / "uv.txt", run, (Failure,), options.wheels)
@@ -56,10 +53,7 @@ def _install_alone(options: argparse.Namespace, places: Places, steps: Steps) ->
         link: os.readlink(link) if link.is_symlink() else "" for link in (places.current, places.litellm)
     }
     replaced = before[places.current] not in ("", str(ours))
-    if options.litellm_python:
-        litellm = _own_litellm(options)
-    else:
-        litellm = environments.litellm(before[places.litellm], replaced, options.full)
+    litellm = own or environments.litellm(before[places.litellm], replaced, options.full)
     running = not steps.dry_run and daemon.running()
     # A mistake that was in the configuration before is no fault of the new version.
     suits = running and replaced and daemon.accepts_configuration(Path(before[places.current]), ours)

@@ -48,10 +48,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Ends with 64 (SystemExit) on what cannot be meant."""
     parser = Parser(prog="install.py", description="Set up ocd for this user: no root, no questions.")
     # The commands obey OCD_PREFIX, so an installation without --prefix must not be half in one place.
-    one = "keep everything under one folder (default: OCD_PREFIX)"
-    parser.add_argument("--prefix", metavar="DIR", default=os.environ.get("OCD_PREFIX", ""), help=one)
+    below = "keep everything under one folder (default: OCD_PREFIX)"
+    parser.add_argument("--prefix", metavar="DIR", default=os.environ.get("OCD_PREFIX", ""), help=below)
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     parser.add_argument("--no-start", dest="start", action="store_false", help="install only; start nothing")
     offline = "install from a folder of wheels, offline"
