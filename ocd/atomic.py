@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all. Standard library only: anyone may import it.
+"""Writing a file, or a link, whole or not at all. Standard library only: anyone may import it.
 
 A reader sees the old content or the new, also after a power cut; a full disk, a kill or a lost folder leaves what was
 there and no second file. The new content is written beside the file under a name of its own, brought to the disk, and
@@ -38,6 +38,17 @@ def replace(
         _sync_folder(target)
 
 
+def link(path: str | os.PathLike[str], target: str) -> None:
+    """Have ``path`` be a symbolic link to ``target``, whether or not one is there. Raises OSError."""
+    temporary = _beside(os.fspath(path))
+    os.symlink(target, temporary)
+    try:
+        os.replace(temporary, path)
+    except BaseException:
+        _remove(temporary)
+        raise
+
+
 def create(path: str | os.PathLike[str], content: bytes | str, *, mode: int = PRIVATE) -> bool:
     """Put ``content`` into ``path`` unless something is there by then; returns whether it was us. Raises OSError."""
     target = os.fspath(path)
@@ -53,11 +64,15 @@ def create(path: str | os.PathLike[str], content: bytes | str, *, mode: int = PR
     return True
 
 
+def _beside(target: str) -> str:
+    folder, name = os.path.split(target)
+    return os.path.join(folder, f".{name[:200]}.{os.urandom(4).hex()}")
+
+
 def _write_beside(
     target: str, content: bytes | str, mode: int, durable: bool, times: tuple[int, int] | None = None
 ) -> str:
-    folder, name = os.path.split(target)
-    temporary = os.path.join(folder, f".{name[:200]}.{os.urandom(4).hex()}")
+    temporary = _beside(target)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     # Private until it is whole: the wanted mode may let others read it.
     fd = os.open(temporary, flags, PRIVATE)

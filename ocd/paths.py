@@ -31,6 +31,17 @@ def _fit(folder: str) -> str:
     return _short(folder)
 
 
+def xdg(variable: str, below: str) -> str:
+    """Our folder in one that ``variable`` names, else in ``below`` the user's home (XDG base directories)."""
+    base = os.environ.get(variable, "")
+    return os.path.join(base if os.path.isabs(base) else os.path.join(os.path.expanduser("~"), below), "ocd")
+
+
+def runtime_below(root: str) -> str:
+    """The runtime folder of a prefix."""
+    return _fit(os.path.join(root, "run"))
+
+
 def runtime_dirs() -> list[str]:
     """The folders in which a daemon's socket may be, most likely first. None of them need exist."""
     explicit = os.environ.get("OCD_RUNTIME_DIR")
@@ -38,7 +49,7 @@ def runtime_dirs() -> list[str]:
         return [_fit(explicit)]
     root = prefix()
     if root:
-        return [_fit(os.path.join(root, "run"))]
+        return [runtime_below(root)]
     if sys.platform == "darwin":
         home = os.environ.get("HOME") or os.path.expanduser("~")
         return [_fit(os.path.join(home, "Library/Caches/TemporaryItems/ocd"))]

@@ -1,6 +1,6 @@
 """Private Python environments: made, filled from a lock, and judged before anything in them runs.
 
-Standard library only, and nothing of ocd: install.py loads this file from the checkout before anything is installed.
+Standard library only: install.py works with it before anything is installed.
 uv does the work where there is one (its own wheel is pinned by hash like everything else), pip where there is none.
 """
 
@@ -15,8 +15,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ocd import paths
+
 #: releases of LiteLLM that carried credential-stealing code (BerriAI/litellm#24512, #24518)
 REFUSED = ("1.82.7", "1.82.8")
+WHY_REFUSED = "this release carried code that steals credentials (BerriAI/litellm#24512)"
 
 # ------------------------------------------------------------------------------------------------ versions
 
@@ -91,10 +94,7 @@ def trouble(env: Path) -> tuple[str, str]:
     """What is wrong with an environment that has LiteLLM, as (what, why); two empty strings when nothing is."""
     for version in versions(env):
         if refused(version):
-            why = "this release carried code that steals credentials (BerriAI/litellm#24512)"
-            return f"LiteLLM {version} is refused", why
-    from ocd import paths
-
+            return f"LiteLLM {version} is refused", WHY_REFUSED
     place = paths.open_to_all(os.fspath(env))
     if place:
         return (
@@ -234,6 +234,12 @@ def _uv_files(environ: Mapping[str, str]) -> dict[str, str]:
 # ------------------------------------------------------------------------------------------------ installing
 
 
+def locked(lock: str) -> str:
+    """LiteLLM's version in a requirement file's text; empty when it has none."""
+    found = re.search(r"^litellm==([^\s;\\]+)", lock, re.MULTILINE)
+    return found[1] if found else ""
+
+
 def packages(lock: str) -> int:
     """How many packages a requirement file's text names."""
     return len(re.findall(r"^[A-Za-z0-9][A-Za-z0-9._-]*(\[[^\]]*\])?==", lock, re.MULTILINE))
@@ -264,6 +270,19 @@ class Tools:
         self._uv: str | None = None
         self._pip = ""
 
+    def environment(self, folder: Path, fill: Callable[[str], None]) -> None:
+        """A whole environment; what is left of an earlier try goes first. ``fill`` gets its interpreter's path.
+
+        Its stamp comes last, so a half-made one is never used; nothing is left of it when anything is raised.
+        """
+        remove(folder)
+        try:
+            fill(self.make(folder))
+            (folder / ".complete").touch()
+        except BaseException:
+            remove(folder)
+            raise
+
     def make(self, folder: Path) -> str:
         """An empty environment; returns its interpreter. It needs no pip, and so no package python3-venv either."""
         self.run([self.python, "-I", "-m", "venv", "--without-pip", str(folder)], "make an environment")
@@ -289,17 +308,10 @@ class Tools:
 
     def _uv_wheel(self) -> str:
         target = self.work / "uv"
-        command = [
-            *self.pip(),
-            "install",
-            "--quiet",
-            "--require-hashes",
-            "--only-binary",
-            ":all:",
-            "--no-deps",
-        ]
+        exact = ["--quiet", "--require-hashes", "--only-binary", ":all:", "--no-deps", *self.source]
+        command = [*self.pip(), "install", *exact, "--target", str(target), "-r", str(self.uv_lock)]
         try:
-            self.run([*command, *self.source, "--target", str(target), "-r", str(self.uv_lock)], "install uv")
+            self.run(command, "install uv")
         except self.failures:
             return ""  # pip does all that is needed, slower
         found = target / "bin" / "uv"

@@ -128,16 +128,8 @@ class Releases:
     def resolve(self, *wanted: str) -> str:
         if uv := self.tools.uv():
             return self.run([*self.compile(uv), self.requirements(*wanted)], f"resolve {wanted[0]}")
-        command = [
-            *self.tools.pip(),
-            "install",
-            "--quiet",
-            "--dry-run",
-            "--ignore-installed",
-            "--report",
-            "-",
-        ]
-        command += ["--only-binary", ":all:", *self.tools.source, *wanted]
+        command = [*self.tools.pip(), "install", "--quiet", "--dry-run", "--ignore-installed"]
+        command += ["--report", "-", "--only-binary", ":all:", *self.tools.source, *wanted]
         report = self.run(command, f"resolve {wanted[0]}")
         return from_report(json.loads(report), set() if self.full else _left_out())
 
@@ -166,11 +158,10 @@ class Releases:
         """
         version = locked(lock)
         folder = self.envs / f"litellm-{version}-{hashlib.sha256(lock.encode()).hexdigest()[:12]}"
-        provision.remove(folder)
         path = self.work / "litellm.txt"
         path.write_text(lock)
-        try:
-            python = self.tools.make(folder)
+
+        def fill(python: str) -> None:
             self.tools.install(python, path, f"install LiteLLM {version}")
             what, why = provision.trouble(folder)
             if what:
@@ -181,10 +172,8 @@ class Releases:
                     exit_code=EX_DATAERR,
                     code="litellm-refused",
                 )
-            (folder / ".complete").touch()
-        except BaseException:
-            provision.remove(folder)
-            raise
+
+        self.tools.environment(folder, fill)
         return folder
 
     # ---- what the index says
@@ -192,23 +181,13 @@ class Releases:
     def ask(self, installed: str) -> Answer:
         """Raises OcdError when the index cannot be asked."""
         if uv := self.tools.uv():
-            plain = [
-                uv,
-                "--no-config",
-                "pip",
-                "compile",
-                "--python",
-                self.base,
-                "--no-header",
-                "--no-annotate",
-            ]
-            plain += ["--no-deps", "--only-binary", ":all:", *self.tools.source]
+            plain = [uv, "--no-config", "pip", "compile", "--python", self.base, "--no-header"]
+            plain += ["--no-annotate", "--no-deps", "--only-binary", ":all:", *self.tools.source]
             newest = locked(self.run([*plain, self.requirements("litellm")], "ask the index for LiteLLM"))
             yanked = ""
             if installed:
-                said = self.outcome(
-                    [*plain, self.requirements(f"litellm=={installed}")], "ask the index"
-                ).stderr
+                command = [*plain, self.requirements(f"litellm=={installed}")]
+                said = self.outcome(command, "ask the index").stderr
                 found = re.search(r"is yanked(?: \(reason: (.*)\))?", said)
                 yanked = (found.group(1) or "no reason given") if found else ""
         else:
@@ -229,12 +208,11 @@ class Releases:
 
 def locked(lock: str) -> str:
     """LiteLLM's version in a requirement file. Raises OcdError when it has none."""
-    found = re.search(r"^litellm==([^\s;\\]+)", lock, re.MULTILINE)
-    if found is None:
+    if not (version := provision.locked(lock)):
         raise OcdError(
             "The index has no LiteLLM", "", "Check the index", exit_code=EX_UNAVAILABLE, code="install-failed"
         )
-    return found.group(1)
+    return version
 
 
 def _lines(name: str) -> Iterator[str]:

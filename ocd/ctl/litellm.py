@@ -8,6 +8,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from ocd import atomic
 from ocd.ctl import screen
 from ocd.ctl.daemon import Daemon, NotRunning
 from ocd.ctl.options import examples, json_option
@@ -267,7 +268,7 @@ def differences(old: Any, new: Any) -> tuple[list[str], list[str]]:
 
 def _take_over(link: Path, folder: Path, before: str, version: str) -> None:
     """Switch the link and have the daemon reload; back again when that fails. Raises OcdError."""
-    _point(link, str(folder))
+    atomic.link(link, str(folder))
     try:
         with Daemon() as daemon, screen.progress(f"LiteLLM {version} is taking over…"):
             outcome = _reload(daemon)
@@ -276,7 +277,7 @@ def _take_over(link: Path, folder: Path, before: str, version: str) -> None:
     if outcome.ok:
         return
     if before:
-        _point(link, before)
+        atomic.link(link, before)
         with Daemon() as daemon, screen.progress("Going back…"):
             _reload(daemon)
     raise OcdError(
@@ -286,13 +287,6 @@ def _take_over(link: Path, folder: Path, before: str, version: str) -> None:
         exit_code=EX_TEMPFAIL,
         code="litellm-rejected",
     )
-
-
-def _point(link: Path, target: str) -> None:
-    temporary = link.with_name(f".litellm.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target)
-    os.replace(temporary, link)
 
 
 def _reload(daemon: Daemon) -> Any:

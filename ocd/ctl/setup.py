@@ -106,7 +106,7 @@ def _files(folders: "Folders") -> None:
 
 def _litellm(folders: "Folders") -> None:
     """The proxies' environment, from the list that comes with this ocd, where there is none yet. Raises OcdError."""
-    from ocd import provision
+    from ocd import atomic, provision
     from ocd.releases import Releases, locked
     from ocd.service.base import template
     from ocd.settings.load import load
@@ -118,9 +118,7 @@ def _litellm(folders: "Folders") -> None:
     what = f"LiteLLM {locked(lock)} ({provision.packages(lock)} packages)"
     with screen.progress(f"Installing {what}…"), Releases(folders.data / "envs") as releases:
         folder = releases.install(lock)
-    from ocd.ctl.litellm import _point
-
-    _point(link, str(folder))
+    atomic.link(link, str(folder))
     screen.out(f"installed {what}")
 
 

@@ -15,13 +15,9 @@ def state_dir() -> str:
     root = paths.prefix()
     if root:
         return os.path.join(root, "state")
-    home = os.environ.get("HOME") or os.path.expanduser("~")
     if sys.platform == "darwin":
-        return os.path.join(home, "Library/Application Support/ocd/state")
-    base = os.environ.get("XDG_STATE_HOME", "")
-    if not os.path.isabs(base):
-        base = os.path.join(home, ".local/state")
-    return os.path.join(base, "ocd")
+        return os.path.expanduser("~/Library/Application Support/ocd/state")
+    return paths.xdg("XDG_STATE_HOME", ".local/state")
 
 
 def prepare() -> str:

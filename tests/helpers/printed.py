@@ -271,7 +271,7 @@ def filled(word: str) -> bool:
 
 
 def judge_install(words: list[str]) -> str:
-    from tests.unit.test_install_parts import install
+    from ocd.installer.main import parse
 
     if any(word in ("-h", "--help") for word in words):
         return ""
@@ -279,7 +279,7 @@ def judge_install(words: list[str]) -> str:
     kept = ["/" if before == "--wheels" else word for before, word in zip(["", *words], words, strict=False)]
     with contextlib.redirect_stderr(io.StringIO()) as said:
         try:
-            install.parse([word for word in kept if word != "…"])
+            parse([word for word in kept if word != "…"])
         except SystemExit:
             return said.getvalue().strip().splitlines()[-1]
     return ""

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from ocd.installer.environments import BUILD
 from tests.helpers.checkout import copy_sources
 from tests.helpers.daemon import PREFIXES, ROOT, SLOW, free_ports
-from tests.unit.test_install_parts import install
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(600)]
 
@@ -41,7 +41,7 @@ def tool(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tool")
     source = copy_sources(folder / "source")
     site = next(path for path in sys.path if path.endswith("site-packages"))
-    run(sys.executable, "-I", "-c", install.BUILD, site, source, folder / "wheels")
+    run(sys.executable, "-I", "-c", BUILD, site, source, folder / "wheels")
     [wheel] = (folder / "wheels").glob("*.whl")
     run(sys.executable, "-I", "-m", "venv", folder / "venv")
     pip = [folder / "venv/bin/python", "-I", "-m", "pip", "install", "--quiet", "--no-deps"]

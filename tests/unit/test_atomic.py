@@ -167,7 +167,6 @@ def test_nobody_writes_files_by_hand_any_more() -> None:
         "atomic.py": "the one",
         "adapters/logs.py": "rotation",
         "adapters/usage_file.py": "a broken file is put aside",
-        "ctl/litellm.py": "a symbolic link",
         "settings/backup.py": "a manifest is renamed",
     }
     root = Path(atomic.__file__).parent

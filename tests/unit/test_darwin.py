@@ -20,6 +20,7 @@ from ocd import paths
 from ocd.adapters import desktop, memory, ports
 from ocd.errors import EX_CONFIG, EX_NOPERM, EX_SOFTWARE, EX_TEMPFAIL, EX_UNAVAILABLE
 from ocd.guest import confine
+from ocd.installer.places import Places
 from ocd.ipc import frames, parent_death
 from ocd.keeper import folders, launchd, lock, reexec, system
 from ocd.service.launchd import Launchd
@@ -27,7 +28,6 @@ from ocd.service.manager import current
 from ocd.settings.folders import Folders
 from ocd.settings.schema import Settings
 from ocd.supervisor.supervision import health, litellm_env, spec
-from tests.unit.test_install_parts import install
 
 
 @pytest.fixture(autouse=True)
@@ -259,7 +259,7 @@ def test_install_keeper_and_daemon_mean_the_same_folders(monkeypatch: pytest.Mon
         monkeypatch.setattr(f"platformdirs.user_{kind}_path", lambda *_, found=folder, **__: found)
     for name in ("OCD_PREFIX", "OCD_CONFIG_DIR", "OCD_RUNTIME_DIR"):
         monkeypatch.delenv(name, raising=False)
-    found, places = Folders.find(), install.Places("")
+    found, places = Folders.find(), Places("")
     assert str(found.config).endswith("Library/Application Support/ocd")
     assert folders.state_dir() == str(found.state) == str(places.state)
     assert (places.config, places.data, places.bin) == (found.config, found.data, found.bin)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import errno
+import functools
 import importlib.util
 import io
 import os
@@ -14,33 +15,61 @@ import sys
 import tempfile
 import tomllib
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-from ocd import paths, provision
+from ocd import atomic, paths, provision
+from ocd.installer import commands, configuration, ground, programs
+from ocd.installer.commands import launcher
+from ocd.installer.daemon import Daemon
+from ocd.installer.environments import SOURCES, Environments, is_complete
+from ocd.installer.failure import Failure, explain
+from ocd.installer.main import parse
+from ocd.installer.occtl import Occtl, complaint
+from ocd.installer.places import LOCKS, Places
+from ocd.installer.screen import Screen, Steps
+from ocd.installer.uninstall import uninstall
 from ocd.settings.folders import Folders
+from tests.helpers.checkout import copy_sources
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("ocd_install", ROOT / "install.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+#: what a stranger may have put where somebody stands, or into PYTHONPATH
+HOSTILE = ("ocd", "json", "argparse", "subprocess", "sitecustomize", "usercustomize")
 
 
-install = load()
+@pytest.mark.parametrize("options", [(), ("-I",), ("-P",), ("-S",)], ids=" ".join)
+@pytest.mark.parametrize("through", ["the file", "a link", "a copy"])
+def test_only_the_checkout_and_the_standard_library_are_imported(
+    tmp_path: Path, options: tuple[str, ...], through: str
+) -> None:
+    place, checkout = tmp_path / "place", ROOT
+    place.mkdir()
+    for name in HOSTILE[:4] if options in ((), ("-P",)) else HOSTILE:
+        (place / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').write({name!r})\n")
+    if through == "a copy":
+        checkout = copy_sources(tmp_path / "a copy")
+    script = checkout / "install.py"
+    if through == "a link":
+        script = place / "set up"
+        script.symlink_to(checkout / "install.py")
+    env = {"PATH": os.defpath, "HOME": str(tmp_path), "PYTHONPATH": f"{place}:", "PYTHONUSERBASE": str(place)}
+    command = [sys.executable, *options, str(script), "--uninstall", "--prefix", str(tmp_path / "prefix")]
+    done = subprocess.run(command, cwd=place, env=env, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "") and "not installed here" in done.stdout
+    assert not (tmp_path / "ran").exists(), (tmp_path / "ran").read_text()
+    assert not (tmp_path / "prefix").exists()
+    if through == "a copy":
+        assert not list(checkout.rglob("__pycache__")), "a checkout may be read-only"
 
 
 @pytest.mark.parametrize("prefix", ["", "/tmp/some where", "/x" * 60])
 def test_the_folders_are_those_of_the_daemon(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if prefix:
         monkeypatch.setenv("OCD_PREFIX", prefix)
-    places, folders = install.Places(prefix), Folders.find()
+    places, folders = Places(prefix), Folders.find()
     assert (places.config, places.data, places.state, places.bin) == (
         folders.config,
         folders.data,
@@ -64,8 +93,20 @@ def an_environment(folder: Path, litellm: str = "") -> Path:
     return folder
 
 
-def installer(prefix: Path, *arguments: str) -> Any:
-    return install.Installer(install.parse(["--prefix", str(prefix), *arguments]))
+class Parts:
+    """The parts of an installation below ``prefix``."""
+
+    def __init__(self, prefix: Path, wheels: str = "") -> None:
+        self.places = Places(str(prefix))
+        self.steps = Steps(Screen())
+        self.occtl: Any = Occtl(self.places, self.steps.screen)
+        self.daemon = Daemon(self.places, self.steps, self.occtl)
+        self.run = functools.partial(programs.run, self.places, self.steps.screen)
+        lock = ROOT / "requirements" / "uv.txt"
+        self.tools: Any = provision.Tools(
+            sys.executable, self.places.build, lock, self.run, (Failure,), wheels
+        )
+        self.environments: Any = Environments(self.places, self.steps, self.tools)
 
 
 @pytest.mark.parametrize(
@@ -73,23 +114,26 @@ def installer(prefix: Path, *arguments: str) -> Any:
 )
 def test_the_two_malicious_releases_are_refused_by_name(version: str, tmp_path: Path) -> None:
     lock = f"aiohttp==3.0\nlitellm=={version} \\\n    --hash=sha256:00\n"
-    assert install.locked_version(lock, "litellm") == version
+    assert provision.locked(lock) == version
+    (tmp_path / "requirements").mkdir()
+    (tmp_path / "requirements" / "litellm.txt").write_text(lock)
     for refuse in (
-        lambda: install.refuse_known_bad(version, "Do something"),
-        lambda: install.judge_environment(an_environment(tmp_path / "theirs", version)),
+        lambda: ground.known_bad_locks(tmp_path),
+        lambda: ground.environment(an_environment(tmp_path / "theirs", version)),
     ):
-        with pytest.raises(install.Failure, match=re.escape(version)) as caught:
+        with pytest.raises(Failure, match=re.escape(version)) as caught:
             refuse()
-        assert caught.value.code == 64
-    install.refuse_known_bad("1.106.2", "")
-    install.judge_environment(an_environment(tmp_path / "good", "1.106.2"))
+        assert caught.value.exit_code == 64
+    (tmp_path / "requirements" / "litellm.txt").write_text(lock.replace(version, "1.106.2"))
+    ground.known_bad_locks(tmp_path)
+    ground.environment(an_environment(tmp_path / "good", "1.106.2"))
 
 
 def test_an_interpreter_without_litellm_is_refused(tmp_path: Path) -> None:
     for folder in (an_environment(tmp_path / "without"), tmp_path / "nowhere"):
-        with pytest.raises(install.Failure, match="no LiteLLM") as caught:
-            install.judge_environment(folder)
-        assert caught.value.code == 66
+        with pytest.raises(Failure, match="no LiteLLM") as caught:
+            ground.environment(folder)
+        assert caught.value.exit_code == 66
 
 
 def test_a_file_that_runs_code_at_every_start_is_noticed(tmp_path: Path) -> None:
@@ -102,8 +146,8 @@ def test_a_file_that_runs_code_at_every_start_is_noticed(tmp_path: Path) -> None
     # a byte order mark hides the word from a look at the line's beginning, not from Python
     (site / "litellm_init.pth").write_bytes(b"\xef\xbb\xbfimport base64; exec('')\n")
     assert provision.runs_at_start(tmp_path / "env") == ["litellm_init.pth"]
-    with pytest.raises(install.Failure, match=r"litellm_init\.pth"):
-        install.refuse_trouble(tmp_path / "env", "", 71)
+    with pytest.raises(Failure, match=r"litellm_init\.pth"):
+        ground.trouble(tmp_path / "env", "", 71)
     # neither a known name with other content, nor what Python 3.15 calls such a file
     (site / "distutils-precedence.pth").write_text(known + "\nimport evil\n")
     (site / "evil.start").write_text("evil:main\n")
@@ -113,23 +157,23 @@ def test_a_file_that_runs_code_at_every_start_is_noticed(tmp_path: Path) -> None
 
 def test_only_a_finished_environment_with_its_python_is_used(tmp_path: Path) -> None:
     env = an_environment(tmp_path / "env")
-    assert install.is_complete(env)
+    assert is_complete(env)
     (env / "bin" / "python").unlink()
     (env / "bin" / "python").symlink_to(tmp_path / "an uninstalled python")
-    assert not install.is_complete(env)
+    assert not is_complete(env)
 
 
-@pytest.mark.parametrize("ending", [install.Failure("no network"), KeyboardInterrupt(), OSError(28, "full")])
+@pytest.mark.parametrize("ending", [Failure("no network"), KeyboardInterrupt(), OSError(28, "full")])
 def test_a_half_made_environment_is_taken_away(tmp_path: Path, ending: BaseException) -> None:
-    one = installer(tmp_path)
+    one = Parts(tmp_path)
 
     def fill(python: str) -> None:
         raise ending
 
     one.tools.make = lambda folder: folder.mkdir()
     with pytest.raises(type(ending)):
-        one.environment(one.p.envs / "ocd-1-a", fill, "install ocd 1")
-    assert list(one.p.envs.iterdir()) == []
+        one.environments.make(one.places.envs / "ocd-1-a", fill, "install ocd 1")
+    assert list(one.places.envs.iterdir()) == []
 
 
 @pytest.mark.parametrize("program", ["/usr/bin/uv", ""])
@@ -137,11 +181,11 @@ def test_packages_come_by_hash_as_wheels_and_from_the_folder_alone_if_named(
     tmp_path: Path, program: str
 ) -> None:
     ran: list[list[str]] = []
-    for arguments in ([], ["--wheels", str(tmp_path)]):
-        one = installer(tmp_path / "p", *arguments)
+    for wheels in ("", str(tmp_path)):
+        one = Parts(tmp_path / "p", wheels)
         one.tools.run = lambda command, what: ran.append(command)
         one.tools.uv = lambda: program
-        one.install_locked("/env/bin/python", "ocd", "install")
+        one.tools.install("/env/bin/python", LOCKS / "ocd.txt", "install")
     ran = [command for command in ran if "install" in command]
     online, offline = ran
     for command in ran:
@@ -180,7 +224,7 @@ def test_nothing_but_the_index_the_way_there_and_certificates_is_taken_from_outs
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     monkeypatch.setenv("PIP_CERT", "/etc/ours.pem")
-    env = install.Places("/tmp/x").environment()
+    env = Places("/tmp/x").environment()
     assert "/elsewhere" not in env.values() and env["PIP_USER"] == "0"
     assert env["PIP_CONFIG_FILE"] == os.devnull and env["UV_NO_CONFIG"] == "1"
     assert env["PIP_INDEX_URL"] == env["UV_DEFAULT_INDEX"] == "https://mirror.example/simple"
@@ -188,26 +232,26 @@ def test_nothing_but_the_index_the_way_there_and_certificates_is_taken_from_outs
     assert env["HTTPS_PROXY"] == "http://proxy.example:3128" and env["SSL_CERT_FILE"] == "/etc/ours.pem"
     assert env["OCD_PREFIX"] == "/tmp/x"
     monkeypatch.setenv("PIP_INDEX_URL", "https://nearer.example/simple")
-    assert install.Places("/tmp/x").environment()["PIP_INDEX_URL"] == "https://nearer.example/simple"
+    assert Places("/tmp/x").environment()["PIP_INDEX_URL"] == "https://nearer.example/simple"
     (tmp_path / "uv").mkdir()
     (tmp_path / "uv" / "uv.toml").write_text(
         '[[index]]\nurl = "https://uv.example/simple"\ndefault = true\n[pip]\ntarget = "/elsewhere"\n'
     )
-    env = install.Places("/tmp/x").environment()
+    env = Places("/tmp/x").environment()
     assert env["UV_DEFAULT_INDEX"] == "https://uv.example/simple" and "/elsewhere" not in env.values()
 
 
 def test_no_code_of_the_current_folder_runs(tmp_path: Path) -> None:
     """Each Python is started with -I in a folder of ours: `venv.py` or `pip/` where somebody stands is not run."""
-    one = installer(tmp_path / "p")
-    commands: list[list[str]] = []
-    one.tools.run = lambda command, what: commands.append(command)
+    one = Parts(tmp_path / "p")
+    ran: list[list[str]] = []
+    one.tools.run = lambda command, what: ran.append(command)
     one.tools.uv = lambda: ""
     one.tools.make(tmp_path / "env")
-    one.install_locked("/env/bin/python", "ocd", "install")
-    assert len(commands) == 3 and all(command[1] == "-I" for command in commands), commands
+    one.tools.install("/env/bin/python", LOCKS / "ocd.txt", "install")
+    assert len(ran) == 3 and all(command[1] == "-I" for command in ran), ran
     one.run([sys.executable, "-c", "import os; print(os.getcwd())"], "say where it runs")
-    assert str(one.p.state) in one.p.log.read_text()
+    assert str(one.places.state) in one.places.log.read_text()
 
 
 def test_a_uv_that_lies_in_the_current_folder_is_not_run(
@@ -236,60 +280,55 @@ def test_a_uv_that_lies_in_the_current_folder_is_not_run(
     ],
 )
 def test_a_platform_without_wheels_is_not_blamed_on_the_network(said: str, package: str) -> None:
-    with pytest.raises(install.Failure, match=rf"no wheel of {package} ") as caught:
-        install.Installer.refuse_platform(["error: No solution found", said])
-    assert caught.value.code == 69 and "network" not in str(caught.value)
-    install.Installer.refuse_platform(
-        ["ERROR: No matching distribution found for x==1 (from versions: none)"]
-    )
+    failure = programs.failure("install failed", ["error: No solution found", said], Path("/log"))
+    assert f"no wheel of {package} " in str(failure)
+    assert failure.exit_code == 69 and "network" not in str(failure)
+    none = ["ERROR: No matching distribution found for x==1 (from versions: none)"]
+    assert "no wheel" not in str(programs.failure("install failed", none, Path("/log")))
 
 
 def test_a_prefix_in_the_environment_is_a_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OCD_PREFIX", "/tmp/there")
-    assert install.parse([]).prefix == "/tmp/there"
-    assert install.parse(["--prefix", "/tmp/here"]).prefix == "/tmp/here"
+    assert parse([]).prefix == "/tmp/there"
+    assert parse(["--prefix", "/tmp/here"]).prefix == "/tmp/here"
 
 
 def test_the_litellm_that_somebody_chose_stays(tmp_path: Path) -> None:
-    one = installer(tmp_path / "p")
+    one = Parts(tmp_path / "p").environments
     made: list[Path] = []
-    one.environment = lambda folder, fill, what: made.append(folder)
-    pinned = one.choose_litellm("1.106.2", "", False)
-    assert pinned.name.startswith("litellm-1.106.2-") and made == [pinned]
+    one.make = lambda folder, fill, what: made.append(folder)
+    pinned = one.litellm("", False, False)
+    assert re.fullmatch(r"litellm-1\.\d+\.\d+-[0-9a-f]{12}", pinned.name) and made == [pinned]
 
-    used = str(
-        an_environment(one.p.envs / "litellm-1.99.4-abc", "1.99.4")
-    )  # as `occtl litellm use` leaves it
-    assert str(one.choose_litellm("1.106.2", used, False)) == used
-    assert one.choose_litellm("1.106.2", used, True) == pinned, "the next ocd was tested with its own"
+    used = str(an_environment(one.envs / "litellm-1.99.4-abc", "1.99.4"))  # as `occtl litellm use` leaves it
+    assert str(one.litellm(used, False, False)) == used
+    assert one.litellm(used, True, False) == pinned, "the next ocd was tested with its own"
     own = str(an_environment(tmp_path / "own", "1.100.0"))  # as --litellm-python left it
-    assert str(one.choose_litellm("1.106.2", own, True)) == own
-    assert one.choose_litellm("1.106.2", str(tmp_path / "gone"), False) == pinned
-    with pytest.raises(install.Failure, match=r"1\.82\.8"):
-        one.choose_litellm("1.106.2", str(an_environment(tmp_path / "bad", "1.82.8")), False)
+    assert str(one.litellm(own, True, False)) == own
+    assert one.litellm(str(tmp_path / "gone"), False, False) == pinned
+    with pytest.raises(Failure, match=r"1\.82\.8"):
+        one.litellm(str(an_environment(tmp_path / "bad", "1.82.8")), False, False)
 
 
 @pytest.mark.parametrize("old_serves", [True, False])
 def test_a_version_that_does_not_serve_gives_way_to_the_one_before(tmp_path: Path, old_serves: bool) -> None:
-    one = installer(tmp_path)
-    one.p.envs.mkdir(parents=True)
-    old, new = (an_environment(one.p.envs / name) for name in ("ocd-1-a", "ocd-2-b"))
-    one.p.current.symlink_to(new)
+    one = Parts(tmp_path)
+    one.places.envs.mkdir(parents=True)
+    old, new = (an_environment(one.places.envs / name) for name in ("ocd-1-a", "ocd-2-b"))
+    one.places.current.symlink_to(new)
     asked: list[Any] = []
 
-    def occtl(*arguments: str, **_: Any) -> Any:
-        asked.append((*arguments, os.readlink(one.p.current)))
+    def occtl(_program: str, *arguments: str, **_: Any) -> Any:
+        asked.append((*arguments, os.readlink(one.places.current)))
         code, out = (0, b'{"running": true}') if old_serves else (75, b"")
-        if code and "status" not in arguments:
-            raise install.Failure("occtl failed")
         return subprocess.CompletedProcess(arguments, code, out, b"")
 
-    one.occtl = occtl
-    before = {one.p.current: str(old), one.p.litellm: ""}
-    with pytest.raises(install.Failure, match="does again" if old_serves else "neither") as caught:
-        one.go_back(new, before, install.Failure("the new one", "is broken"))
-    assert caught.value.code == 69 and "the new one: is broken" in str(caught.value)
-    assert os.readlink(one.p.current) == str(old)
+    one.occtl._run = occtl
+    before = {one.places.current: str(old), one.places.litellm: ""}
+    with pytest.raises(Failure, match="does again" if old_serves else "neither") as caught:
+        one.daemon.go_back(new, before, Failure("the new one", "is broken"))
+    assert caught.value.exit_code == 69 and "the new one: is broken" in str(caught.value)
+    assert os.readlink(one.places.current) == str(old)
     assert (("reexec" if old_serves else "start"), str(old)) in asked
     assert new.exists() is not old_serves
 
@@ -298,15 +337,15 @@ def test_what_occtl_says_becomes_one_line() -> None:
     done = subprocess.CompletedProcess(
         ["occtl"], 75, b"", b"occtl: It failed\n  why: of this\n  next: Run `x`\n"
     )
-    assert install.Installer.complaint(done) == "occtl: It failed why: of this"
+    assert complaint(done) == "occtl: It failed why: of this"
 
 
 def test_two_installers_do_not_work_at_once(tmp_path: Path) -> None:
-    with installer(tmp_path).alone(), pytest.raises(install.Failure) as caught:  # noqa: SIM117
-        with installer(tmp_path).alone():
+    with Parts(tmp_path).places.alone(), pytest.raises(Failure) as caught:  # noqa: SIM117
+        with Parts(tmp_path).places.alone():
             pass
-    assert caught.value.code == 75
-    with installer(tmp_path).alone():
+    assert caught.value.exit_code == 75
+    with Parts(tmp_path).places.alone():
         pass
 
 
@@ -316,19 +355,19 @@ def test_uninstall_removes_nothing_while_a_broken_installation_serves() -> None:
         tempfile.TemporaryDirectory(prefix="ocd-t-", dir="/tmp") as base,
         socket.socket(socket.AF_UNIX) as daemon,
     ):
-        one = installer(Path(base) / "p")
-        one.p.data.mkdir(parents=True)
-        (one.p.data / "made-folders").touch()
-        folder = one.p.runtime[0]
+        one = Parts(Path(base) / "p")
+        one.places.data.mkdir(parents=True)
+        (one.places.data / "made-folders").touch()
+        folder = one.places.runtime[0]
         folder.mkdir()
         daemon.bind(str(folder / "control.sock"))
         daemon.listen()
-        with pytest.raises(install.Failure, match="nothing was removed"):
-            one.uninstall()
-        assert one.p.data.exists()
+        with pytest.raises(Failure, match="nothing was removed"):
+            uninstall(one.places, one.steps, purge=False)
+        assert one.places.data.exists()
         daemon.close()
-        assert one.uninstall() == 0, "a socket on which nobody listens is no daemon"
-        assert os.listdir(base) == []
+        uninstall(one.places, one.steps, purge=False)
+        assert os.listdir(base) == [], "a socket on which nobody listens is no daemon"
 
 
 @pytest.mark.parametrize(
@@ -340,7 +379,7 @@ def test_uninstall_removes_nothing_while_a_broken_installation_serves() -> None:
     ],
 )
 def test_an_error_of_the_system_is_a_sentence(error: OSError, code: int, word: str) -> None:
-    text, got = install.explain(error)
+    text, got = explain(error)
     assert got == code and word in text and text.endswith(".") and ".." not in text
 
 
@@ -410,10 +449,10 @@ def test_a_system_without_packages_is_refused_before_anything_is_built(
 ) -> None:
     monkeypatch.setattr(sys, "platform", system)
     monkeypatch.setattr(os, "uname", lambda: type("Name", (), {"machine": machine})())
-    one = installer(tmp_path)
-    one.run = lambda *_: pytest.fail("something was run")
-    with pytest.raises(install.Failure, match=words):
-        one.environment(tmp_path / "share" / "envs" / "x", one.fill_ours, "install ocd")
+    one = Parts(tmp_path)
+    one.tools.run = lambda *_: pytest.fail("something was run")
+    with pytest.raises(Failure, match=words):
+        one.environments.ours()
     assert not (tmp_path / "share").exists()
 
 
@@ -427,13 +466,13 @@ def test_a_python_without_its_parts_is_refused_before_anything_is_built(
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else real(name))
     monkeypatch.setattr(sys, "platform", "linux")
-    one = installer(tmp_path)
+    one = Parts(tmp_path)
     monkeypatch.setattr(one.tools, "has_uv", lambda: uv)
     if not refused:
-        one.refuse_ground()
+        ground.system(one.tools)
         return
-    with pytest.raises(install.Failure, match=f"no module {missing}.*python3-venv"):
-        one.refuse_ground()
+    with pytest.raises(Failure, match=f"no module {missing}.*python3-venv"):
+        ground.system(one.tools)
 
 
 @pytest.mark.parametrize(
@@ -445,19 +484,19 @@ def test_a_python_without_its_parts_is_refused_before_anything_is_built(
     ],
 )
 def test_no_network_is_its_own_sentence(output: str, tmp_path: Path) -> None:
-    advice = installer(tmp_path).advice(output)
+    advice = programs.advice(output, tmp_path / "log")
     assert advice.startswith("There is no way to the package index") and "A Python for which" not in advice
 
 
 @pytest.mark.parametrize("output", ["The virtual environment ... ensurepip is not", "No module named venv"])
 def test_a_python_without_venv_names_the_package(tmp_path: Path, output: str) -> None:
-    assert "python3-venv" in installer(tmp_path).advice(output)
+    assert "python3-venv" in programs.advice(output, tmp_path / "log")
 
 
 @pytest.mark.parametrize("arguments", [["--purge"], ["--nonsense"], ["--wheels", "/no/such/folder"]])
 def test_wrong_usage_ends_with_64(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        install.parse(arguments)
+        parse(arguments)
     assert caught.value.code == 64 and arguments[0] in capsys.readouterr().err
 
 
@@ -465,17 +504,17 @@ def test_what_the_wheel_needs_is_copied() -> None:
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())
     needed = {*wheel["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"], "ocd", "pyproject.toml"}
     needed |= {wheel["project"]["readme"], *wheel["project"]["license-files"]}
-    assert set(install.SOURCES) == needed
+    assert set(SOURCES) == needed
 
 
 def test_a_launcher_is_the_same_for_every_version(tmp_path: Path) -> None:
-    one = installer(tmp_path)
-    one.launchers()
+    one = Parts(tmp_path)
+    commands.write(one.places, one.steps)
     text = (tmp_path / "bin" / "openclaude").read_text()
-    assert str(one.p.current / "site") in text and "python3." not in text
-    one.changed.clear()
-    one.launchers()
-    assert one.changed == []
+    assert str(one.places.current / "site") in text and "python3." not in text
+    one.steps.changed = False
+    commands.write(one.places, one.steps)
+    assert not one.steps.changed
 
 
 def test_a_launcher_works_from_paths_that_a_shebang_cannot_hold(tmp_path: Path) -> None:
@@ -490,8 +529,7 @@ def test_a_launcher_works_from_paths_that_a_shebang_cannot_hold(tmp_path: Path) 
     (site / "ocd" / "client" / "__main__.py").write_text(
         "import os, sys\ndef main():\n    print(os.environ.get('OCD_PREFIX'), sys.argv[1:])\n    return 7\n"
     )
-    places = install.Places(str(folder))
-    text = install.launcher("openclaude", places, str(python), str(site))
+    text = launcher("openclaude", str(folder), str(python), str(site))
     path = tmp_path / "openclaude"
     path.write_text(text)
     path.chmod(0o755)
@@ -503,8 +541,8 @@ def test_a_launcher_works_from_paths_that_a_shebang_cannot_hold(tmp_path: Path) 
 
 def test_a_link_is_swapped_in_one_step(tmp_path: Path) -> None:
     link = tmp_path / "current"
-    install.replace_link(link, "/one")
-    install.replace_link(link, "/two")
+    atomic.link(link, "/one")
+    atomic.link(link, "/two")
     assert os.readlink(link) == "/two"
     assert [p.name for p in tmp_path.iterdir()] == ["current"]
 
@@ -533,11 +571,11 @@ def test_a_malicious_release_is_refused_in_every_lock_and_spelling(
     folder = tmp_path / "requirements"
     folder.mkdir()
     (folder / lock).write_text("anyio==4.16.0\nlitellm-proxy-extras==1.82.7\nlitellm==1.82.70\n")
-    install.refuse_known_bad_locks(tmp_path)
+    ground.known_bad_locks(tmp_path)
     (folder / lock).write_text("anyio==4.16.0\n" + line + "\n")
-    with pytest.raises(install.Failure, match=lock) as caught:
-        install.refuse_known_bad_locks(tmp_path)
-    assert caught.value.code == 64
+    with pytest.raises(Failure, match=lock) as caught:
+        ground.known_bad_locks(tmp_path)
+    assert caught.value.exit_code == 64
 
 
 def test_code_that_would_run_at_every_start_is_found_under_its_other_names(tmp_path: Path) -> None:
@@ -552,11 +590,11 @@ def test_code_that_would_run_at_every_start_is_found_under_its_other_names(tmp_p
 
 def test_sudo_is_told_to_step_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    install.refuse_others_home()
-    monkeypatch.setattr(install.os, "getuid", lambda: os.stat(tmp_path).st_uid + 1)
-    with pytest.raises(install.Failure, match="without sudo") as caught:
-        install.refuse_others_home()
-    assert caught.value.code == 77
+    ground.anothers_home()
+    monkeypatch.setattr(os, "getuid", lambda: os.stat(tmp_path).st_uid + 1)
+    with pytest.raises(Failure, match="without sudo") as caught:
+        ground.anothers_home()
+    assert caught.value.exit_code == 77
 
 
 # ---- a second user on the machine
@@ -575,7 +613,7 @@ def test_whose_ports_are_whose() -> None:
             raise FileNotFoundError
         return TCP
 
-    assert install.listening(1000, read) == ({4000}, {8080}), "one that is connected does not listen"
+    assert configuration.listening(1000, read) == ({4000}, {8080}), "one that is connected does not listen"
 
 
 def test_the_real_table_is_read() -> None:
@@ -583,8 +621,8 @@ def test_the_real_table_is_read() -> None:
         pytest.skip("there is no /proc here")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        assert port in install.listening(os.getuid())[1]
-        assert port in install.listening(os.getuid() + 1)[0]
+        assert port in configuration.listening(os.getuid())[1]
+        assert port in configuration.listening(os.getuid() + 1)[0]
 
 
 @pytest.mark.parametrize(
@@ -598,7 +636,7 @@ def test_the_real_table_is_read() -> None:
     ],
 )
 def test_a_second_user_gets_a_pair_of_their_own(theirs: set[int], ours: set[int], port: int) -> None:
-    assert install.pair(theirs, ours) == port
+    assert configuration.pair(theirs, ours) == port
 
 
 @pytest.mark.parametrize(("variable", "written"), [("", "port = 4010"), ("OCD_PORT", "#port = 4000")])
@@ -609,12 +647,12 @@ def test_it_is_written_down_once(
         monkeypatch.delenv(name, raising=False)
     if variable:
         monkeypatch.setenv(variable, "5000")
-    monkeypatch.setattr(install, "listening", lambda _uid: ({4000}, set()))
-    one = installer(tmp_path)
-    one.p.config.mkdir(parents=True)
+    monkeypatch.setattr(configuration, "listening", lambda _uid: ({4000}, set()))
+    one = Parts(tmp_path)
+    one.places.config.mkdir(parents=True)
     template = ROOT / "ocd/stack/templates/ocd.toml"
-    (one.p.config / "ocd.toml").write_text(template.read_text())
-    one.ports_of_our_own()
-    text = (one.p.config / "ocd.toml").read_text()
+    (one.places.config / "ocd.toml").write_text(template.read_text())
+    configuration.ports_of_our_own(one.places.config / "ocd.toml", one.steps)
+    text = (one.places.config / "ocd.toml").read_text()
     assert f"\n{written}\n" in text
     assert len(text.splitlines()) == len(template.read_text().splitlines())

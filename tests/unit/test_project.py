@@ -94,6 +94,10 @@ ALLOWED = {
             "ocd.API_VERSION",
         ),
     },
+    "installer": {
+        *("ocd.installer", "ocd.atomic", "ocd.errors", "ocd.paths", "ocd.provision", "ocd.core.state"),
+        "ocd.__version__",
+    },
     "aws": {"ocd.aws", "ocd.errors", "ocd.settings", "ocd.stack", "ocd.supervisor"},
     "selftest": {
         *("ocd.selftest", "ocd.errors", "ocd.paths", "ocd.settings", "ocd.stack", "ocd.core"),
@@ -115,7 +119,7 @@ ALLOWED = {
     },
     "ctl": {"ocd"},
 }
-STDLIB_ONLY = ("ipc", "keeper", "guest", "client")
+STDLIB_ONLY = ("ipc", "keeper", "guest", "client", "installer")
 #: of the guest, what others load too, or what must do without LiteLLM; the rest may use what LiteLLM brings
 WITHOUT_LITELLM = ("__init__.py", "boundary.py")
 
@@ -186,7 +190,8 @@ def test_the_table_of_directions_has_every_package() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["ocd.__main__", "ocd.keeper.main", "ocd.client.__main__", "ocd.ipc.frames"]
+    "module",
+    ["ocd.__main__", "ocd.keeper.main", "ocd.client.__main__", "ocd.ipc.frames", "ocd.installer.main"],
 )
 def test_a_fresh_interpreter_loads_nothing_but_the_standard_library_for(module: str) -> None:
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {module}; print(*sys.modules)"

@@ -14,9 +14,9 @@ import pytest
 from ocd.ctl import setup as verb
 from ocd.ctl.__main__ import main
 from ocd.ctl.setup import Question, questions
+from ocd.installer.closing import findings, on_path
 from ocd.settings.folders import Folders
 from ocd.stack.defaults import write_defaults
-from tests.unit.test_install_parts import install
 
 Capture = pytest.CaptureFixture[str]
 ROOT = Path(__file__).resolve().parents[2]
@@ -145,13 +145,11 @@ def row(level: str, code: str, what: str = "A thing is wrong", fix: str = "`do t
 
 
 def test_install_says_what_is_wrong_now_with_its_command() -> None:
-    lines = install.findings(
-        [row("error", "claude-missing"), row("warning", "aws"), row("ok", "fine", "Fine")]
-    )
+    lines = findings([row("error", "claude-missing"), row("warning", "aws"), row("ok", "fine", "Fine")])
     about = ["      why: because", "      fix: `do this`"]
     assert lines[2:] == ["  ✗ A thing is wrong", *about, "  ! A thing is wrong", *about]
-    assert install.findings([row("note", "x"), row("ok", "y"), row("warning", "not-on-path")]) == []
-    many = install.findings([row("error", str(number)) for number in range(9)])
+    assert findings([row("note", "x"), row("ok", "y"), row("warning", "not-on-path")]) == []
+    many = findings([row("error", str(number)) for number in range(9)])
     assert many[-1] == "  and 3 more: occtl doctor"
 
 
@@ -166,18 +164,18 @@ def test_install_says_what_is_wrong_now_with_its_command() -> None:
 )
 def test_path_for_this_shell_and_for_new_ones(shell: str, there: tuple[str, ...], last: str) -> None:
     environ = {"PATH": "/usr/bin", "SHELL": shell}
-    lines = install.on_path("/home/ada/.local/bin", environ, "/home/ada", lambda path: path in there)
+    lines = on_path("/home/ada/.local/bin", environ, "/home/ada", lambda path: path in there)
     assert lines[-1].strip() == last
     assert shell.endswith("fish") or lines[-2].strip() == 'export PATH="$HOME/.local/bin:$PATH"'
     environ["PATH"] += ":/home/ada/.local/bin"
-    assert install.on_path("/home/ada/.local/bin", environ, "/home/ada", lambda _path: True) == []
+    assert on_path("/home/ada/.local/bin", environ, "/home/ada", lambda _path: True) == []
 
 
 @pytest.mark.parametrize("there", [(), (".profile",), (".bash_profile", ".profile"), (".bash_login",)])
 def test_on_a_mac_a_tab_is_a_login(monkeypatch: pytest.MonkeyPatch, there: tuple[str, ...]) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     environ = {"PATH": "/usr/bin", "SHELL": "/bin/bash"}
-    lines = install.on_path("/h/.local/bin", environ, "/h", lambda path: path[3:] in there)
+    lines = on_path("/h/.local/bin", environ, "/h", lambda path: path[3:] in there)
     assert lines[-1].endswith(f">> ~/{(*there, '.profile')[0]}"), "bash reads the first of the three alone"
 
 
@@ -191,7 +189,7 @@ def test_the_lines_work_in_the_shell_itself(shell: str, tmp_path: Path) -> None:
     (folder / "occtl").write_text("#!/bin/sh\necho found\n")
     (folder / "occtl").chmod(0o755)
     env = {"PATH": "/usr/bin:/bin", "SHELL": program, "HOME": str(tmp_path), "TERM": "dumb"}
-    lines = install.on_path(str(folder), env, str(tmp_path), os.path.exists)
+    lines = on_path(str(folder), env, str(tmp_path), os.path.exists)
 
     def typed(text: str) -> str:
         done = subprocess.run(

@@ -14,7 +14,7 @@ from ocd.ctl.screen import STATE_STYLES
 from ocd.wire.messages import ProxyStatus
 
 ROOT = Path(__file__).resolve().parents[2]
-#: what the status line and the installer, which may import nothing, say of them
+#: what the status line, which may import nothing, says of them
 CLIENT = ROOT / "ocd" / "client" / "statusline.py"
 
 
@@ -34,7 +34,6 @@ def test_every_list_of_states_is_the_enum() -> None:
 def test_who_imports_nothing_says_the_same() -> None:
     yellow = words(CLIENT, "_YELLOW if")
     assert yellow == {state for state in State if not state.hopeless and not state.well}
-    assert words(ROOT / "install.py", 'proxy.get("state") in') == {s for s in State if s.hopeless}
 
 
 @pytest.mark.parametrize("word", ["backoff", "of-the-future"])
