@@ -33,7 +33,10 @@ def config() -> None:
     """Find, show, check and edit the configuration."""
 
 
-@config.command(epilog=examples("cd $(occtl config path)", "less $(occtl config path main)"))
+@config.command(
+    short_help="Print the configuration folder, or the path of a file.",
+    epilog=examples("cd $(occtl config path)", "less $(occtl config path main)"),
+)
 @click.argument("file", required=False, type=click.Choice(_FILES))
 @json_option
 def path(file: str | None, as_json: bool) -> int:
@@ -46,7 +49,7 @@ def path(file: str | None, as_json: bool) -> int:
     return EX_OK
 
 
-@config.command()
+@config.command(short_help="Print the settings in force; secrets are hidden.")
 @json_option
 def show(as_json: bool) -> int:
     """Print the settings in force: the running daemon's, else what the files give. Secrets are hidden."""
@@ -63,7 +66,8 @@ def show(as_json: bool) -> int:
 
 
 @config.command(
-    epilog=examples("occtl config check", "occtl config check --fix", "occtl config check --json")
+    short_help="Say what is wrong in the three files, with line and cure.",
+    epilog=examples("occtl config check", "occtl config check --fix", "occtl config check --json"),
 )
 @json_option
 @click.option("--fix", "mend", is_flag=True, help="Correct in the files what can be corrected mechanically.")
@@ -92,7 +96,10 @@ def check(as_json: bool, mend: bool) -> int:
     return EX_CONFIG if errors else EX_OK
 
 
-@config.command(epilog=examples("occtl config edit", "EDITOR=nano occtl config edit bedrock"))
+@config.command(
+    short_help="Open one of the three files in an editor, then check it.",
+    epilog=examples("occtl config edit", "EDITOR=nano occtl config edit bedrock"),
+)
 @click.argument("file", default="ocd", type=click.Choice(_FILES))
 def edit(file: str) -> int:
     """Open one of the three files (default: ocd.toml) in $VISUAL or $EDITOR, then check the configuration."""

@@ -25,7 +25,10 @@ _MARKS = {
 }
 
 
-@click.command(epilog=examples("occtl doctor", "occtl doctor --online", "occtl doctor --json | jq .fit"))
+@click.command(
+    short_help="Look at everything that can be wrong, worst first.",
+    epilog=examples("occtl doctor", "occtl doctor --online", "occtl doctor --json | jq .fit"),
+)
 @click.option(
     "--online", is_flag=True, help="Also send one smallest real request per slot; it costs a little."
 )

@@ -17,13 +17,14 @@ _NAMES = ("mixed", "fallback", "bedrock", "external")
 
 
 @click.command(
+    short_help="Write the configuration of one of the shipped set-ups.",
     epilog=examples(
         "occtl init                                  write what is missing",
         "occtl init --preset fallback                Anthropic first, Bedrock's Claude when it is overloaded",
         "occtl init --preset mixed --force           back to the shipped files; yours are kept aside",
         "LITELLM_BASE_URL=https://… LITELLM_API_KEY=… occtl init --preset external",
         "occtl init --undo                           put back what the last init replaced",
-    )
+    ),
 )
 @click.option(
     "--preset", type=click.Choice(_NAMES), help="Which set-up; without it, what is missing of mixed."

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 
 @click.command(
+    short_help="Bring in the set-up of before ocd.",
     epilog=examples(
         "occtl migrate --dry-run                     say what would be brought in",
         "occtl migrate",
         "occtl migrate --undo",
-    )
+    ),
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
 @click.option(

@@ -32,7 +32,7 @@ def models(as_json: bool) -> int:
         return EX_CONFIG if broken else EX_OK
     table = [[str(row[name]) or "-" for name in _COLUMNS] for row in rows]
     styles = [["bold", "", "", "", "", "bold red" if row["broken"] else ""] for row in rows]
-    screen.print_rich(screen.table(_COLUMNS, table, styles))
+    screen.show_table(_COLUMNS, table, styles)
     for why in dict.fromkeys(str(row["why"]) for row in rows if row["way"] == "litellm" and row["why"]):
         named = [str(row["name"]) for row in rows if row["why"] == why]
         screen.out(f"Through LiteLLM: {screen.plain(', '.join(named))} ({screen.plain(why)}).")
