@@ -22,6 +22,7 @@ from ocd import __main__ as daemon
 from ocd.core.state import State
 from ocd.ctl import completion, options
 from ocd.ctl.app import VERBS, cli
+from ocd.ctl.exits import EXITS
 from ocd.settings import describe
 from ocd.wire import messages
 
@@ -44,23 +45,6 @@ JSON_OUTPUT = {
     "ReloadRequest": "`POST /v1/reload`",
 }
 
-EXITS = (
-    (0, "done"),
-    (1, "occtl selftest: a request failed, or a credential was seen where it must not be"),
-    (3, "occtl status, doctor, aws status: something is not as it should be"),
-    (64, "a wrong argument or option"),
-    (65, "what was given cannot be used"),
-    (69, "the daemon, or a proxy, does not run"),
-    (71, "the operating system refused something"),
-    (73, "a file cannot be made"),
-    (74, "a file cannot be read or written"),
-    (75, "not now: busy, or it took too long; try again"),
-    (76, "occtl and the daemon are of different versions"),
-    (77, "not allowed: a file, a folder or a socket is not yours"),
-    (78, "the configuration is wrong"),
-    (130, "ended by Ctrl-C"),
-    (141, "whoever read the output has enough"),
-)
 FILES = (
     ("~/.config/ocd/ocd.toml", "ports, slots, limits: ocd.toml(5)"),
     ("~/.config/ocd/litellm.yaml, litellm-bedrock.yaml", "the two proxies' LiteLLM configuration"),

@@ -79,7 +79,7 @@ def gathered(args: list[str]) -> tuple[list[str], bool, bool]:
     own, rest = args[:end], args[end:]
     no_color = "--no-color" in own
     as_json = "--json" in own
-    if own[:1] == ["help"] and (len(own) > 1 and own[1][:1] != "-"):
+    if own[:1] == ["help"] and len(own) > 1 and own[1][:1] != "-" and own[1] != "exit-codes":
         own = [*own[1:], "--help"]
     if "-h" in own or "--help" in own:
         from ocd.ctl.words import COMMANDS

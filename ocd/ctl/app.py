@@ -27,6 +27,7 @@ VERBS: dict[str, dict[str, str]] = {
         "version": "views",
         "selftest": "selftest",
         "doctor": "doctor",
+        "help": "help",
     },
     "Act": {
         "start": "lifecycle",

@@ -84,7 +84,7 @@ def _show(verdict: "Verdict") -> None:
             screen.out(f"  {name:<12} {screen.plain(value)}")
     for problem in verdict.problems:
         screen.out(f"  {problem.severity}: {screen.plain(problem.what)}")
-        screen.out(f"    why:  {screen.plain(problem.why)}")
+        screen.sentence(f"    why:  {screen.plain(problem.why)}")
         screen.out(f"    next: {screen.plain(problem.next)}")
 
 

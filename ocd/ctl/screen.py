@@ -301,7 +301,7 @@ def show_table(
 
 
 def sentence(text: str, style: str = "") -> None:
-    """A sentence to standard output, on a terminal broken between words."""
+    """A sentence to standard output, on a terminal broken between words. Not for commands: one copies them whole."""
     for line in wrapped(text, width()):
         out(styled(line, style))
 

@@ -50,8 +50,8 @@ def _print(report: dict[str, Any]) -> None:
         screen.show_table([name.replace("_", " ") for name in names], cells, styles)
         screen.out()
     for reason in report.get("problems", []):
-        screen.out(screen.plain(str(reason)))
-    screen.out(
+        screen.sentence(screen.plain(str(reason)))
+    screen.sentence(
         "All as it must be: the canary was seen at Anthropic and nowhere else."
         if report.get("ok")
         else "Not as it must be: the rows above say where."

@@ -177,9 +177,12 @@ def test_every_command_has_a_line_that_fits() -> None:
 @pytest.mark.parametrize(
     "path", ["", *(path for path in COMMANDS if any(o.startswith(path + " ") for o in COMMANDS))]
 )
-def test_lists_of_commands_fit_into_80_columns(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lists_of_commands_fit_into_80_columns(
+    path: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from ocd.ctl.__main__ import main
 
+    monkeypatch.setenv("COLUMNS", "80")
     assert main([*path.split(), "-h"]) == 0
     said = capsys.readouterr().out
     below = [

@@ -121,7 +121,7 @@ def run_logs(
         raise missing
     found = in_order(found)
     for line in found if wanted.lines is None else found[len(found) - min(wanted.lines, len(found)) :]:
-        screen.out(_json(line) if as_json else log_line(line))
+        _out(line, log_line, as_json)
     return EX_OK
 
 
@@ -142,7 +142,7 @@ def run_events(
         return (event.time, f"{event.kind} {event.text}") if of(event, name) else None
 
     for event in _newest(_past("events", "/v1/events", "Event"), wanted, shown, _read("Event")):
-        screen.out(_json(event) if as_json else event_line(event))
+        _out(event, event_line, as_json)
     return EX_OK
 
 
@@ -279,8 +279,11 @@ def in_order(lines: "Iterable[Any]") -> "list[Any]":
 # ---- how they look
 
 
-def _json(line: "Any") -> str:
-    return json.dumps(records.plain(line), ensure_ascii=False)
+def _out(line: "Any", shown: "Callable[[Any], str]", as_json: bool) -> None:
+    if as_json:
+        screen.out_json(records.plain(line), lines=True)
+    else:
+        screen.out(shown(line))
 
 
 def daemon_line(raw: str) -> str:

@@ -134,7 +134,12 @@ def _lines(found: "Status | OcdError") -> list[str]:
                 if proxy.config
             )
             below = [(screen.plain(file), "dim") for file in files] + below
-    more = [screen.styled(one, style) for text, style in below for one in screen.wrapped(text, width)]
+    # a next step is left as it is: a command that is broken in the middle cannot be copied
+    more = [
+        screen.styled(one, style)
+        for text, style in below
+        for one in ([text] if text.startswith("  next: ") else screen.wrapped(text, width))
+    ]
     top = [screen.styled(one, "dim") for one in screen.wrapped(headline(found), width)]
     return [*top, "", *lines, *(["", *more] if more else [])]
 

@@ -7,7 +7,7 @@ from ocd.errors import EX_USAGE, OcdError
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _AGO = re.compile(r"(\d{1,6})\s*(s|m|h|d|w|sec|min|hour|day|week)s?(?:\s+ago)?")
-_DATE = re.compile(r"(?:(\d{4})-(\d{1,2})-(\d{1,2}))?(?:(?<=\d)[T ]|)(?:(\d{1,2}):(\d{2})(?::(\d{2}))?)?")
+_DATE = re.compile(r"(?:(\d{4})-(\d{1,2})-(\d{1,2})(?:[T ]|$))?(?:(\d{1,2}):(\d{2})(?::(\d{2}))?)?")
 
 
 def parse(text: str, option: str, now: float) -> float:
