@@ -423,6 +423,7 @@ def _of_parameter(one: click.Parameter) -> str:
     kind = {
         options.LogName: "log",
         options.ProxyName: "proxy",
+        options.KeyName: "key",
         click.IntRange: "int",
         click.FloatRange: "float",
     }.get(type(one.type))
@@ -445,6 +446,7 @@ def words() -> str:
     add(cli, "")
     return _module(
         "Commands and options: made from the commands themselves by ``python docs/make.py``.",
+        KEYS=("tuple[str, ...]", tuple(entry.key for table in describe.tables() for entry in table.entries)),
         COMMANDS=("dict[str, tuple[str, tuple[tuple[tuple[str, ...], str, str, str], ...]]]", made),
     )
 

@@ -43,6 +43,7 @@ VERBS: dict[str, dict[str, str]] = {
         "init": "init",
         "model": "model",
         "config": "config",
+        "undo": "undo",
         "claude": "claude",
         "migrate": "migrate",
         "completion": "completion",

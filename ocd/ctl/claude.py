@@ -47,6 +47,7 @@ def configure(as_json: bool) -> int:
     notices: list[str] = []
     base = writing.read_base(path, folders.state)
     done = writing.configure(path, folders.state, permanent.overlay(path, base, target, env, notices))
+    _remember(folders, "claude configure", done)
     url = target.base_url
     said = f"{done.path} now leads to {url}" if done.changed else f"{done.path} leads to {url} already"
     return _report(done, said, notices, as_json)
@@ -121,9 +122,18 @@ def statusline(switch: str, as_json: bool) -> int:
         return _report(done, f"Claude Code's status line is as it was: {done.path}", [], as_json)
     kept = "statusLine" in writing.read_base(path, folders.state)
     done = writing.status_line_on(path, folders.state, _command())
+    _remember(folders, "claude statusline", done)
     how = "shows" if done.changed else "shows already"
     notices = ["your own status line is kept for `occtl claude statusline off`"] if kept else []
     return _report(done, f"Claude Code {how} the status line of ocd: {done.path}", notices, as_json)
+
+
+def _remember(folders: "Folders", verb: str, done: "Done") -> None:
+    """For `occtl undo`; the file's former bytes are in its own record."""
+    from ocd.settings import backup
+
+    if done.changed:
+        backup.note(folders, verb, str(done.path))
 
 
 def _command() -> str:

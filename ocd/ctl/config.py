@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ocd import atomic
 from ocd.ctl import screen
 from ocd.ctl.daemon import Daemon, NotRunning, is_running
-from ocd.ctl.options import examples, json_option
-from ocd.errors import EX_CANTCREAT, EX_CONFIG, EX_OK, EX_UNAVAILABLE, OcdError
+from ocd.ctl.options import KeyName, examples, json_option
+from ocd.errors import EX_CONFIG, EX_OK, EX_UNAVAILABLE, OcdError
 
 if TYPE_CHECKING:
     from ocd.settings.findings import Finding
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 
 #: what a person calls the three files
 _FILES = ("ocd", "main", "bedrock")
+
+_dry_run = click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
 
 _STYLES = {"error": "\x1b[1;31m", "warning": "\x1b[33m", "note": "\x1b[2m"}
 
@@ -97,6 +98,61 @@ def check(as_json: bool, mend: bool) -> int:
 
 
 @config.command(
+    short_help="Print one setting that is in force.",
+    epilog=examples("occtl config get aws_region", "occtl config get proxies.main.port --json"),
+)
+@click.argument("key", type=KeyName())
+@json_option
+def get(key: str, as_json: bool) -> int:
+    """Print the value of KEY: the running daemon's, else what the files give. Secrets are hidden.
+
+    KEY is a dotted path, as `config show` has it. A key that is not set prints nothing.
+    """
+    from ocd.ctl import setting
+
+    return setting.get(key, _settings()[0].settings, as_json)
+
+
+@config.command(
+    "set",
+    short_help="Set one key of ocd.toml, check it, reload.",
+    epilog=examples(
+        "occtl config set aws_region eu-central-1",
+        "occtl config set supervision.idle_minutes 30 --dry-run",
+        "occtl undo",
+    ),
+)
+@click.argument("key", type=KeyName())
+@click.argument("value")
+@_dry_run
+@json_option
+def set_(key: str, value: str, dry_run: bool, as_json: bool) -> int:
+    """Set KEY in ocd.toml to VALUE; comments and order in the file stay.
+
+    It is checked before it is written: a value that KEY does not take ends with 64, one with which something would not
+    work with 78, and nothing is changed. What changes is shown, what was there is kept (`occtl undo`), and the daemon
+    takes it at once.
+    """
+    from ocd.ctl import setting
+
+    return setting.change(key, value, dry_run, as_json)
+
+
+@config.command(
+    short_help="Take one key out of ocd.toml: its default holds.",
+    epilog=examples("occtl config unset aws_region", "occtl config unset slots.opus --dry-run"),
+)
+@click.argument("key", type=KeyName())
+@_dry_run
+@json_option
+def unset(key: str, dry_run: bool, as_json: bool) -> int:
+    """Take KEY out of ocd.toml, so that its default holds; otherwise like `config set`."""
+    from ocd.ctl import setting
+
+    return setting.change(key, None, dry_run, as_json)
+
+
+@config.command(
     short_help="Open one of the three files in an editor, then check it.",
     epilog=examples("occtl config edit", "EDITOR=nano occtl config edit bedrock"),
 )
@@ -167,6 +223,7 @@ def _litellm_site(folders: "Folders", settings: "Settings") -> Path | None:
 
 def _mend() -> list[str]:
     """Write the mechanical corrections, each file whole or not at all; returns the files' paths."""
+    from ocd.settings import backup
     from ocd.settings.findings import ConfigError
     from ocd.settings.folders import Folders
     from ocd.settings.load import load
@@ -179,23 +236,8 @@ def _mend() -> list[str]:
         # What is wrong in ocd.toml only its owner can know; the check that follows says where it is.
         return []
     changed = fix_all(folders, settings, _litellm_site(folders, settings))
-    for file, text in changed.items():
-        _replace(file, text)
+    backup.change(folders, "config fix", changed)
     return [str(file) for file in changed]
-
-
-def _replace(file: Path, text: str) -> None:
-    """Put ``text`` into ``file`` in one step, keeping its mode; a link stays a link to the changed file."""
-    try:
-        atomic.replace(file, text, mode=None, follow=True)
-    except OSError as error:
-        raise OcdError(
-            f"Cannot write {file}",
-            error.strerror or "",
-            "Free some space, or make the folder writable",
-            exit_code=EX_CANTCREAT,
-            code="file-not-written",
-        ) from None
 
 
 def _local_files() -> tuple[str, dict[str, str]]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ocd.ctl import effect, screen
+from ocd.ctl import diff, effect, screen
 from ocd.ctl.daemon import is_running
 from ocd.ctl.options import examples, json_option
 from ocd.errors import EX_CONFIG, EX_NOINPUT, OcdError
@@ -80,6 +80,8 @@ def migrate(dry_run: bool, force: bool, undo: bool, as_json: bool) -> int:
         said["backup"] = str(kept.folder) if kept is not None else None
     if not as_json:
         _print(said, refused=bool(errors) and not force)
+        if dry_run:
+            diff.show({path: text for path, text in plan.texts.items() if _text(path) is not None})
     return effect.finish(said, findings, as_json, reload=bool(said["backup"]))
 
 

@@ -2,7 +2,7 @@
 
 import click
 
-from ocd.ctl import effect, screen
+from ocd.ctl import diff, effect, screen
 from ocd.ctl.options import ModelName, examples, json_option
 from ocd.errors import EX_CONFIG, OcdError
 
@@ -78,6 +78,8 @@ def set_(slot: str, wanted: str, name: str, dry_run: bool, as_json: bool) -> int
             screen.out(f"{'would change' if dry_run else 'changed'} {path}")
         if not plan.texts:
             screen.out("It was so already.")
+        if dry_run:
+            diff.show(plan.texts)
         if kept:
             screen.out(f"what was there is in {kept.folder} (`occtl model undo` puts it back)")
         for line in plan.notes:

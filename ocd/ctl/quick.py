@@ -7,7 +7,7 @@ option with a special meaning) it leaves to click, which knows every command and
 import os
 import sys
 
-from ocd.ctl.words import COMMANDS
+from ocd.ctl.words import COMMANDS, KEYS
 from ocd.errors import EX_OK
 
 TYPE_CHECKING = False
@@ -250,6 +250,8 @@ def _of_kind(kind: str, incomplete: str) -> list[tuple[str, str, str]] | None:
         return [("plain", name, text) for name, text in _NAMES[kind] if name.startswith(incomplete)]
     if kind.startswith("choice:"):
         return [("plain", one, "") for one in kind[7:].split("|") if one.startswith(incomplete)]
+    if kind == "key":
+        return [("plain", key, "") for key in KEYS if key.startswith(incomplete)]
     if kind in ("file", "dir"):
         return [(kind, incomplete, "")]
     return None if kind == "click" else []

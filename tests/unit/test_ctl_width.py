@@ -114,6 +114,10 @@ def show_exit_codes() -> None:
     main(["help", "exit-codes"])
 
 
+def show_undo() -> None:
+    main(["undo", "--list"])
+
+
 TABLES: dict[str, Callable[[], None]] = {
     "status": show_status,
     "sessions": show_sessions,
@@ -122,6 +126,7 @@ TABLES: dict[str, Callable[[], None]] = {
     "usage": show_usage,
     "usage --blocks": show_blocks,
     "help exit-codes": show_exit_codes,
+    "undo --list": show_undo,
 }
 
 
@@ -153,7 +158,8 @@ def test_every_table_is_looked_at() -> None:
         for path in (ROOT / "ocd" / "ctl").rglob("*.py")
         if "screen.show_table(" in path.read_text() or "screen.table(" in path.read_text()
     }
-    assert users == {"look/status.py", "look/sessions.py", "models.py", "selftest.py", "usage.py", "help.py"}
+    looked_at = {"look/status.py", "look/sessions.py", "models.py", "selftest.py", "usage.py", "help.py"}
+    assert users == {*looked_at, "undo.py"}
     for path in (ROOT / "ocd" / "ctl").rglob("*.py"):
         assert "rich.table" not in path.read_text(), f"{path}: a table goes through screen.table"
 
