@@ -4,7 +4,6 @@ import json
 import os
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import click
 
 from ocd.ctl import screen
 from ocd.ctl.daemon import Daemon, NotRunning, is_running
+from ocd.ctl.finding import finding_line
 from ocd.ctl.options import KeyName, examples, json_option
 from ocd.errors import EX_CONFIG, EX_OK, EX_UNAVAILABLE, OcdError
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 _FILES = ("ocd", "main", "bedrock")
 
 _dry_run = click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
-
-_STYLES = {"error": "\x1b[1;31m", "warning": "\x1b[33m", "note": "\x1b[2m"}
 
 
 @click.group()
@@ -186,17 +184,6 @@ def edit(file: str) -> int:
     if is_running():
         screen.note("Run `occtl reload` to see it take effect.")
     return EX_OK
-
-
-def finding_line(finding: "Finding") -> str:
-    """``file:line: severity: key: what; fix``, as editors and compilers' users expect it."""
-    place = finding.file if finding.line is None else f"{finding.file}:{finding.line}"
-    color, end = (_STYLES.get(finding.severity, ""), "\x1b[0m") if screen.colors(sys.stdout) else ("", "")
-    key = f"{screen.plain(finding.key)}: " if finding.key else ""
-    text = screen.plain(finding.what).rstrip(".")
-    if finding.fix:
-        text += f"; {screen.plain(finding.fix).rstrip('.')}"
-    return f"{screen.plain(place)}: {color}{finding.severity}{end}: {key}{text}"
 
 
 def _findings() -> "list[Finding]":
