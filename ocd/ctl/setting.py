@@ -52,9 +52,14 @@ def change(key: str, given: str | None, dry_run: bool, as_json: bool) -> int:
         raise _unknown(key)
     before = _text(path)
     after = _changed(path, before, key, given)
-    known = {(one.code, one.key) for one in effect.errors(try_out(folders, {}))}
-    findings = try_out(folders, {path: after})
-    fresh = [one for one in effect.errors(findings) if (one.code, one.key) not in known]
+    known = {(one.severity, one.code, one.file, one.key) for one in try_out(folders, {})}
+    # what was so before is `config check`'s to say
+    findings = [
+        one
+        for one in try_out(folders, {path: after})
+        if (one.severity, one.code, one.file, one.key) not in known
+    ]
+    fresh = effect.errors(findings)
     if fresh:
         raise OcdError(
             f"{key} cannot be {'taken out' if given is None else given!r}",

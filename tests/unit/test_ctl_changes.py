@@ -98,6 +98,15 @@ def test_what_cannot_be_changes_nothing(
     assert toml.read_bytes() == before and listed(capsys) == ["init"]
 
 
+def test_only_news_is_told(toml: Path, capsys: Capture) -> None:
+    (toml.parent / "litellm-bedrock.yaml").write_text("model_list: [\n")
+    assert main(["config", "check"]) == 78
+    capsys.readouterr()
+    assert main(["config", "set", "aws_region", "eu-west-1"]) == 0
+    said = capsys.readouterr()
+    assert "litellm-bedrock.yaml" not in said.out + said.err
+
+
 def test_dry_run_shows_and_leaves(toml: Path, capsys: Capture) -> None:
     before = toml.read_bytes()
     assert main(["config", "set", "aws_region", "eu-west-1", "--dry-run"]) == 0
