@@ -64,8 +64,10 @@ ROOT = Path(__file__).resolve().parent
 
 
 def load_provision():
-    """What the package knows about environments, from the checkout; nothing is written into it."""
-    spec = importlib.util.spec_from_file_location("ocd_provision", str(ROOT / "ocd" / "provision.py"))
+    """What the package knows about environments, from the checkout, or from the package that this file came with
+    (`occtl uninstall`); nothing is written into it."""
+    here = ROOT / "ocd" if (ROOT / "ocd").is_dir() else ROOT.parent
+    spec = importlib.util.spec_from_file_location("ocd_provision", str(here / "provision.py"))
     module = importlib.util.module_from_spec(spec)
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
@@ -93,7 +95,7 @@ NO_NETWORK = re.compile(
 NOTHING = contextlib.nullcontext()
 
 #: what ocd's wheel is built from; nothing else of the checkout is copied
-SOURCES = ("pyproject.toml", "README.md", "LICENSE", "ocd", "units", "plists", "requirements")
+SOURCES = ("pyproject.toml", "README.md", "LICENSE", "ocd", "units", "plists", "requirements", "install.py")
 #: what makes the wheel: the build backend's own entrance (PEP 517), with its packages from a folder of their own
 BUILD = """import os, sys
 tools, source, wheels = sys.argv[1:]
@@ -255,7 +257,7 @@ def source_hash(root=ROOT):
     """A name for exactly this code and these locks."""
     digest = hashlib.sha256()
     paths = [root / "pyproject.toml", root / "install.py"]
-    for folder in ("ocd", "units", "plists", "requirements"):
+    for folder in ("ocd", "units", "plists", "requirements", "install.py"):
         paths += [
             p for p in sorted((root / folder).rglob("*")) if p.is_file() and "__pycache__" not in p.parts
         ]

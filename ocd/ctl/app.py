@@ -51,6 +51,7 @@ VERBS: dict[str, dict[str, str]] = {
         "reexec": "upgrade",
         "upgrade": "upgrade",
         "litellm": "litellm",
+        "uninstall": "uninstall",
     },
 }
 
