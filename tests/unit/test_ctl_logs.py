@@ -59,6 +59,7 @@ def test_without_a_daemon_and_without_files_it_is_said(prefix: Path, capsys: Cap
 def test_long_files_are_read_from_their_end(
     prefix: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
     monkeypatch.setattr(logs, "_BLOCK", block)
     write(prefix, "main", [a_line(float(n), "main", f"{n} ü€") for n in range(500)])
     assert main(["logs", "main", "-n", "3"]) == 0
