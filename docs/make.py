@@ -13,7 +13,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import click
 from pydantic import BaseModel
@@ -358,6 +358,8 @@ def _kind(found: Any) -> str:
     if get_origin(found) is Annotated:
         found = get_args(found)[0]
     arguments = get_args(found)
+    if get_origin(found) is Literal:
+        return _kind(type(arguments[0]))
     if type(None) in arguments:
         (inner,) = (one for one in arguments if one is not type(None))
         return "?" + _kind(inner)

@@ -93,6 +93,17 @@ def width(stream: "IO[str] | None" = None) -> int | None:
         return 80
 
 
+def height() -> int:
+    """Lines of the terminal behind standard output."""
+    wanted = os.environ.get("LINES", "")
+    if wanted.isdigit() and int(wanted):
+        return int(wanted)
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).lines or 24
+    except (OSError, ValueError, io.UnsupportedOperation):
+        return 24
+
+
 def prepare_streams() -> None:
     """A terminal that cannot show a character must not cost the message: it gets the nearest that it has."""
     import codecs

@@ -848,6 +848,35 @@ def on_terminal(*args: str, **environ: str) -> str:
         os.close(leader)
 
 
+def test_watch_draws_on_a_page_of_its_own_and_ctrl_c_gives_the_terminal_back(fake: FakeDaemon) -> None:
+    leader, follower = pty.openpty()
+    environ = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "4"}
+    command = [sys.executable, "-m", "ocd.ctl", "status", "-w", "--every", "0.1"]
+    try:
+        with subprocess.Popen(
+            command, cwd=ROOT, env=environ, stdout=follower, stderr=subprocess.DEVNULL
+        ) as watching:
+            os.close(follower)
+            said = b""
+            while said.count(b"\x1b[H") < 2:
+                said += os.read(leader, 65536)
+            watching.send_signal(signal.SIGINT)
+            while True:
+                try:
+                    more = os.read(leader, 65536)
+                except OSError:  # Linux says EIO when the last writer is gone
+                    break
+                if not more:
+                    break
+                said += more
+            assert watching.wait(30) == 130
+    finally:
+        os.close(leader)
+    assert said.startswith(b"\x1b[?1049h") and said.rstrip().endswith(b"\x1b[?25h\x1b[?1049l")
+    first = said.split(b"\x1b[H")[1]
+    assert b"proxy" in first and b"bedrock" not in first, "four lines are what the terminal has"
+
+
 def test_colours_only_where_they_are_wanted(fake: FakeDaemon) -> None:
     assert "\x1b[32mready" in on_terminal("status")
     assert "\x1b[32m" not in on_terminal("status", NO_COLOR="1")

@@ -96,7 +96,8 @@ def _watch(name: str | None, as_json: bool, every: float) -> None:
                 # A daemon that is being replaced may cut an answer off; the next look shows where it went.
                 found = error
             if moving:
-                lines = [f"{line}\x1b[K" for line in _lines(found)]
+                # one line more would scroll the page away
+                lines = [f"{line}\x1b[K" for line in _lines(found)[: screen.height()]]
                 sys.stdout.write("\x1b[H" + "\r\n".join(lines) + "\x1b[J")
                 sys.stdout.flush()
             elif str(found) != last:
