@@ -27,6 +27,8 @@ from tests.helpers.load import steady
 
 #: the shipped policy; only that nothing goes to sleep in the middle of a measurement
 CALM = "[supervision]\nidle_minutes = 0\n"
+#: what one runs to look, and waits for
+LOOKS = ("status", "version", "sessions", "logs", "config path")
 NO_SPARES = "[proxies.main]\nspare = false\n[proxies.bedrock]\nspare = false\n"
 
 
@@ -107,12 +109,16 @@ def launch(run: Run) -> Iterator[Row]:
             "bare python": [python, "-c", "pass"],
             "seeds' launcher": [str(seeds)],
             "statusline": [str(line), "statusline"],
+            **{verb: [str(line), *verb.split()] for verb in LOOKS},
+            "completion": [str(line)],
         }
+        asking = {"_OCCTL_COMPLETE": "bash_complete", "COMP_WORDS": "occtl restart ", "COMP_CWORD": "2"}
         times: dict[str, list[float]] = {name: [] for name in commands}
         for _ in range(run.times(32, 12)):
             for name, argv in commands.items():
                 began = time.perf_counter()
-                subprocess.run(argv, env=env, check=True, capture_output=True, input=b"{}")
+                more = asking if name == "completion" else {}
+                subprocess.run(argv, env=env | more, check=True, capture_output=True, input=b"{}")
                 times[name].append(time.perf_counter() - began)
         median = {name: statistics.median(values[2:]) for name, values in times.items()}
         ratio = median["openclaude"] / median["bare python"]
@@ -131,6 +137,20 @@ def launch(run: Run) -> Iterator[Row]:
             "< 25 ms",
             median["statusline"] < 0.025,
             f"bare python {ms(median['bare python'])}",
+        )
+        slowest = max(LOOKS, key=lambda verb: median[verb])
+        yield Row(
+            f"`occtl {'`, `'.join(LOOKS)}` (median)",
+            ", ".join(ms(median[verb]) for verb in LOOKS),
+            "<= 60 ms each",
+            median[slowest] <= 0.06,
+            f"bare python {ms(median['bare python'])}",
+        )
+        yield Row(
+            "`occtl`, a completion (median)",
+            ms(median["completion"]),
+            "<= 50 ms",
+            median["completion"] <= 0.05,
         )
 
 

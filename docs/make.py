@@ -13,14 +13,16 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import click
 from pydantic import BaseModel
 
 from ocd import __main__ as daemon
-from ocd.ctl import completion
+from ocd.core.state import State
+from ocd.ctl import completion, options
 from ocd.ctl.app import VERBS, cli
+from ocd.ctl.exits import EXITS
 from ocd.settings import describe
 from ocd.wire import messages
 
@@ -43,23 +45,6 @@ JSON_OUTPUT = {
     "ReloadRequest": "`POST /v1/reload`",
 }
 
-EXITS = (
-    (0, "done"),
-    (1, "occtl selftest: a request failed, or a credential was seen where it must not be"),
-    (3, "occtl status, doctor, aws status: something is not as it should be"),
-    (64, "a wrong argument or option"),
-    (65, "what was given cannot be used"),
-    (69, "the daemon, or a proxy, does not run"),
-    (71, "the operating system refused something"),
-    (73, "a file cannot be made"),
-    (74, "a file cannot be read or written"),
-    (75, "not now: busy, or it took too long; try again"),
-    (76, "occtl and the daemon are of different versions"),
-    (77, "not allowed: a file, a folder or a socket is not yours"),
-    (78, "the configuration is wrong"),
-    (130, "ended by Ctrl-C"),
-    (141, "whoever read the output has enough"),
-)
 FILES = (
     ("~/.config/ocd/ocd.toml", "ports, slots, limits: ocd.toml(5)"),
     ("~/.config/ocd/litellm.yaml, litellm-bedrock.yaml", "the two proxies' LiteLLM configuration"),
@@ -362,6 +347,129 @@ def _escape(text: str) -> str:
     return re.sub(r"([*_<>|])", r"\\\1", text) if "`" not in text else text
 
 
+# ------------------------------------------------------------------------------- tables for what must be quick
+
+#: the messages that are read without pydantic (``ocd/ctl/look/records.py``), with what is in them
+QUICK_MESSAGES = ("Status", "Version", "LogLine", "Event", "ErrorReply")
+_KINDS = {str: "s", int: "i", float: "f", bool: "b", Any: "any", State: "state"}
+
+
+def _kind(found: Any) -> str:
+    if get_origin(found) is Annotated:
+        found = get_args(found)[0]
+    arguments = get_args(found)
+    if get_origin(found) is Literal:
+        return _kind(type(arguments[0]))
+    if type(None) in arguments:
+        (inner,) = (one for one in arguments if one is not type(None))
+        return "?" + _kind(inner)
+    if get_origin(found) in (list, dict):
+        return f"{get_origin(found).__name__} {_kind(arguments[-1])}"
+    return _KINDS.get(found) or str(found.__name__)
+
+
+def fields() -> str:
+    """``ocd/ctl/fields.py``: message → (field, kind, default if it has one)."""
+    wanted = [*QUICK_MESSAGES]
+    rows: dict[str, list[tuple[Any, ...]]] = {}
+    while wanted:
+        name = wanted.pop(0)
+        if name in rows:
+            continue
+        rows[name] = []
+        for field, info in getattr(messages, name).model_fields.items():
+            kind = _kind(info.annotation)
+            rows[name].append((field, kind) if info.is_required() else (field, kind, info.default))
+            inner = kind.lstrip("?").split()[-1]
+            if hasattr(messages, inner):
+                wanted.append(inner)
+    return _module(
+        "What the daemon's messages hold: made from ``ocd/wire/messages.py`` by ``python docs/make.py``.",
+        STATES=("tuple[str, ...]", tuple(str(state) for state in State)),
+        FIELDS=(
+            "dict[str, tuple[tuple[Any, ...], ...]]",
+            {name: tuple(entries) for name, entries in rows.items()},
+        ),
+    )
+
+
+def _parameters(command: click.Command) -> tuple[tuple[Any, ...], ...]:
+    """(names, dest, kind, help) each; without names: an argument. kind: flag, int, float, text, file, dir,
+    choice:…, proxy, log; ``click`` where click's own completion has to look at something."""
+    made = []
+    with _context(command, _context(cli) if command is not cli else None) as ctx:
+        for one in command.get_params(ctx):
+            if isinstance(one, click.Option) and one.hidden:
+                continue
+            made.append(
+                (
+                    tuple(one.opts) if isinstance(one, click.Option) else (),
+                    one.name,
+                    _of_parameter(one),
+                    (one.help or "") if isinstance(one, click.Option) else "",
+                )
+            )
+    return tuple(made)
+
+
+def _of_parameter(one: click.Parameter) -> str:
+    if isinstance(one, click.Option) and one.is_flag:
+        return "flag"
+    match one.type:
+        case click.Choice(choices=choices):
+            return "choice:" + "|".join(map(str, choices))
+        case click.Path(file_okay=False):
+            return "dir"
+        case click.Path() | click.File():
+            return "file"
+    kind = {
+        options.LogName: "log",
+        options.ProxyName: "proxy",
+        options.KeyName: "key",
+        click.IntRange: "int",
+        click.FloatRange: "float",
+    }.get(type(one.type))
+    return kind or ("text" if type(one.type) in (type(click.STRING), type(click.INT)) else "click")
+
+
+def words() -> str:
+    """``ocd/ctl/words.py``: every command by its path: (summary, parameters)."""
+    made: dict[str, tuple[Any, ...]] = {}
+
+    def add(command: click.Command, path: str) -> None:
+        made[path] = (command.get_short_help_str(limit=1000), _parameters(command))
+        if isinstance(command, click.Group):
+            ctx = _context(command)
+            for name in command.list_commands(ctx):
+                found = command.get_command(ctx, name)
+                if found is not None and not found.hidden:
+                    add(found, f"{path} {name}".strip())
+
+    add(cli, "")
+    return _module(
+        "Commands and options: made from the commands themselves by ``python docs/make.py``.",
+        KEYS=("tuple[str, ...]", tuple(entry.key for table in describe.tables() for entry in table.entries)),
+        COMMANDS=("dict[str, tuple[str, tuple[tuple[tuple[str, ...], str, str, str], ...]]]", made),
+    )
+
+
+def _module(about: str, **tables: tuple[str, Any]) -> str:
+    lines = [f'"""{about}"""', "", "# fmt: off", "# ruff: noqa: E501", "TYPE_CHECKING = False",
+             "if TYPE_CHECKING:", "    from typing import Any", ""]  # fmt: skip
+    if not any("Any" in kind for kind, _ in tables.values()):
+        del lines[4:7]
+    for name, (kind, table) in tables.items():
+        if isinstance(table, dict):
+            lines += [
+                f'{name}: "{kind}" = {{',
+                *(f"    {key!r}: {row!r}," for key, row in table.items()),
+                "}",
+            ]
+        else:
+            lines.append(f'{name}: "{kind}" = {table!r}')
+    return "\n".join(lines) + "\n"
+
+
 # -------------------------------------------------------------------------------------------------------- all
 
 
@@ -373,6 +481,8 @@ def everything() -> dict[Path, str]:
         ROOT / "ocd" / "man" / "ocd.1": ocd(),
         ROOT / "ocd" / "man" / "ocd.toml.5": ocd_toml(),
         HERE / "errors.md": error_page(),
+        ROOT / "ocd" / "ctl" / "fields.py": fields(),
+        ROOT / "ocd" / "ctl" / "words.py": words(),
     }
     made |= {
         ROOT / "ocd" / "completions" / name: completion.script(shell, cli) + "\n"

@@ -139,3 +139,5 @@ def no_ocd_environment(nothing_changed: None, monkeypatch: pytest.MonkeyPatch) -
     for name in list(os.environ):
         if name.startswith(("OCD_", "OPENCLAUDE_")) and not name.startswith("OCD_TEST_"):
             monkeypatch.delenv(name)
+    for name in ("FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE"):
+        monkeypatch.delenv(name, raising=False)

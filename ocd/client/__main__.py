@@ -57,7 +57,7 @@ def main(argv: "list[str] | None" = None) -> int:
             from ocd.client.failure import of_root
 
             error = of_root(error, os.environ)
-        _say(error.sentence())
+        _complain(error)
         return error.exit_code
     except KeyboardInterrupt:
         line.erase()
@@ -389,6 +389,16 @@ def _strange_answer() -> OcdError:
 
 def _say(text: str) -> None:
     _write(f"openclaude: {text}\n")
+
+
+def _complain(error: OcdError) -> None:
+    """What, why and what next, as ``occtl`` says it; the daemon's own sentence has all of it on one line."""
+    if not error.why and not error.next_step:
+        _say(error.sentence())
+        return
+    why = f"  why:  {error.why}\n" if error.why else ""
+    step = f"  next: {error.next_step}\n" if error.next_step else ""
+    _write(f"openclaude: {error.what}\n{why}{step}")
 
 
 def _write(text: str) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 EX_NOT_USABLE = 3
 
 
-@click.group()
+@click.group(short_help="Look at, renew and allow the bedrock proxy's AWS credentials.")
 def aws() -> None:
     """Look at the bedrock proxy's AWS credentials, renew them, print the policy they need."""
 
@@ -84,11 +84,14 @@ def _show(verdict: "Verdict") -> None:
             screen.out(f"  {name:<12} {screen.plain(value)}")
     for problem in verdict.problems:
         screen.out(f"  {problem.severity}: {screen.plain(problem.what)}")
-        screen.out(f"    why:  {screen.plain(problem.why)}")
+        screen.sentence(f"    why:  {screen.plain(problem.why)}")
         screen.out(f"    next: {screen.plain(problem.next)}")
 
 
-@aws.command(epilog=examples("occtl aws login", "occtl aws login --dry-run"))
+@aws.command(
+    short_help="Run the right `aws sso login`, then renew the bedrock proxy.",
+    epilog=examples("occtl aws login", "occtl aws login --dry-run"),
+)
 @click.option("--dry-run", is_flag=True, help="Print the command, and run nothing.")
 def login(dry_run: bool) -> int:
     """Run the right `aws sso login`, then renew the bedrock proxy if the daemon runs.

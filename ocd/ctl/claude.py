@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from ocd.settings.folders import Folders
 
 
-@click.group()
+@click.group(short_help="Have `claude` itself, editors and other tools use the proxies.")
 def claude() -> None:
     """Have `claude` itself, editors and other tools use the proxies; openclaude needs none of this."""
 
 
 @claude.command(
-    epilog=examples("occtl claude configure", "CLAUDE_CONFIG_DIR=~/.other occtl claude configure")
+    short_help="Write openclaude's settings into Claude Code's settings.json.",
+    epilog=examples("occtl claude configure", "CLAUDE_CONFIG_DIR=~/.other occtl claude configure"),
 )
 @json_option
 def configure(as_json: bool) -> int:
@@ -46,12 +47,16 @@ def configure(as_json: bool) -> int:
     notices: list[str] = []
     base = writing.read_base(path, folders.state)
     done = writing.configure(path, folders.state, permanent.overlay(path, base, target, env, notices))
+    _remember(folders, "claude configure", done)
     url = target.base_url
     said = f"{done.path} now leads to {url}" if done.changed else f"{done.path} leads to {url} already"
     return _report(done, said, notices, as_json)
 
 
-@claude.command(epilog=examples("occtl claude status", "occtl claude status --json"))
+@claude.command(
+    short_help="Show the settings files that hold something of ours.",
+    epilog=examples("occtl claude status", "occtl claude status --json"),
+)
 @json_option
 def status(as_json: bool) -> int:
     """Show the settings files that `configure` and `statusline on` wrote into, and where they lead.
@@ -94,7 +99,10 @@ def status(as_json: bool) -> int:
     return EX_UNAVAILABLE if stale else EX_OK
 
 
-@claude.command(epilog=examples("occtl claude statusline on", "occtl claude statusline off"))
+@claude.command(
+    short_help="Have Claude Code show `occtl statusline`, or take that back.",
+    epilog=examples("occtl claude statusline on", "occtl claude statusline off"),
+)
 @click.argument("switch", type=click.Choice(("on", "off")))
 @json_option
 def statusline(switch: str, as_json: bool) -> int:
@@ -114,9 +122,18 @@ def statusline(switch: str, as_json: bool) -> int:
         return _report(done, f"Claude Code's status line is as it was: {done.path}", [], as_json)
     kept = "statusLine" in writing.read_base(path, folders.state)
     done = writing.status_line_on(path, folders.state, _command())
+    _remember(folders, "claude statusline", done)
     how = "shows" if done.changed else "shows already"
     notices = ["your own status line is kept for `occtl claude statusline off`"] if kept else []
     return _report(done, f"Claude Code {how} the status line of ocd: {done.path}", notices, as_json)
+
+
+def _remember(folders: "Folders", verb: str, done: "Done") -> None:
+    """For `occtl undo`; the file's former bytes are in its own record."""
+    from ocd.settings import backup
+
+    if done.changed:
+        backup.note(folders, verb, str(done.path))
 
 
 def _command() -> str:
@@ -139,7 +156,8 @@ def _beside(name: str) -> str:
 
 
 @claude.command(
-    epilog=examples("occtl claude remove", "occtl claude remove ~/.other", "occtl claude remove --all")
+    short_help="Take back what `configure` wrote, byte for byte.",
+    epilog=examples("occtl claude remove", "occtl claude remove ~/.other", "occtl claude remove --all"),
 )
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @click.option("everything", "--all", is_flag=True, help="In every folder, the status line too.")
@@ -190,11 +208,12 @@ def remove(folder: Path | None, everything: bool, as_json: bool) -> int:
 
 
 @claude.command(
+    short_help="Print the variables that lead Claude Code to the proxies.",
     epilog=examples(
         'eval "$(occtl claude env)"',
         "occtl claude env --shell fish | source",
         'eval "$(occtl claude env --unset)"',
-    )
+    ),
 )
 @click.option(
     "--shell",
@@ -228,7 +247,10 @@ def env(shell: str, unset: bool, as_json: bool) -> int:
     return EX_OK
 
 
-@claude.command(epilog=examples("occtl claude sdk", "occtl claude sdk python"))
+@claude.command(
+    short_help="Print what the Agent SDK, or a GitHub workflow, needs.",
+    epilog=examples("occtl claude sdk", "occtl claude sdk python"),
+)
 @click.argument("which", required=False, type=click.Choice(("typescript", "python", "github")))
 @json_option
 def sdk(which: str | None, as_json: bool) -> int:
@@ -247,7 +269,10 @@ def sdk(which: str | None, as_json: bool) -> int:
     return EX_OK
 
 
-@claude.command(epilog=examples("occtl claude vscode", "occtl claude vscode --json"))
+@claude.command(
+    short_help="Print what VS Code's extension and JetBrains' plugin need.",
+    epilog=examples("occtl claude vscode", "occtl claude vscode --json"),
+)
 @json_option
 def vscode(as_json: bool) -> int:
     """Print the settings with which VS Code's extension, and JetBrains' plugin, start Claude Code through the proxies.

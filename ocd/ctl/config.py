@@ -4,17 +4,16 @@ import json
 import os
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ocd import atomic
 from ocd.ctl import screen
 from ocd.ctl.daemon import Daemon, NotRunning, is_running
-from ocd.ctl.options import examples, json_option
-from ocd.errors import EX_CANTCREAT, EX_CONFIG, EX_OK, EX_UNAVAILABLE, OcdError
+from ocd.ctl.finding import finding_line
+from ocd.ctl.options import KeyName, examples, json_option
+from ocd.errors import EX_CONFIG, EX_OK, EX_UNAVAILABLE, OcdError
 
 if TYPE_CHECKING:
     from ocd.settings.findings import Finding
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 #: what a person calls the three files
 _FILES = ("ocd", "main", "bedrock")
 
-_STYLES = {"error": "\x1b[1;31m", "warning": "\x1b[33m", "note": "\x1b[2m"}
+_dry_run = click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
 
 
 @click.group()
@@ -33,7 +32,10 @@ def config() -> None:
     """Find, show, check and edit the configuration."""
 
 
-@config.command(epilog=examples("cd $(occtl config path)", "less $(occtl config path main)"))
+@config.command(
+    short_help="Print the configuration folder, or the path of a file.",
+    epilog=examples("cd $(occtl config path)", "less $(occtl config path main)"),
+)
 @click.argument("file", required=False, type=click.Choice(_FILES))
 @json_option
 def path(file: str | None, as_json: bool) -> int:
@@ -46,7 +48,7 @@ def path(file: str | None, as_json: bool) -> int:
     return EX_OK
 
 
-@config.command()
+@config.command(short_help="Print the settings in force; secrets are hidden.")
 @json_option
 def show(as_json: bool) -> int:
     """Print the settings in force: the running daemon's, else what the files give. Secrets are hidden."""
@@ -63,7 +65,8 @@ def show(as_json: bool) -> int:
 
 
 @config.command(
-    epilog=examples("occtl config check", "occtl config check --fix", "occtl config check --json")
+    short_help="Say what is wrong in the three files, with line and cure.",
+    epilog=examples("occtl config check", "occtl config check --fix", "occtl config check --json"),
 )
 @json_option
 @click.option("--fix", "mend", is_flag=True, help="Correct in the files what can be corrected mechanically.")
@@ -92,7 +95,65 @@ def check(as_json: bool, mend: bool) -> int:
     return EX_CONFIG if errors else EX_OK
 
 
-@config.command(epilog=examples("occtl config edit", "EDITOR=nano occtl config edit bedrock"))
+@config.command(
+    short_help="Print one setting that is in force.",
+    epilog=examples("occtl config get aws_region", "occtl config get proxies.main.port --json"),
+)
+@click.argument("key", type=KeyName())
+@json_option
+def get(key: str, as_json: bool) -> int:
+    """Print the value of KEY: the running daemon's, else what the files give. Secrets are hidden.
+
+    KEY is a dotted path, as `config show` has it. A key that is not set prints nothing.
+    """
+    from ocd.ctl import setting
+
+    return setting.get(key, _settings()[0].settings, as_json)
+
+
+@config.command(
+    "set",
+    short_help="Set one key of ocd.toml, check it, reload.",
+    epilog=examples(
+        "occtl config set aws_region eu-central-1",
+        "occtl config set supervision.idle_minutes 30 --dry-run",
+        "occtl undo",
+    ),
+)
+@click.argument("key", type=KeyName())
+@click.argument("value")
+@_dry_run
+@json_option
+def set_(key: str, value: str, dry_run: bool, as_json: bool) -> int:
+    """Set KEY in ocd.toml to VALUE; comments and order in the file stay.
+
+    It is checked before it is written: a value that KEY does not take ends with 64, one with which something would not
+    work with 78, and nothing is changed. What changes is shown, what was there is kept (`occtl undo`), and the daemon
+    takes it at once.
+    """
+    from ocd.ctl import setting
+
+    return setting.change(key, value, dry_run, as_json)
+
+
+@config.command(
+    short_help="Take one key out of ocd.toml: its default holds.",
+    epilog=examples("occtl config unset aws_region", "occtl config unset slots.opus --dry-run"),
+)
+@click.argument("key", type=KeyName())
+@_dry_run
+@json_option
+def unset(key: str, dry_run: bool, as_json: bool) -> int:
+    """Take KEY out of ocd.toml, so that its default holds; otherwise like `config set`."""
+    from ocd.ctl import setting
+
+    return setting.change(key, None, dry_run, as_json)
+
+
+@config.command(
+    short_help="Open one of the three files in an editor, then check it.",
+    epilog=examples("occtl config edit", "EDITOR=nano occtl config edit bedrock"),
+)
 @click.argument("file", default="ocd", type=click.Choice(_FILES))
 def edit(file: str) -> int:
     """Open one of the three files (default: ocd.toml) in $VISUAL or $EDITOR, then check the configuration."""
@@ -125,17 +186,6 @@ def edit(file: str) -> int:
     return EX_OK
 
 
-def finding_line(finding: "Finding") -> str:
-    """``file:line: severity: key: what; fix``, as editors and compilers' users expect it."""
-    place = finding.file if finding.line is None else f"{finding.file}:{finding.line}"
-    color, end = (_STYLES.get(finding.severity, ""), "\x1b[0m") if screen.colors(sys.stdout) else ("", "")
-    key = f"{screen.plain(finding.key)}: " if finding.key else ""
-    text = screen.plain(finding.what).rstrip(".")
-    if finding.fix:
-        text += f"; {screen.plain(finding.fix).rstrip('.')}"
-    return f"{screen.plain(place)}: {color}{finding.severity}{end}: {key}{text}"
-
-
 def _findings() -> "list[Finding]":
     """Everything that the checks say, worst first; a settings file that does not load is a finding too."""
     from ocd.settings.findings import ConfigError, worst_first
@@ -160,6 +210,7 @@ def _litellm_site(folders: "Folders", settings: "Settings") -> Path | None:
 
 def _mend() -> list[str]:
     """Write the mechanical corrections, each file whole or not at all; returns the files' paths."""
+    from ocd.settings import backup
     from ocd.settings.findings import ConfigError
     from ocd.settings.folders import Folders
     from ocd.settings.load import load
@@ -172,23 +223,8 @@ def _mend() -> list[str]:
         # What is wrong in ocd.toml only its owner can know; the check that follows says where it is.
         return []
     changed = fix_all(folders, settings, _litellm_site(folders, settings))
-    for file, text in changed.items():
-        _replace(file, text)
+    backup.change(folders, "config fix", changed)
     return [str(file) for file in changed]
-
-
-def _replace(file: Path, text: str) -> None:
-    """Put ``text`` into ``file`` in one step, keeping its mode; a link stays a link to the changed file."""
-    try:
-        atomic.replace(file, text, mode=None, follow=True)
-    except OSError as error:
-        raise OcdError(
-            f"Cannot write {file}",
-            error.strerror or "",
-            "Free some space, or make the folder writable",
-            exit_code=EX_CANTCREAT,
-            code="file-not-written",
-        ) from None
 
 
 def _local_files() -> tuple[str, dict[str, str]]:

@@ -1,23 +1,28 @@
 """The line to the running daemon: HTTP/1.1 and JSON over its UNIX socket. One object, opened per command.
 
-Nothing here prints. Everything that can go wrong becomes an ``OcdError`` with the exit code to end with.
+Nothing here prints. Everything that can go wrong becomes an ``OcdError`` with the exit code to end with. The standard
+library alone: what only looks has no time for more (``ocd/ctl/look``).
 """
 
 import os
-import socket
 import stat
-import struct
 import sys
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
 
 from ocd import API_VERSION, __version__, paths
+from ocd.ctl.look import http, records
 from ocd.errors import EX_NOPERM, EX_PROTOCOL, EX_SOFTWARE, EX_TEMPFAIL, EX_UNAVAILABLE, OcdError
 from ocd.keeper.folders import state_dir
 from ocd.keeper.lock import held
 
+try:
+    import _socket as socket
+except ImportError:  # another Python implementation
+    import socket  # type: ignore[no-redef]
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import httpx
+    from collections.abc import Callable, Iterator
+    from typing import Any, TypeVar
 
     from ocd.wire.messages import Message
 
@@ -108,7 +113,7 @@ def _activated() -> bool:
     )
 
 
-def _own(path: str, kind: Callable[[int], bool], name: str) -> None:
+def _own(path: str, kind: "Callable[[int], bool]", name: str) -> None:
     found = os.lstat(path)
     if not kind(found.st_mode):
         raise _foreign(path, f"it is not {name}")
@@ -124,14 +129,18 @@ def _uid() -> int:
 
 def _listening(path: str, seconds: float) -> None:
     """Connect once: raises ConnectionRefusedError on a stale socket, OcdError when another user answers."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
         probe.settimeout(seconds)
         probe.connect(path)
         if sys.platform == "linux":
-            # unix(7): the credentials of the process that called listen(2)
-            _, uid, _ = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            # unix(7): the credentials of the process that called listen(2): pid, uid, gid
+            told = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            uid = int.from_bytes(told[4:8], sys.byteorder)
             if uid != _uid():
                 raise _foreign(path, f"a process of user {uid} listens on it")
+    finally:
+        probe.close()
 
 
 def _foreign(path: str, why: str) -> OcdError:
@@ -157,71 +166,65 @@ class Daemon:
     """An open line to the running daemon; use it in a ``with`` block. ``starts`` and errors as of ``find_socket``."""
 
     def __init__(self, starts: bool = False) -> None:
-        import httpx
-
         self.socket = find_socket(starts=starts)
-        self._http = httpx.Client(
-            # No certificates: nothing is encrypted here, and SSL_CERT_FILE may name what is not there.
-            transport=httpx.HTTPTransport(uds=self.socket, verify=False, trust_env=False),
-            base_url="http://ocd",
-            timeout=QUICK,
-            # a proxy in the environment has no business with a UNIX socket
-            trust_env=False,
-            headers={"User-Agent": f"occtl/{__version__}"},
-        )
 
     def __enter__(self) -> "Daemon":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._http.close()
+        """Nothing stays open: each call has a connection of its own."""
 
-    def get(self, model: "type[M]", path: str, *, slow: bool = False, **query: Any) -> "M":
+    def get(self, model: "type[M]", path: str, *, slow: bool = False, **query: "Any") -> "M":
         """``GET path``. ``slow``: the daemon answers when it is done, however long that takes.
 
         Raises OcdError: the daemon's own Problem, exit 69 when it went away, 75 when a quick call took longer
         than ten seconds, 76 when the answer is not a ``model``.
         """
-        return self._call(model, "GET", path, slow, params=query)
+        return self._parse(model, self._call("GET", http.target(path, query), None, slow), path)
+
+    def record(self, name: str, path: str, **query: "Any") -> "Any":
+        """Like ``get``, for the message of that name: a Record, and no time spent on pydantic."""
+        return self._record(name, self._call("GET", http.target(path, query), None, False), path)
 
     def post(self, model: "type[M]", path: str, body: "Message | None" = None, *, slow: bool = True) -> "M":
         """``POST path`` with ``body`` as JSON; otherwise like ``get``."""
         content = body.model_dump_json().encode() if body else None
-        headers = {"Content-Type": "application/json"} if body else {}
-        return self._call(model, "POST", path, slow, content=content, headers=headers)
+        return self._parse(model, self._call("POST", path, content, slow), path)
 
-    def lines(self, model: "type[M]", path: str, **query: Any) -> "Iterator[M]":
+    def lines(self, model: "type[M]", path: str, **query: "Any") -> "Iterator[M]":
         """``GET path``, one JSON object a line; yields each as it comes, until the daemon ends the stream."""
         for line in self.raw_lines(path, **query):
             yield self._parse(model, line, path)
 
-    def raw_lines(self, path: str, **query: Any) -> Iterator[str]:
-        """Like ``lines``, without a look at what is in them."""
-        import httpx
+    def check(self, name: str, line: str, path: str) -> "Any":
+        """The Record of a line that ``raw_lines(path)`` gave. Raises OcdError (exit 76) where it is none."""
+        return self._record(name, line, path)
 
-        timeout = httpx.Timeout(QUICK, read=None)
+    def raw_lines(self, path: str, **query: "Any") -> "Iterator[str]":
+        """Like ``lines``, without a look at what is in them."""
         try:
-            with self._http.stream("GET", path, params=query, timeout=timeout) as reply:
-                if reply.status_code >= 400:
-                    reply.read()
-                    raise self._refusal(reply)
-                for line in reply.iter_lines():
-                    if line.strip():
-                        yield line
-        except httpx.TransportError as error:
+            with self._request("GET", http.target(path, query), None, None) as reply:
+                if reply.status >= 400:
+                    raise self._refusal(reply.status, reply.body(), path)
+                for line in reply.lines():
+                    yield line.decode("utf-8", "replace").rstrip("\r")
+        except (OSError, http.BrokenOff, http.Unreachable) as error:
             raise self._broken(error, "GET", path) from None
 
-    def _call(self, model: "type[M]", method: str, path: str, slow: bool, **request: Any) -> "M":
-        import httpx
+    def _request(self, method: str, target: str, body: bytes | None, wait: float | None) -> http.Request:
+        agent = f"occtl/{__version__}"
+        return http.Request(self.socket, method, target, body, agent=agent, connect=QUICK, wait=wait)
 
-        timeout = httpx.Timeout(QUICK, read=None if slow else QUICK)
+    def _call(self, method: str, target: str, body: bytes | None, slow: bool) -> bytes:
+        path = target.partition("?")[0]
         try:
-            reply = self._http.request(method, path, timeout=timeout, **request)
-        except httpx.TransportError as error:
+            with self._request(method, target, body, None if slow else QUICK) as reply:
+                content = reply.body()
+        except (OSError, http.BrokenOff, http.Unreachable) as error:
             raise self._broken(error, method, path) from None
-        if reply.status_code >= 400:
-            raise self._refusal(reply)
-        return self._parse(model, reply.content, path)
+        if reply.status >= 400:
+            raise self._refusal(reply.status, content, path)
+        return content
 
     def _parse(self, model: "type[M]", content: bytes | str, path: str) -> "M":
         try:
@@ -230,13 +233,21 @@ class Daemon:
         except ValueError:
             raise self._misunderstood(f"its answer to {path} is not a {model.__name__}") from None
 
-    def _refusal(self, reply: "httpx.Response") -> OcdError:
-        from ocd.wire.messages import ErrorReply
+    def _record(self, name: str, content: bytes | str, path: str) -> "Any":
+        import json
 
         try:
-            problem = ErrorReply.model_validate_json(reply.content, extra="ignore").error
-        except ValueError:
-            return self._misunderstood(f"it answered {reply.status_code} to {reply.request.url.path}")
+            return records.read(name, json.loads(content))
+        except (ValueError, RecursionError):
+            raise self._misunderstood(f"its answer to {path} is not a {name}") from None
+
+    def _refusal(self, status: int, content: bytes, path: str) -> OcdError:
+        import json
+
+        try:
+            problem = records.read("ErrorReply", json.loads(content)).error
+        except (ValueError, RecursionError):
+            return self._misunderstood(f"it answered {status} to {path}")
         code = problem.exit if 0 < problem.exit < 256 else EX_SOFTWARE
         return OcdError(problem.what, problem.why, problem.next, exit_code=code, code=problem.code)
 
@@ -260,23 +271,22 @@ class Daemon:
 
     def _other_version(self) -> str:
         """The daemon's version when it differs from ours, else an empty string. Never raises."""
-        import httpx
+        import json
 
         try:
-            said = self._http.get("/v1/version").json()
+            with self._request("GET", "/v1/version", None, QUICK) as reply:
+                said = json.loads(reply.body())
             version, api = str(said["version"]), said["api"]
-        except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        except (OSError, http.BrokenOff, http.Unreachable, ValueError, KeyError, TypeError, RecursionError):
             return ""
         if api != API_VERSION:
             return f"{version} (API {api}, not {API_VERSION})"
         return version if version != __version__ else ""
 
-    def _broken(self, error: "httpx.TransportError", method: str, path: str) -> OcdError:
-        import httpx
-
-        if isinstance(error, httpx.ConnectError):
+    def _broken(self, error: Exception, method: str, path: str) -> OcdError:
+        if isinstance(error, http.Unreachable):
             return NotRunning(self.socket)
-        if isinstance(error, httpx.TimeoutException):
+        if isinstance(error, TimeoutError):
             return OcdError(
                 "The daemon does not answer",
                 f"no answer to {method} {path} within {QUICK:g} s",

@@ -25,7 +25,10 @@ _MARKS = {
 }
 
 
-@click.command(epilog=examples("occtl doctor", "occtl doctor --online", "occtl doctor --json | jq .fit"))
+@click.command(
+    short_help="Look at everything that can be wrong, worst first.",
+    epilog=examples("occtl doctor", "occtl doctor --online", "occtl doctor --json | jq .fit"),
+)
 @click.option(
     "--online", is_flag=True, help="Also send one smallest real request per slot; it costs a little."
 )
@@ -68,9 +71,12 @@ def doctor(online: bool, yes: bool, as_json: bool) -> int:
 def _show(row: "Row") -> None:
     mark, color = _MARKS[row.level]
     from_color, end = (color, "\x1b[0m") if color and screen.colors(sys.stdout) else ("", "")
-    screen.out(f"{from_color}{mark} {row.level}{end}: {screen.plain(row.what)}")
+    lines = screen.wrapped(f"{mark} {row.level}: {screen.plain(row.what)}", screen.width())
+    screen.out(f"{from_color}{mark} {row.level}{end}{lines[0].removeprefix(f'{mark} {row.level}')}")
+    for line in lines[1:]:
+        screen.out(f"  {line}")
     if row.why:
-        screen.out(f"    why: {screen.plain(row.why)}")
+        screen.sentence(f"    why: {screen.plain(row.why)}")
     if row.fix and row.level != "ok":
         screen.out(f"    fix: {screen.plain(row.fix)}")
 

@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 from ocd.ctl import screen
-from ocd.ctl.config import finding_line
 from ocd.ctl.daemon import Daemon, NotRunning
+from ocd.ctl.finding import finding_line
 from ocd.errors import EX_CONFIG, EX_OK
 
 if TYPE_CHECKING:

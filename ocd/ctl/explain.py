@@ -84,7 +84,7 @@ def explain(model: str, as_json: bool) -> int:
                          "ways": [way.as_dict() for way in ways]})  # fmt: skip
         return EX_CONFIG if broken else EX_OK
     for note in notes:
-        screen.out(screen.plain(note))
+        screen.sentence(screen.plain(note))
     for number, way in enumerate(ways, 1):
         if len(ways) > 1:
             screen.out(f"way {number} of {len(ways)}, LiteLLM takes turns:")
@@ -102,14 +102,18 @@ WAYS = {
 
 def _show(way: "Way", indent: str) -> None:
     for number, hop in enumerate(way.hops, 1):
-        screen.out(screen.plain(f"{indent}{number}. the {hop.proxy} proxy takes {hop.group} for {hop.model}"))
-        screen.out(screen.plain(f"{indent}   goes to {hop.upstream}"))
-        screen.out(screen.plain(f"{indent}   with {hop.credential}"))
+        screen.sentence(
+            screen.plain(f"{indent}{number}. the {hop.proxy} proxy takes {hop.group} for {hop.model}")
+        )
+        screen.sentence(screen.plain(f"{indent}   goes to {hop.upstream}"))
+        screen.sentence(screen.plain(f"{indent}   with {hop.credential}"))
     if way.way:
-        screen.out(screen.plain(f"{indent}   {WAYS.get(way.way, way.way)}: {way.why}"))
+        screen.sentence(screen.plain(f"{indent}   {WAYS.get(way.way, way.way)}: {way.why}"))
     if way.broken:
-        screen.out(screen.plain(f"{indent}   and there it ends: {way.broken}. See `occtl config check`."))
+        screen.sentence(
+            screen.plain(f"{indent}   and there it ends: {way.broken}. See `occtl config check`.")
+        )
     for fallback in way.fallbacks:
         for other in fallback.ways:
-            screen.out(screen.plain(f"{indent}{fallback.when}: {other.name}"))
+            screen.sentence(screen.plain(f"{indent}{fallback.when}: {other.name}"))
             _show(other, indent + "   ")

@@ -1,18 +1,31 @@
-"""``occtl logs`` and ``occtl events``: what was said, and what is being said."""
+"""``occtl logs`` and ``occtl events``: what was said (``ocd/ctl/look/logs.py``), and here what is being said."""
 
-import json
 import queue
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Literal, TypeVar
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ocd.ctl import lifecycle, screen
+from ocd.ctl import screen
 from ocd.ctl.daemon import Daemon
+from ocd.ctl.look.logs import (
+    DAEMON,
+    LINES,
+    PROXIES,
+    Wanted,
+    daemon_line,
+    event_line,
+    in_order,
+    log_line,
+    of,
+    run_events,
+    run_logs,
+)
+from ocd.ctl.look.status import known
 from ocd.ctl.options import LogName, examples, json_option
 from ocd.errors import EX_OK, OcdError
 
@@ -20,6 +33,7 @@ if TYPE_CHECKING:
     from ocd.wire.messages import Event, LogLine
 
     L = TypeVar("L", Event, LogLine)
+F = TypeVar("F", bound=Callable[..., Any])
 
 #: seconds of silence after which several followed logs have told their past, so that it can be sorted by time
 _SETTLED = 0.2
@@ -28,70 +42,138 @@ _SETTLED = 0.2
 _PATIENCE = 5.0
 #: lines of the past that a new supervisor is asked for, so that none is missed
 _MISSED = 200
+#: where lines are left out, so many times as many are looked at
+_SIEVED = 10
 
-#: in the place of a proxy's name: the daemon's own log
-DAEMON = "daemon"
-
-_lines_option = click.option(
-    "-n", "--lines", type=click.IntRange(min=0), default=100, show_default=True, help="How many past lines."
+_name_argument = click.argument("name", required=False, type=LogName())
+_options = (
+    click.option("-f", "--follow", is_flag=True, help="Go on until Ctrl-C."),
+    click.option(
+        "-n",
+        "--lines",
+        type=click.IntRange(min=0),
+        help=f"How many past lines at most; {LINES}, or with --since all.",
+    ),
+    click.option("--since", metavar="TIME", help="None from before: 10m, 2h, yesterday, 14:30, 2026-01-31."),
+    click.option("--until", metavar="TIME", help="None from after."),
+    click.option(
+        "-g", "--grep", metavar="PATTERN", help="Those that match; capitals in it make capitals count."
+    ),
 )
-_follow_option = click.option("-f", "--follow", is_flag=True, help="Go on until Ctrl-C.")
+
+
+def _common(function: F) -> F:
+    for option in reversed(_options):
+        function = option(function)
+    return _name_argument(function)
 
 
 @click.command(
-    epilog=examples("occtl logs", "occtl logs bedrock -f", "occtl logs main -n 1000 --json | jq -r .text")
+    short_help="Print what the proxies, or the daemon, wrote.",
+    epilog=examples(
+        "occtl logs",
+        "occtl logs bedrock -f",
+        "occtl logs --since 2h -g 'timeout|refused'",
+        "occtl logs daemon --since yesterday --until 14:30",
+        "occtl logs main -n 1000 --json | jq -r .text",
+    ),
 )
-@click.argument("name", required=False, type=LogName())
-@_follow_option
-@_lines_option
+@_common
+@click.option(
+    "-a", "--all", "everything", is_flag=True, help="Health checks of our own and LiteLLM's banners, too."
+)
 @json_option
-def logs(name: str | None, follow: bool, lines: int, as_json: bool) -> int:
-    """Print what a proxy, or each of them, wrote. The name `daemon` is for the daemon's own log."""
-    from ocd.wire.messages import LogLine, Status
+def logs(
+    name: str | None,
+    follow: bool,
+    lines: int | None,
+    since: str | None,
+    until: str | None,
+    grep: str | None,
+    everything: bool,
+    as_json: bool,
+) -> int:
+    """Print what a proxy, or each of them, wrote. The name `daemon` is for the daemon's own log.
 
+    Needs no daemon, except for --follow.
+    """
+    if not follow:
+        return run_logs(name, lines, since, until, grep, everything, as_json)
+    if name is not None and name != DAEMON:
+        known(name, PROXIES)
+    from ocd.wire.messages import LogLine
+
+    wanted = Wanted(lines, since, until, grep, everything)
+    past, asked = _past(wanted)
     if name == DAEMON:
         with Daemon() as daemon:
-            for raw in daemon.raw_lines(f"/v1/logs/{DAEMON}", lines=lines, follow=int(follow)):
-                screen.out(raw if as_json else _daemon_line(raw))
-        return _ended() if follow else EX_OK
-    show = _json_line if as_json else _log_line
-    with Daemon() as daemon:
-        names = lifecycle.select(daemon.get(Status, "/v1/status"), name)
-        query = {"lines": lines, "follow": int(follow)}
-        if len(names) == 1:
-            path = f"/v1/logs/{names[0]}"
-            for line in _followed(LogLine, path, lines) if follow else daemon.lines(LogLine, path, **query):
-                show(line)
-        elif not follow:
-            # the last ``lines`` of all together are wanted
-            found = [line for one in names for line in daemon.lines(LogLine, f"/v1/logs/{one}", **query)]
-            for line in deque(_in_order(found), maxlen=lines):
-                show(line)
+            for raw in daemon.raw_lines(f"/v1/logs/{DAEMON}", lines=asked, follow=1):
+                if wanted.text(raw):
+                    screen.out(raw if as_json else daemon_line(raw))
+        return _ended()
+
+    def sieved(stream: "Iterator[LogLine]") -> "Iterator[LogLine]":
+        return (line for line in stream if wanted.moment(line.time) and wanted.text(line.text))
+
+    streams = [sieved(_followed(LogLine, f"/v1/logs/{one}", asked)) for one in ([name] if name else _names())]
+    for line in _merged(streams, past):
+        if as_json:
+            screen.out_json(line, lines=True)
         else:
-            for line in _merged([_followed(LogLine, f"/v1/logs/{one}", lines) for one in names], lines):
-                show(line)
-    return _ended() if follow else EX_OK
+            screen.out(log_line(line))
+    return _ended()
+
+
+def _names() -> list[str]:
+    with Daemon() as daemon:
+        proxies = daemon.record("Status", "/v1/status").proxies
+    return [one for one, proxy in proxies.items() if proxy.state != "disabled"]
+
+
+def _past(wanted: Wanted) -> tuple[int, int]:
+    """How many lines of the past are shown at most, and how many are looked at for them."""
+    past = wanted.lines if wanted.lines is not None else _MISSED * _SIEVED
+    return past, max(past, min(past * _SIEVED, _MISSED * _SIEVED)) if wanted.narrow else past
 
 
 @click.command(
-    epilog=examples("occtl events -n 20", "occtl events -f", "occtl events -f --json | jq -r .kind")
+    short_help="Print what happened: starts, crashes, reloads, sessions.",
+    epilog=examples(
+        "occtl events -n 20",
+        "occtl events main --since yesterday",
+        "occtl events -f",
+        "occtl events -f --json | jq -r .kind",
+    ),
 )
-@_follow_option
-@_lines_option
+@_common
 @json_option
-def events(follow: bool, lines: int, as_json: bool) -> int:
-    """Print what happened: starts, crashes, reloads, sessions. The kinds are listed in docs/api.md."""
+def events(
+    name: str | None,
+    follow: bool,
+    lines: int | None,
+    since: str | None,
+    until: str | None,
+    grep: str | None,
+    as_json: bool,
+) -> int:
+    """Print what happened: starts, crashes, reloads, sessions. The kinds are listed in docs/api.md.
+
+    NAME: what is about that proxy alone; `daemon`: what is about neither. Needs no daemon, except for --follow.
+    """
+    if not follow:
+        return run_events(name, lines, since, until, grep, as_json)
+    if name is not None and name != DAEMON:
+        known(name, PROXIES)
     from ocd.wire.messages import Event
 
-    show = _json_line if as_json else _event_line
-    if follow:
-        for event in _followed(Event, "/v1/events", lines):
-            show(event)
-        return _ended()
-    with Daemon() as daemon:
-        for event in daemon.lines(Event, "/v1/events", lines=lines):
-            show(event)
-    return EX_OK
+    wanted = Wanted(lines, since, until, grep, True)
+    for event in _followed(Event, "/v1/events", _past(wanted)[1]):
+        if of(event, name) and wanted.moment(event.time) and wanted.text(f"{event.kind} {event.text}"):
+            if as_json:
+                screen.out_json(event, lines=True)
+            else:
+                screen.out(event_line(event))
+    return _ended()
 
 
 def _followed(model: "type[L]", path: str, lines: int) -> "Iterator[L]":
@@ -180,7 +262,7 @@ def _merged(streams: "list[Iterator[LogLine]]", past: int) -> "Iterator[LogLine]
             found = mixed.get(timeout=None if settled else _SETTLED if open_streams else 0)
         except queue.Empty:
             settled = True
-            yield from deque(_in_order(before), maxlen=past)
+            yield from deque(in_order(before), maxlen=past)
             continue
         if found is None:
             open_streams -= 1
@@ -190,92 +272,3 @@ def _merged(streams: "list[Iterator[LogLine]]", past: int) -> "Iterator[LogLine]
             yield found
         else:
             before.append(found)
-
-
-def _in_order(lines: "Iterable[LogLine]") -> "list[LogLine]":
-    """The lines of several logs in order of time. Those of one log stay in their order, also where the clock was set
-    back meanwhile: such a line counts as written when the one before it was."""
-    latest: dict[str, float] = {}
-    keyed = []
-    for line in lines:
-        moment = latest[line.proxy] = max(line.time, latest.get(line.proxy, line.time))
-        keyed.append((moment, line))
-    return [line for _, line in sorted(keyed, key=lambda one: one[0])]
-
-
-def _json_line(said: "LogLine | Event") -> None:
-    screen.out_json(said, lines=True)
-
-
-def _daemon_line(raw: str) -> str:
-    """A line of the daemon's own log: a JSON object with ``time``, ``level``, ``event`` and more."""
-    try:
-        record = json.loads(raw)
-        moment = screen.clock(float(record.pop("time")))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return screen.plain(raw)
-    dim, _, end = _colors("")
-    words = [str(record.pop(key)) for key in ("level", "event", "text") if record.get(key)]
-    words += [f"{key}={value}" for key, value in record.items()]
-    return f"{dim}{moment}{end} {screen.plain(' '.join(words))}"
-
-
-def _log_line(line: "LogLine") -> None:
-    dim, color, end = _colors(line.proxy)
-    text = screen.plain(line.text)
-    if line.stream == "stderr" and dim:
-        text = f"\x1b[33m{text}{end}"
-    who = f"{line.proxy}#{line.generation}"
-    screen.out(f"{dim}{screen.clock(line.time)}{end} {color}{screen.plain(who):<10}{end} {text}")
-
-
-#: how an event of a kind looks; all others have no colour
-_EVENT_COLORS: dict[str, Literal["31", "32", "33"]] = {
-    **dict.fromkeys(
-        (
-            "crashed",
-            "boot-failed",
-            "hang",
-            "hang-ended",
-            "crash-loop",
-            "failed",
-            "blocked",
-            "credential-refused",
-        ),
-        "31",
-    ),
-    **dict.fromkeys(
-        (
-            "ready",
-            "accepting",
-            "recovered",
-            "unblocked",
-            "reload-done",
-            "started",
-            "daemon-started",
-            "upstream-ok",
-        ),
-        "32",
-    ),
-    **dict.fromkeys(("memory-limit", "reload-rejected", "drain-timeout", "log-degraded", "fallback"), "33"),
-    "upstream-trouble": "33",
-}
-
-
-def _event_line(event: "Event") -> None:
-    dim, color, end = _colors(event.proxy)
-    who = event.proxy or "daemon"
-    if event.generation is not None:
-        who += f"#{event.generation}"
-    kind = screen.plain(event.kind)
-    shade = _EVENT_COLORS.get(event.kind) if dim else None
-    shown = f"\x1b[{shade}m{kind:<18}{end}" if shade else f"{kind:<18}"
-    head = f"{dim}{screen.clock(event.time)}{end} {color}{screen.plain(who):<10}{end}"
-    screen.out(f"{head} {shown} {screen.plain(event.text)}".rstrip())
-
-
-def _colors(proxy: str) -> tuple[str, str, str]:
-    """Escape sequences for the time, the proxy's name, and the end of either; empty without colours."""
-    if not screen.colors(sys.stdout):
-        return "", "", ""
-    return "\x1b[2m", {"main": "\x1b[36m", "bedrock": "\x1b[35m"}.get(proxy, "\x1b[34m"), "\x1b[0m"

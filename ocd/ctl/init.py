@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ocd.ctl import effect, screen
+from ocd.ctl import diff, effect, screen
 from ocd.ctl.options import examples, json_option
 from ocd.errors import EX_CONFIG, OcdError
 
@@ -17,13 +17,14 @@ _NAMES = ("mixed", "fallback", "bedrock", "external")
 
 
 @click.command(
+    short_help="Write the configuration of one of the shipped set-ups.",
     epilog=examples(
         "occtl init                                  write what is missing",
         "occtl init --preset fallback                Anthropic first, Bedrock's Claude when it is overloaded",
         "occtl init --preset mixed --force           back to the shipped files; yours are kept aside",
         "LITELLM_BASE_URL=https://… LITELLM_API_KEY=… occtl init --preset external",
         "occtl init --undo                           put back what the last init replaced",
-    )
+    ),
 )
 @click.option(
     "--preset", type=click.Choice(_NAMES), help="Which set-up; without it, what is missing of mixed."
@@ -55,6 +56,8 @@ def init(preset: str | None, force: bool, dry_run: bool, undo: bool, as_json: bo
                 screen.out(f"would write {path}")
             if not written:
                 screen.out("Nothing would change.")
+            # of a file that is not there yet, all would be new
+            diff.show({path: text for path, text in texts.items() if _text(path) is not None})
         return effect.finish(said, findings, as_json, reload=False)
     from ocd.settings import backup, external_key
     from ocd.settings.folders import private_folder

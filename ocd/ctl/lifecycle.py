@@ -2,15 +2,16 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
 
 from ocd.ctl import screen
 from ocd.ctl.daemon import Daemon, NotRunning, is_running
+from ocd.ctl.look import status as look
 from ocd.ctl.options import PROXIES, STATES, examples, json_option, proxy_argument
-from ocd.errors import EX_OK, EX_TEMPFAIL, EX_UNAVAILABLE, EX_USAGE, OcdError
+from ocd.errors import EX_OK, EX_TEMPFAIL, EX_UNAVAILABLE, OcdError
 from ocd.keeper import holding
 
 if TYPE_CHECKING:
@@ -21,7 +22,10 @@ _LOOK = 0.1
 _pause: Callable[[float], None] = time.sleep
 
 
-@click.command(epilog=examples("occtl start", "occtl start bedrock --timeout 30"))
+@click.command(
+    short_help="Start what does not run, and wait until it is ready.",
+    epilog=examples("occtl start", "occtl start bedrock --timeout 30"),
+)
 @proxy_argument
 @json_option
 @click.option(
@@ -106,7 +110,10 @@ def stop(name: str | None, now: bool, as_json: bool, timeout: float) -> int:
     return report(outcome, as_json, None if outcome.ok else _failure(outcome, f"Could not stop {name}"))
 
 
-@click.command(epilog=examples("occtl restart main", "occtl restart       both, one after the other"))
+@click.command(
+    short_help="Replace a proxy's process without refusing a request.",
+    epilog=examples("occtl restart main", "occtl restart       both, one after the other"),
+)
 @proxy_argument
 @json_option
 def restart(name: str | None, as_json: bool) -> int:
@@ -140,7 +147,7 @@ def restart(name: str | None, as_json: bool) -> int:
 
 def known(name: str) -> None:
     """Raises OcdError, exit 64, when no proxy can be called ``name``; for use without a daemon."""
-    _one_of(name, PROXIES)
+    look.known(name, PROXIES)
 
 
 def select(status: "Status", name: str | None) -> list[str]:
@@ -150,19 +157,8 @@ def select(status: "Status", name: str | None) -> list[str]:
     """
     if name is None:
         return [one for one, proxy in status.proxies.items() if proxy.state != "disabled"]
-    _one_of(name, status.proxies)
+    look.known(name, status.proxies)
     return [name]
-
-
-def _one_of(name: str, names: Iterable[str]) -> None:
-    if name not in names:
-        raise OcdError(
-            f"No proxy is called {name}",
-            f"there are {' and '.join(names) or 'none'}",
-            "Run `occtl status` to see them",
-            exit_code=EX_USAGE,
-            code="unknown-proxy",
-        )
 
 
 def report(outcome: "Outcome", as_json: bool, error: OcdError | None = None) -> int:

@@ -67,7 +67,9 @@ class InstalledVersion(click.ParamType[str]):
         return []
 
 
-@litellm.command(epilog=examples("occtl litellm remove 1.99.4"))
+@litellm.command(
+    short_help="Remove a LiteLLM that does not serve.", epilog=examples("occtl litellm remove 1.99.4")
+)
 @click.argument("version", type=InstalledVersion())
 @json_option
 def remove(version: str, as_json: bool) -> int:
@@ -90,7 +92,10 @@ def remove(version: str, as_json: bool) -> int:
     return _report(as_json, True, True, f"LiteLLM {version} is removed")
 
 
-@litellm.command(epilog=examples("occtl litellm check", "occtl litellm check --json"))
+@litellm.command(
+    short_help="Ask the package index for newer and for withdrawn LiteLLMs.",
+    epilog=examples("occtl litellm check", "occtl litellm check --json"),
+)
 @json_option
 def check(as_json: bool) -> int:
     """Ask the package index for newer LiteLLMs, and whether the one that serves was withdrawn.

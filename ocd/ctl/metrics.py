@@ -9,11 +9,12 @@ from ocd.errors import EX_OK
 
 
 @click.command(
+    short_help="Print figures as OpenMetrics text, for Prometheus.",
     epilog=examples(
         "occtl metrics",
         "occtl metrics | grep ^ocd_proxy_up",
         "occtl metrics > ~/node_exporter/ocd.prom.new   # for node_exporter's textfile collector",
-    )
+    ),
 )
 def metrics() -> int:
     """Print figures as OpenMetrics text: proxies, requests, tokens, durations, restarts, memory.

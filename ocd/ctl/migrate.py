@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ocd.ctl import effect, screen
+from ocd.ctl import diff, effect, screen
 from ocd.ctl.daemon import is_running
 from ocd.ctl.options import examples, json_option
 from ocd.errors import EX_CONFIG, EX_NOINPUT, OcdError
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 
 @click.command(
+    short_help="Bring in the set-up of before ocd.",
     epilog=examples(
         "occtl migrate --dry-run                     say what would be brought in",
         "occtl migrate",
         "occtl migrate --undo",
-    )
+    ),
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
 @click.option(
@@ -79,6 +80,8 @@ def migrate(dry_run: bool, force: bool, undo: bool, as_json: bool) -> int:
         said["backup"] = str(kept.folder) if kept is not None else None
     if not as_json:
         _print(said, refused=bool(errors) and not force)
+        if dry_run:
+            diff.show({path: text for path, text in plan.texts.items() if _text(path) is not None})
     return effect.finish(said, findings, as_json, reload=bool(said["backup"]))
 
 

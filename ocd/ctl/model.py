@@ -2,7 +2,7 @@
 
 import click
 
-from ocd.ctl import effect, screen
+from ocd.ctl import diff, effect, screen
 from ocd.ctl.options import ModelName, examples, json_option
 from ocd.errors import EX_CONFIG, OcdError
 
@@ -78,6 +78,8 @@ def set_(slot: str, wanted: str, name: str, dry_run: bool, as_json: bool) -> int
             screen.out(f"{'would change' if dry_run else 'changed'} {path}")
         if not plan.texts:
             screen.out("It was so already.")
+        if dry_run:
+            diff.show(plan.texts)
         if kept:
             screen.out(f"what was there is in {kept.folder} (`occtl model undo` puts it back)")
         for line in plan.notes:
@@ -90,7 +92,10 @@ def set_(slot: str, wanted: str, name: str, dry_run: bool, as_json: bool) -> int
     return effect.finish(said, findings, as_json, reload=kept is not None)
 
 
-@model.command(epilog=examples("occtl model unpin opus", "occtl model undo"))
+@model.command(
+    short_help="Let Claude Code itself choose the model of SLOT.",
+    epilog=examples("occtl model unpin opus", "occtl model undo"),
+)
 @click.argument("slot", type=click.Choice(_SLOTS))
 @json_option
 def unpin(slot: str, as_json: bool) -> int:
@@ -128,7 +133,10 @@ def unpin(slot: str, as_json: bool) -> int:
     return effect.finish(said, findings, as_json, reload=kept is not None)
 
 
-@model.command(epilog=examples("occtl model undo", "occtl model undo --force"))
+@model.command(
+    short_help="Put back what the last `set` or `unpin` changed.",
+    epilog=examples("occtl model undo", "occtl model undo --force"),
+)
 @click.option("--force", is_flag=True, help="Also when the files were changed since; what is there is kept.")
 @json_option
 def undo(force: bool, as_json: bool) -> int:

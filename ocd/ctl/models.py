@@ -32,21 +32,21 @@ def models(as_json: bool) -> int:
         return EX_CONFIG if broken else EX_OK
     table = [[str(row[name]) or "-" for name in _COLUMNS] for row in rows]
     styles = [["bold", "", "", "", "", "bold red" if row["broken"] else ""] for row in rows]
-    screen.print_rich(screen.table(_COLUMNS, table, styles))
+    screen.show_table(_COLUMNS, table, styles)
     for why in dict.fromkeys(str(row["why"]) for row in rows if row["way"] == "litellm" and row["why"]):
         named = [str(row["name"]) for row in rows if row["why"] == why]
-        screen.out(f"Through LiteLLM: {screen.plain(', '.join(named))} ({screen.plain(why)}).")
+        screen.sentence(f"Through LiteLLM: {screen.plain(', '.join(named))} ({screen.plain(why)}).")
     loose = [row for row in rows if row["slot"] and not row["pinned"]]
     if loose:
-        screen.out("Claude Code itself chooses the model of a slot that is shown with a star.")
+        screen.sentence("Claude Code itself chooses the model of a slot that is shown with a star.")
     for row in loose:
         if row["seen"]:
-            screen.out(screen.plain(f"{row['slot']} was last {row['seen']}."))
+            screen.sentence(screen.plain(f"{row['slot']} was last {row['seen']}."))
     for row in rows:
         if row["broken"]:
-            screen.out(f"{row['name']}: {screen.plain(str(row['broken']))}. See `occtl config check`.")
+            screen.sentence(f"{row['name']}: {screen.plain(str(row['broken']))}. See `occtl config check`.")
         for other in row["fallbacks"]:
-            screen.out(f"{row['name']} falls back to {', '.join(other['to'])} {other['when']}.")
+            screen.sentence(f"{row['name']} falls back to {', '.join(other['to'])} {other['when']}.")
     return EX_CONFIG if broken else EX_OK
 
 

@@ -49,6 +49,19 @@ class LogName(ProxyName):
         return [*super().shell_complete(ctx, param, incomplete), *daemon]
 
 
+class KeyName(click.ParamType[str]):
+    """A key of ocd.toml, by its dotted path."""
+
+    name = "key"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        from ocd.ctl.words import KEYS
+
+        return [CompletionItem(key) for key in KEYS if key.startswith(incomplete)]
+
+
 class ModelName(click.ParamType[str]):
     """A slot or a model group; those of the files are completed, without a daemon."""
 

@@ -10,9 +10,10 @@ EX_FOUND = 3
 
 
 @click.command(
+    short_help="Print the bill of materials of an environment.",
     epilog=examples(
         "occtl sbom > ocd.cdx.json", "occtl sbom litellm > litellm.cdx.json", "occtl sbom --advisories"
-    )
+    ),
 )
 @click.argument("environment", type=click.Choice(["ocd", "litellm"]), default="ocd")
 @click.option(

@@ -1,17 +1,21 @@
-"""What people and programs see: words for times and sizes, colours, tables, errors. rich only at need."""
+"""What people and programs see: words for times and sizes, colours, tables, errors. rich for the spinner alone.
 
-import json
+The standard library, and little of it, is imported here: what only looks has no time for more (``ocd/ctl/look``).
+"""
+
+import io
 import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any
 
 from ocd.errors import OcdError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import IO, Any
+
     from rich.console import Console
 
     from ocd.wire.messages import Message, Outcome
@@ -32,6 +36,15 @@ STATE_STYLES = {
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])")
 _CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
+#: select graphic rendition (ECMA-48) for the words that styles are made of
+_SGR = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "magenta": "35", "cyan": "36"}
+
+#: what stands for our own typography where a locale has no more than ASCII
+_ASCII = {
+    **{"…": "...", "→": "->", "–": "-", "—": "-", "·": "-", "✓": "+", "✗": "x", "×": "x", "•": "*", "’": "'"},
+    **{"‘": "'", "“": '"', "”": '"', "±": "+-", "≤": "<=", "≥": ">=", "\u00a0": " "},
+}
+
 #: set by ``--no-color``; the environment's wishes are asked each time
 _no_color = False
 
@@ -46,14 +59,96 @@ def forbid_color(forbid: bool = True) -> None:
     _no_color = forbid
 
 
-def colors(stream: IO[str]) -> bool:
-    """Whether ``stream`` gets colours: a terminal that is not dumb, without NO_COLOR (no-color.org)."""
-    return not (_no_color or os.environ.get("NO_COLOR")) and is_terminal(stream)
+def colors(stream: "IO[str]") -> bool:
+    """Whether ``stream`` gets colours.
+
+    ``--no-color`` and NO_COLOR (no-color.org) say no before all; then FORCE_COLOR and CLICOLOR_FORCE say yes;
+    else a terminal has them that is not dumb, unless CLICOLOR is 0 (bixense.com/clicolors).
+    """
+    env = os.environ.get
+    if _no_color or env("NO_COLOR"):
+        return False
+    for name in ("FORCE_COLOR", "CLICOLOR_FORCE"):
+        if env(name, "") not in ("", "0"):
+            return True
+    return env("CLICOLOR") != "0" and env("FORCE_COLOR") != "0" and is_terminal(stream)
 
 
-def is_terminal(stream: IO[str]) -> bool:
+def is_terminal(stream: "IO[str]") -> bool:
     """Whether somebody reads ``stream`` who can be shown moving lines."""
     return stream.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
+
+
+def width(stream: "IO[str] | None" = None) -> int | None:
+    """Columns of the terminal behind ``stream`` (default: standard output); None: no terminal, nothing is cut."""
+    stream = stream or sys.stdout
+    if not stream.isatty():
+        return None
+    wanted = os.environ.get("COLUMNS", "")
+    if wanted.isdigit() and int(wanted):
+        return int(wanted)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError, io.UnsupportedOperation):
+        return 80
+
+
+def height() -> int:
+    """Lines of the terminal behind standard output."""
+    wanted = os.environ.get("LINES", "")
+    if wanted.isdigit() and int(wanted):
+        return int(wanted)
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).lines or 24
+    except (OSError, ValueError, io.UnsupportedOperation):
+        return 24
+
+
+def prepare_streams() -> None:
+    """A terminal that cannot show a character must not cost the message: it gets the nearest that it has."""
+    import codecs
+
+    codecs.register_error("ocd", _nearest)
+    ascii_alone = _locale_is_ascii()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            if ascii_alone and "PYTHONIOENCODING" not in os.environ:
+                stream.reconfigure(encoding="ascii", errors="ocd")
+            else:
+                stream.reconfigure(errors="ocd")
+
+
+def _locale_is_ascii() -> bool:
+    """Whether the user has chosen the C locale, which has no more (locale(7)). Python itself takes UTF-8 then."""
+    env = os.environ.get
+    chosen = env("LC_ALL") or (env("LC_CTYPE") if env("LC_CTYPE") != "C.UTF-8" else "") or env("LANG", "")
+    return chosen in ("C", "POSIX")
+
+
+def _is_utf8(stream: "IO[str]") -> bool:
+    return (getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "") == "utf8"
+
+
+def _nearest(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    made = ""
+    for one in error.object[error.start : error.end]:
+        instead = _ASCII.get(one, "?")
+        if instead == "?":
+            import unicodedata
+
+            # a letter with an accent is better read without it than not at all
+            base = unicodedata.normalize("NFKD", one)[:1]
+            instead = base if base.isascii() and base.isalnum() else "?"
+        made += instead
+    return made, error.end
+
+
+def styled(text: str, style: str, stream: "IO[str] | None" = None) -> str:
+    """``text`` in ``style`` (words of colours: ``bold red``), where ``stream`` (standard output) gets colours."""
+    if not style or not text or not colors(stream or sys.stdout):
+        return text
+    return f"\x1b[{';'.join(_SGR[word] for word in style.split())}m{text}\x1b[0m"
 
 
 def plain(text: str) -> str:
@@ -85,6 +180,11 @@ def size(count: int | None) -> str:
     return f"{value:.1f} GiB"
 
 
+def moment(seconds: float) -> str:
+    """Local date and time of ``seconds`` since 1970: ``2026-11-27 14:03:59``."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
 def clock(moment: float) -> str:
     """Local time of day of ``moment`` (seconds since 1970): ``14:03:59``."""
     return time.strftime("%H:%M:%S", time.localtime(moment))
@@ -96,7 +196,7 @@ def home(path: str) -> str:
     return "~" + path[len(own) :] if own != "/" and path.startswith(own + "/") else path
 
 
-def console(stream: IO[str] | None = None) -> "Console":
+def console(stream: "IO[str] | None" = None) -> "Console":
     """A rich console on ``stream`` (default: standard output); minds NO_COLOR, dumb terminals and pipes."""
     from rich.console import Console
 
@@ -114,20 +214,107 @@ def console(stream: IO[str] | None = None) -> "Console":
     )
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence[Sequence[str]] = ()) -> Any:
-    """A rich table without lines. ``styles`` has one (or "") per cell; ``>x`` is a right-aligned column x."""
-    from rich.table import Table
-    from rich.text import Text
+def cells(text: str) -> int:
+    """Columns of a terminal that ``text`` takes."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width
 
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        made.add_column(
-            column.lstrip(">"), justify="right" if column.startswith(">") else "left", no_wrap=True
-        )
+    return sum(0 if combining(one) else 2 if east_asian_width(one) in "WF" else 1 for one in text)
+
+
+def visible(text: str) -> int:
+    """Columns of a terminal that ``text`` takes with its colours."""
+    return cells(_ESCAPES.sub("", text))
+
+
+def table(
+    columns: "Sequence[str]",
+    rows: "Sequence[Sequence[str]]",
+    styles: "Sequence[Sequence[str]]" = (),
+    columns_wide: int | None = None,
+) -> "list[str]":
+    """The lines of a table without rules; records (``name: value``) where it does not fit into ``columns_wide``.
+
+    ``styles`` has one (or "") per cell; ``>x`` is a right-aligned column x. None as width: as wide as it gets.
+    """
+    names = [column.lstrip(">") for column in columns]
+    wide = [max(cells(name), *(cells(row[at]) for row in rows), 0) for at, name in enumerate(names)]
+    if columns_wide is not None and sum(wide) + 2 * (len(wide) - 1) > columns_wide:
+        return _records(names, rows, styles, columns_wide)
+    lines = []
+    for number, row in enumerate([names, *rows]):
+        parts = []
+        for at, cell in enumerate(row):
+            style = "bold" if not number else styles[number - 1][at] if styles else ""
+            gap = " " * (wide[at] - cells(cell))
+            right = columns[at].startswith(">")
+            last = at == len(row) - 1
+            parts.append((gap if right else "") + styled(cell, style) + ("" if right or last else gap))
+        lines.append("  ".join(parts).rstrip())
+    return lines
+
+
+def _records(
+    names: "Sequence[str]", rows: "Sequence[Sequence[str]]", styles: "Sequence[Sequence[str]]", columns: int
+) -> "list[str]":
+    lines: list[str] = []
+    longest = max(map(cells, names)) + 2
     for number, row in enumerate(rows):
-        of = styles[number] if styles else [""] * len(row)
-        made.add_row(*(Text(cell, style) for cell, style in zip(row, of, strict=True)))
-    return made
+        if number:
+            lines.append("")
+        for at, (name, cell) in enumerate(zip(names, row, strict=True)):
+            style = styles[number][at] if styles else ""
+            head = f"{name}:" + " " * (longest - cells(name) - 1)
+            first, *more = wrapped(cell, max(12, columns - longest)) or [""]
+            lines.append((styled(head, "dim") + styled(first, style)).rstrip())
+            lines += [" " * longest + styled(one, style) for one in more]
+    return lines
+
+
+def wrapped(text: str, columns: int | None) -> list[str]:
+    """``text`` in lines of at most ``columns``, broken between words; a longer word is broken where it must be."""
+    if columns is None or cells(text) <= columns:
+        return [text]
+    indent = " " * (len(text) - len(text.lstrip(" ")))
+    columns = max(1, columns - len(indent))
+    lines, line = [], ""
+    for word in text.split():
+        if line and cells(f"{line} {word}") <= columns:
+            line = f"{line} {word}"
+            continue
+        if line:
+            lines.append(indent + line)
+        while cells(word) > columns:
+            cut = _fits(word, columns)
+            lines.append(indent + word[:cut])
+            word = word[cut:]
+        line = word
+    return [*lines, indent + line] if line else lines
+
+
+def _fits(word: str, columns: int) -> int:
+    """How many characters of ``word`` go into ``columns``, one at least."""
+    used = 0
+    for at, one in enumerate(word):
+        used += cells(one)
+        if used > columns:
+            return max(1, at)
+    return len(word)
+
+
+def show_table(
+    columns: "Sequence[str]", rows: "Sequence[Sequence[str]]", styles: "Sequence[Sequence[str]]" = ()
+) -> None:
+    """A table to standard output, as wide as that is."""
+    for line in table(columns, rows, styles, width()):
+        out(line)
+
+
+def sentence(text: str, style: str = "") -> None:
+    """A sentence to standard output, on a terminal broken between words. Not for commands: one copies them whole."""
+    for line in wrapped(text, width()):
+        out(styled(line, style))
 
 
 def out(text: str = "") -> None:
@@ -145,52 +332,57 @@ def note(text: str) -> None:
     sys.stderr.flush()
 
 
-def print_rich(shown: Any) -> None:
-    """Something of rich's to standard output, without the blanks that rich pads lines with."""
-    made = console()
-    with made.capture() as captured:
-        made.print(shown)
-    for line in captured.get().splitlines():
-        out(line.rstrip())
-
-
 def out_json(value: "Message | dict[str, Any] | list[Any]", *, lines: bool = False) -> None:
     """``value`` as JSON to standard output: indented, or with ``lines`` on one line."""
-    from pydantic import BaseModel
+    import json
 
-    data = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-    out(json.dumps(data, indent=None if lines else 2, ensure_ascii=False))
+    data = value if isinstance(value, dict | list) else value.model_dump(mode="json")
+    # Where the output is not UTF-8, JSON's own escapes keep every character.
+    out(json.dumps(data, indent=None if lines else 2, ensure_ascii=not _is_utf8(sys.stdout)))
 
 
-@contextmanager
-def progress(text: str) -> Iterator["Progress"]:
+class progress:
     """A spinner with ``text`` on standard error while the block runs; nothing unless that is a terminal."""
-    if not is_terminal(sys.stderr):
-        yield Progress(None)
-        return
-    with console(sys.stderr).status(plain(text)) as status:
-        yield Progress(status)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._status: Any = None
+
+    def __enter__(self) -> "Progress":
+        if is_terminal(sys.stderr):
+            spinner = "dots" if _is_utf8(sys.stderr) else "line"
+            self._status = console(sys.stderr).status(plain(self._text), spinner=spinner)
+            self._status.__enter__()
+        return Progress(self._status)
+
+    def __exit__(self, *ended: "Any") -> None:
+        if self._status is not None:
+            self._status.__exit__(*ended)
 
 
-@contextmanager
-def still(text: str) -> Iterator[None]:
+class still:
     """Like ``progress``, without a thread that turns a spinner: for blocks that fork."""
-    if not is_terminal(sys.stderr):
-        yield
-        return
-    sys.stderr.write(text)
-    sys.stderr.flush()
-    try:
-        yield
-    finally:
-        sys.stderr.write("\r\x1b[K")
-        sys.stderr.flush()
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._shown = False
+
+    def __enter__(self) -> None:
+        self._shown = is_terminal(sys.stderr)
+        if self._shown:
+            sys.stderr.write(self._text)
+            sys.stderr.flush()
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
 
 
 class Progress:
     """Changes what a running spinner says."""
 
-    def __init__(self, status: Any) -> None:
+    def __init__(self, status: "Any") -> None:
         self._status = status
 
     def say(self, text: str) -> None:
@@ -211,7 +403,7 @@ def show_error(error: OcdError) -> None:
         note(f"  next: {plain(error.next_step)}")
 
 
-def error_object(error: OcdError) -> dict[str, Any]:
+def error_object(error: OcdError) -> "dict[str, Any]":
     """The error as the control API would say it: ``{"error": {…}}``."""
     return {
         "error": {

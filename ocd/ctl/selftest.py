@@ -47,11 +47,11 @@ def _print(report: dict[str, Any]) -> None:
         names = [name for name in rows[0] if not isinstance(rows[0][name], dict | list)]
         cells = [[_cell(row.get(name)) for name in names] for row in rows]
         styles = [[_STYLES.get(cell, "") for cell in line] for line in cells]
-        screen.print_rich(screen.table([name.replace("_", " ") for name in names], cells, styles))
+        screen.show_table([name.replace("_", " ") for name in names], cells, styles)
         screen.out()
     for reason in report.get("problems", []):
-        screen.out(screen.plain(str(reason)))
-    screen.out(
+        screen.sentence(screen.plain(str(reason)))
+    screen.sentence(
         "All as it must be: the canary was seen at Anthropic and nowhere else."
         if report.get("ok")
         else "Not as it must be: the rows above say where."

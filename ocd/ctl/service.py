@@ -46,7 +46,10 @@ def _report(manager: Manager, result: Result, as_json: bool, dry_run: bool) -> i
     return 0
 
 
-@service.command(epilog=examples("occtl service install", "occtl service install --dry-run"))
+@service.command(
+    short_help="Start the daemon now and at every login.",
+    epilog=examples("occtl service install", "occtl service install --dry-run"),
+)
 @_dry_run
 @json_option
 def install(dry_run: bool, as_json: bool) -> int:

@@ -65,7 +65,8 @@ def no_profile(missing: str) -> list[str]:
 
 
 @click.command(
-    epilog=examples("occtl setup", "occtl setup < /dev/null       change nothing that needs an answer")
+    short_help="Go through what is missing, step by step.",
+    epilog=examples("occtl setup", "occtl setup < /dev/null       change nothing that needs an answer"),
 )
 def setup() -> int:
     """Go through what is missing: LiteLLM, configuration, service, AWS profile, region and login, model access.

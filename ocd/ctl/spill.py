@@ -18,6 +18,7 @@ DEFAULT_AT = 95
 
 
 @click.group(
+    short_help="Use AWS while the Claude plan's limit is nearly reached.",
     invoke_without_command=True,
     epilog=examples("occtl spill", "occtl spill on", "occtl spill on --at 90", "occtl spill off"),
 )

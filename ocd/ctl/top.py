@@ -60,7 +60,10 @@ class Line:
             return daemon.post(Outcome, f"/v1/proxies/{name}/restart")
 
 
-@click.command(epilog=examples("occtl top", "occtl top --once", "occtl top --once --json | jq .requests"))
+@click.command(
+    short_help="Watch proxies, sessions and requests live.",
+    epilog=examples("occtl top", "occtl top --once", "occtl top --once --json | jq .requests"),
+)
 @click.option("--once", is_flag=True, help="Print one picture as text and end.")
 @json_option
 def top(once: bool, as_json: bool) -> int:

@@ -67,7 +67,9 @@ def _raise_if_it_failed(daemon: Daemon, since: float) -> None:
             )
 
 
-@click.command(epilog=examples("occtl reexec"))
+@click.command(
+    short_help="Replace the daemon's code in place; everything goes on.", epilog=examples("occtl reexec")
+)
 @json_option
 def reexec(as_json: bool) -> int:
     """Replace the daemon's code by what is installed now; sockets, proxies and streams go on.
@@ -82,7 +84,10 @@ def reexec(as_json: bool) -> int:
     return report(Outcome(ok=True, changed=True, reason=f"the daemon runs version {version}"), as_json)
 
 
-@click.command(epilog=examples("occtl upgrade ~/src/ocd", "occtl upgrade"))
+@click.command(
+    short_help="Install a newer version and let it take over in place.",
+    epilog=examples("occtl upgrade ~/src/ocd", "occtl upgrade"),
+)
 @click.argument("source", required=False, type=click.Path(path_type=Path, file_okay=False))
 @json_option
 def upgrade(source: Path | None, as_json: bool) -> int:

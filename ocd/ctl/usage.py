@@ -63,6 +63,7 @@ class Since(click.ParamType[str]):
 
 
 @click.command(
+    short_help="Show requests, tokens and estimated cost.",
     epilog=examples(
         "occtl usage",
         "occtl usage --since monday --by project",
@@ -70,7 +71,7 @@ class Since(click.ParamType[str]):
         "occtl usage --blocks",
         "occtl usage --since 30d --html usage.html",
         "occtl usage --since today --json | jq .total.cost",
-    )
+    ),
 )
 @click.option("--since", type=Since(), default="7d", show_default=True, help="The first day; 7d ends today.")
 @click.option(
@@ -148,7 +149,7 @@ def usage(
 def _budgets() -> list[str]:
     """What `occtl status` says of the budgets for AWS; nothing without a daemon."""
     from ocd.ctl.daemon import Daemon
-    from ocd.ctl.status import budget_lines
+    from ocd.ctl.look.status import budget_lines
     from ocd.wire.messages import Status
 
     try:
@@ -298,7 +299,7 @@ def _blocks(since: str, as_json: bool) -> int:
         )
     for line in lines:
         del line[3]  # nobody asks here how many failed
-    screen.print_rich(screen.table(columns, lines, [[""] * len(columns) for _ in lines]))
+    screen.show_table(columns, lines)
     screen.note(
         "A block begins with the hour of its first request; `occtl status` has the plan's own windows."
     )
@@ -401,7 +402,7 @@ def _table(keys: list[str], rows: list[dict[str, Any]], total: dict[str, Any]) -
         lines.append(["total", *[""] * (len(keys) - 1), *_figures(total)])
         styles.append(["bold"] * len(columns))
     styles = [style or [""] * len(columns) for style in styles]
-    screen.print_rich(screen.table(columns, lines, styles))
+    screen.show_table(columns, lines, styles)
     if total["unpriced"]:
         screen.note(f"Requests to models whose price is not known: {total['unpriced']:,} (+).")
 

@@ -74,3 +74,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         if not os.path.isdir(options.wheels):
             parser.error(f"--wheels: there is no folder {options.wheels}")
     return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

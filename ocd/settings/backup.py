@@ -2,6 +2,8 @@
 
 A backup is a folder ``state/backups/<time>-<verb>/`` (0700) with the former contents and ``manifest.json``:
 for each file its path, the former content's name (null: it did not exist), and the hash of what was written.
+What keeps its former state elsewhere (``ocd.claude.configure``) leaves a note here, so that all changes are in one
+list: a manifest without files, ``of`` says about what.
 
 The names are the order in which the backups were made. The clock may be set back, so a name has the time of day only
 where that is later than in every name before it.
@@ -81,6 +83,41 @@ def change(folders: Folders, verb: str, texts: Mapping[Path, str | bytes | None]
     return backup
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One change of the list. ``time``: seconds since 1970; ``of``: what a note is about, else empty."""
+
+    backup: Backup
+    time: float
+    of: str = ""
+
+
+def note(folders: Folders, verb: str, of: str) -> None:
+    """Remember a change whose former state is kept elsewhere. Raises OcdError (exit 73)."""
+    _keep(folders, verb, {}, {}, of)
+
+
+def entries(folders: Folders, but: frozenset[str] = frozenset({"undo"})) -> list[Entry]:
+    """All changes that were not taken back yet, the newest first, without those of the verbs ``but``."""
+    found = []
+    for folder, name in reversed(_named(folders)):
+        said = _manifest(folder)
+        backup = _backup(folder, said) if said is not None else None
+        if backup is None or said is None or backup.verb in but:
+            continue
+        try:
+            moment = calendar.timegm(time.strptime(name[1], _SECONDS)) + int(name[2]) / _SECOND
+        except (ValueError, OverflowError):
+            continue
+        found.append(Entry(backup, moment, str(said.get("of") or "")))
+    return found
+
+
+def settle(backup: Backup) -> None:
+    """The change counts as taken back from now on. Raises OSError."""
+    os.rename(backup.folder / _MANIFEST, backup.folder / "undone.json")
+
+
 def latest(folders: Folders, verb: str) -> Backup:
     """The newest backup of ``verb`` that was not taken back yet. Raises OcdError (exit 66) when there is none."""
     for folder in reversed(_folders(folders, verb)):
@@ -112,7 +149,7 @@ def restore(folders: Folders, backup: Backup, *, force: bool = False) -> list[Pa
         )
     texts = {path: _content(kept) if kept is not None else None for path, (kept, _) in backup.files.items()}
     change(folders, "undo", texts)
-    os.rename(backup.folder / _MANIFEST, backup.folder / "undone.json")
+    settle(backup)
     return list(backup.files)
 
 
@@ -151,19 +188,36 @@ def _new_folder(folders: Folders, verb: str) -> Path:
 
 
 def _read(folder: Path, verb: str) -> Backup | None:
+    said = _manifest(folder)
+    found = _backup(folder, said) if said is not None else None
+    return found if found is not None and found.verb == verb else None
+
+
+def _manifest(folder: Path) -> dict[str, Any] | None:
     try:
         said = json.loads((folder / _MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return said if isinstance(said, dict) else None
+
+
+def _backup(folder: Path, said: dict[str, Any]) -> Backup | None:
+    try:
         files = {
             Path(entry["path"]): (folder / entry["kept"] if entry["kept"] else None, str(entry["wrote"]))
             for entry in said["files"]
         }
-    except (OSError, ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         return None
-    return Backup(folder, verb, files) if said.get("verb") == verb else None
+    return Backup(folder, str(said.get("verb")), files)
 
 
 def _keep(
-    folders: Folders, verb: str, wanted: Mapping[Path, bytes | None], before: Mapping[Path, bytes | None]
+    folders: Folders,
+    verb: str,
+    wanted: Mapping[Path, bytes | None],
+    before: Mapping[Path, bytes | None],
+    of: str = "",
 ) -> Backup:
     folder = folders.state / "backups"
     entries: list[dict[str, Any]] = []
@@ -177,7 +231,8 @@ def _keep(
                 _write_new(folder / kept, old)
             entries.append({"path": str(path), "kept": kept, "wrote": _digest(content)})
             files[path] = (folder / kept if kept else None, _digest(content))
-        _write_new(folder / _MANIFEST, json.dumps({"verb": verb, "files": entries}, indent=1).encode())
+        said = {"verb": verb, "files": entries, **({"of": of} if of else {})}
+        _write_new(folder / _MANIFEST, json.dumps(said, indent=1).encode())
     except OSError as error:
         raise OcdError(
             f"Cannot keep a copy in {folder}",

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import click
 
+from ocd.ctl.__main__ import gathered
 from ocd.ctl.app import VERBS, cli
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -220,6 +221,7 @@ def judge(words: list[str], printed: Printed) -> str:
 
 
 def judge_occtl(words: list[str], whole: bool) -> str:
+    words = gathered(words)[0]
     command: click.Command = cli
     path = "occtl"
     context = context_of(command)

@@ -152,9 +152,11 @@ def test_the_whole_life_of_an_installation(home: Home, tmp_path: Path) -> None:
         "old ones are gone"
     )
 
-    # Gone without a trace, but for the configuration.
-    done = home.install("--uninstall")
-    assert done.returncode == 0, done.stderr
+    # Gone without a trace, but for the configuration, and without the checkout.
+    said = home.run("occtl", "uninstall", "--dry-run").stdout
+    assert f"would remove {home.prefix / 'share'}: the environments".replace(str(home.root), "~") in said
+    done = home.run("occtl", "uninstall", "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
     after = home.tree()
     left = {path for path in after if after[path] != before.get(path)}
     assert left == {

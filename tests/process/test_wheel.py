@@ -99,3 +99,11 @@ def test_the_printed_commands_lead_to_a_daemon_that_serves(person: dict[str, str
     status = json.loads(run("occtl", "status", "--json", env=person))
     assert {proxy["state"] for proxy in status["proxies"].values()} == {"ready"}
     assert "ready" in run("occtl", "start", env=person) or "already" in run("occtl", "start", env=person)
+
+    # and all of it goes again, but for the configuration and what uv or pipx installed
+    home = Path(person["HOME"])
+    run("occtl", "config", "set", "supervision.idle_minutes", "30", env=person)
+    assert "uv tool uninstall" in run("occtl", "uninstall", "--yes", "--keep", home / "kept", env=person)
+    left = {str(path.relative_to(home)) for path in home.rglob("*ocd*") if "kept" not in path.parts}
+    assert left <= {".config/ocd", ".config/ocd/ocd.toml"}, left
+    assert list((home / "kept/backups").glob("*-config-set"))

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from ocd.adapters import usage_file
 from ocd.core import budget as core
-from ocd.ctl.status import budget_lines
+from ocd.ctl.look.status import budget_lines
 from ocd.doctor import checks
 from ocd.guest.layers import ways
 from ocd.settings.schema import Budget as Section

@@ -1,13 +1,17 @@
 """Which ``claude`` openclaude becomes: never itself."""
 
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from ocd.client import places
 from ocd.client.__main__ import find_claude
 from ocd.errors import OcdError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def _program(path, text="#!/bin/sh\n"):
@@ -67,3 +71,12 @@ def test_folders_and_odd_path_entries(tmp_path, launcher):
     (tmp_path / "a" / "claude").mkdir(parents=True)
     with pytest.raises(OcdError):
         _find(tmp_path / "a", "/nonexistent", tmp_path / "a" / "claude")
+
+
+def test_an_error_is_said_in_the_three_lines_of_every_command(tmp_path):
+    env = {"PATH": str(tmp_path), "HOME": str(tmp_path), "OPENCLAUDE_CLAUDE": "/nothing/here"}
+    command = [sys.executable, "-m", "ocd.client", "-p", "x"]
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    what, why, step = done.stderr.splitlines()
+    assert done.returncode == 69 and what == "openclaude: OPENCLAUDE_CLAUDE=/nothing/here cannot be used"
+    assert why.startswith("  why:  there is no executable") and step.startswith("  next: Correct it")

@@ -117,7 +117,8 @@ def test_fix_writes_what_changed_and_nothing_else(
     assert main(["config", "check", "--fix"]) == 0
     assert capsys.readouterr().out.splitlines()[0] == f"fixed: {file}"
     assert real.read_bytes() == b"a: 2\r\n" and file.is_symlink() and real.stat().st_mode & 0o777 == 0o640
-    assert sorted(os.listdir(prefix)) == ["config", "dotfiles.yaml"]
+    # and what was there, for `occtl undo`
+    assert sorted(os.listdir(prefix)) == ["config", "dotfiles.yaml", "state"]
 
 
 def test_check_of_broken_settings_needs_no_luck(prefix: Path, capsys: Capture) -> None:

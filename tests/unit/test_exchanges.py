@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ocd.ctl.status import remarks
+from ocd.ctl.look.status import remarks
 from ocd.supervisor.observation import exchanges
 from ocd.supervisor.observation.exchanges import KEPT, KEPT_SESSIONS, KEPT_TROUBLES, MEANINGS, Exchanges
 from ocd.wire.messages import ProxyStatus, Status

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ocd.client.statusline import line
 from ocd.core import limits as core
 from ocd.ctl.control_room import picture
-from ocd.ctl.status import limit_lines
+from ocd.ctl.look.status import limit_lines
 from ocd.guest.layers.ways import Spill
 from ocd.stack.pipe import spill_targets
 from ocd.supervisor.observation.limits import PlanLimits

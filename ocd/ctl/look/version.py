@@ -1,24 +1,16 @@
 """``occtl version``: of this command, of the daemon, of LiteLLM, and what to do when they differ."""
 
-import click
-
 from ocd import API_VERSION, __version__
 from ocd.ctl import screen
 from ocd.ctl.daemon import CURE, Daemon, NotRunning, differs
-from ocd.ctl.options import json_option
 from ocd.errors import EX_OK
 
 
-@click.command()
-@json_option
-def version(as_json: bool) -> int:
-    """Print the versions of this command, the running daemon and LiteLLM."""
-    from ocd.wire.messages import Version
-
-    running: Version | None
+def run(as_json: bool) -> int:
+    """The verb itself; returns the exit code."""
     try:
         with Daemon() as daemon:
-            running = daemon.get(Version, "/v1/version")
+            running = daemon.record("Version", "/v1/version")
     except NotRunning:
         running = None
     remark = ""

@@ -2,30 +2,20 @@
 
 import time
 
-import click
-
 from ocd.ctl import screen
 from ocd.ctl.daemon import Daemon
-from ocd.ctl.options import examples, json_option
+from ocd.ctl.look import records
 from ocd.errors import EX_OK
 
 _COLUMNS = (">pid", "folder", ">since", ">requests", ">tokens", "last", "upstream", ">ago")
 
 
-@click.command(epilog=examples("occtl sessions", "occtl sessions --json | jq -r '.[].pid'"))
-@json_option
-def sessions(as_json: bool) -> int:
-    """List the living openclaude sessions: pid, folder, since, requests, the slot used last.
-
-    Sessions that Claude Code hosts in the background are marked so. `ago` is the time since the latest request was
-    answered. The figures count from the session's start.
-    """
-    from ocd.wire.messages import Status
-
+def run(as_json: bool) -> int:
+    """The verb itself; returns the exit code."""
     with Daemon() as daemon:
-        found = sorted(daemon.get(Status, "/v1/status").sessions, key=lambda session: session.since)
+        found = sorted(daemon.record("Status", "/v1/status").sessions, key=lambda session: session.since)
     if as_json:
-        screen.out_json([session.model_dump(mode="json") for session in found])
+        screen.out_json(records.plain(found))
         return EX_OK
     if not found:
         screen.out("No session is running. `openclaude` starts one.")
@@ -44,5 +34,5 @@ def sessions(as_json: bool) -> int:
         ]
         for session in found
     ]
-    screen.print_rich(screen.table(_COLUMNS, rows))
+    screen.show_table(_COLUMNS, rows)
     return EX_OK

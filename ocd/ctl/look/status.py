@@ -2,131 +2,147 @@
 
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
 
-import click
-
-from ocd.core.limits import percent
 from ocd.ctl import screen
 from ocd.ctl.daemon import Daemon, NotRunning, differs
-from ocd.ctl.options import examples, json_option
-from ocd.errors import EX_OK, OcdError
+from ocd.ctl.look import records
+from ocd.errors import EX_OK, EX_USAGE, OcdError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from ocd.wire.messages import Holder, ProxyStatus, Status, Trouble
 
 #: as systemctl's and LSB's "not running"
 EX_NOT_READY = 3
 
+#: the states of a proxy by what they mean, as ``ocd.core.state.State`` says it (whose import takes too long here)
+WELL = ("ready", "idle")
+OFF = ("disabled", "stopped", "draining")
+HOPELESS = ("blocked", "crash-loop", "failed")
+
 #: between two looks with --watch; a test replaces it
-_pause: Callable[[float], None] = time.sleep
+_pause: "Callable[[float], None]" = time.sleep
 
 _COLUMNS = ("proxy", "state", "since", ">pid", ">port", ">memory", ">restarts", ">gen", "config")
-
-#: columns of a terminal in which the table with the files' paths fits
-_WIDE = 120
 
 
 def is_fit(status: "Status") -> bool:
     """Whether every proxy that is wanted serves, or will at the next connection (idle)."""
-    return all(proxy.state.well or proxy.state.off for proxy in status.proxies.values())
+    return all(proxy.state in WELL or proxy.state in OFF for proxy in status.proxies.values())
 
 
-@click.command(
-    epilog=examples(
-        "occtl status",
-        "occtl status --watch",
-        "occtl status --json | jq -r '.proxies[] | [.state, .pid] | @tsv'",
-    )
-)
-@json_option
-@click.option("-w", "--watch", is_flag=True, help="Draw it anew until Ctrl-C; in a pipe, print each change.")
-@click.option(
-    "--every",
-    type=click.FloatRange(min=0.1),
-    default=1.0,
-    show_default=True,
-    help="Seconds between looks, with -w.",
-)
-def status(as_json: bool, watch: bool, every: float) -> int:
-    """Show both proxies: state, since, pid, port, memory, restarts.
-
-    Ends with 0 when every proxy that is wanted is ready (or idle until the next connection), with 3 when one
-    is not or the daemon does not run.
-    """
+def run(name: str | None, as_json: bool, watch: bool, every: float) -> int:
+    """The verb itself; returns the exit code."""
     if watch:
-        _watch(as_json, every)
+        _watch(name, as_json, every)
         return EX_OK
-    found = _ask()
+    found = _ask(name)
     if as_json:
         screen.out_json(_object(found))
     else:
-        screen.print_rich(_group(found))
+        for line in _lines(found):
+            screen.out(line)
     return EX_OK if not isinstance(found, OcdError) and is_fit(found) else EX_NOT_READY
 
 
-def _ask() -> "Status | NotRunning":
-    from ocd.wire.messages import Status
-
+def _ask(name: str | None) -> "Status | NotRunning":
     try:
         with Daemon() as daemon:
-            return daemon.get(Status, "/v1/status")
+            found: Status = daemon.record("Status", "/v1/status")
     except NotRunning as error:
+        if name is not None:
+            known(name, ("main", "bedrock"))
         return error
+    if name is not None:
+        known(name, found.proxies)
+        found.proxies = {name: found.proxies[name]}
+    return found
 
 
-def _object(found: "Status | OcdError") -> dict[str, Any]:
+def known(name: str, names: "Any") -> None:
+    """Raises OcdError, exit 64, when none of ``names`` is ``name``."""
+    if name not in names:
+        raise OcdError(
+            f"No proxy is called {name}",
+            f"there are {' and '.join(names) or 'none'}",
+            "Run `occtl status` to see them",
+            exit_code=EX_USAGE,
+            code="unknown-proxy",
+        )
+
+
+def _object(found: "Status | OcdError") -> "dict[str, Any]":
     if isinstance(found, OcdError):
         return {"running": not isinstance(found, NotRunning), "proxies": {}, **screen.error_object(found)}
-    return {"running": True, **found.model_dump(mode="json")}
+    return {"running": True, **records.plain(found)}
 
 
-def _watch(as_json: bool, every: float) -> None:
+def _watch(name: str | None, as_json: bool, every: float) -> None:
     moving = not as_json and screen.is_terminal(sys.stdout)
-    live: AbstractContextManager[Any] = nullcontext()
-    if moving:
-        from rich.live import Live
-
-        live = Live(console=screen.console(), auto_refresh=False, screen=True)
     last = ""
-    with live as display:
+    if moving:
+        # the terminal's other page, without a cursor: what stood there comes back with the end
+        sys.stdout.write("\x1b[?1049h\x1b[?25l")
+    try:
         while True:
             try:
-                found: Status | OcdError = _ask()
+                found: Status | OcdError = _ask(name)
             except OcdError as error:
+                if error.exit_code == EX_USAGE:
+                    raise
                 # A daemon that is being replaced may cut an answer off; the next look shows where it went.
                 found = error
             if moving:
-                display.update(_group(found), refresh=True)
+                # one line more would scroll the page away
+                lines = [f"{line}\x1b[K" for line in _lines(found)[: screen.height()]]
+                sys.stdout.write("\x1b[H" + "\r\n".join(lines) + "\x1b[J")
+                sys.stdout.flush()
             elif str(found) != last:
                 last = str(found)
                 if as_json:
                     screen.out_json(_object(found), lines=True)
                 else:
-                    screen.print_rich(_group(found))
+                    for line in _lines(found):
+                        screen.out(line)
                     screen.out()
             _pause(every)
+    finally:
+        if moving:
+            sys.stdout.write("\x1b[?25h\x1b[?1049l")
+            sys.stdout.flush()
 
 
-def _group(found: "Status | OcdError") -> Any:
-    from rich.console import Group
-    from rich.text import Text
-
+def _lines(found: "Status | OcdError") -> list[str]:
+    width = screen.width()
     if isinstance(found, OcdError):
         what = "ocd is not running" if isinstance(found, NotRunning) else found.what
-        return Group(Text(f"{what}: {found.why}.", "bold red"), Text(f"  next: {found.next_step}"))
-    lines = [Text(text, style, overflow="fold") for text, style in remarks(found)]
-    # Where nine columns do not fit, the files stand below the table instead of every column being cut.
-    wide = not screen.is_terminal(sys.stdout) or screen.console().width >= _WIDE
-    if not wide:
-        files = (
-            f"{name}: {screen.home(proxy.config)}" for name, proxy in found.proxies.items() if proxy.config
-        )
-        lines = [Text(screen.plain(file), "dim", overflow="fold") for file in files] + lines
-    top = [Text(headline(found), "dim"), Text(), _table(found, files=wide)]
-    return Group(*top, *([Text(), *lines] if lines else []))
+        texts = [(f"{what}: {found.why}.", "bold red"), (f"  next: {found.next_step}", "")]
+        return [screen.styled(one, style) for text, style in texts for one in screen.wrapped(text, width)]
+    below = remarks(found)
+    lines = _table(found, None, files=True)
+    if width is not None and max(map(screen.visible, lines)) > width:
+        # Where nine columns do not fit, the files stand below the table.
+        lines = _table(found, None, files=False)
+        if max(map(screen.visible, lines)) > width:
+            lines = _table(found, width, files=True)
+        else:
+            files = (
+                f"{name}: {screen.home(proxy.config)}"
+                for name, proxy in found.proxies.items()
+                if proxy.config
+            )
+            below = [(screen.plain(file), "dim") for file in files] + below
+    # a next step is left as it is: a command that is broken in the middle cannot be copied
+    more = [
+        screen.styled(one, style)
+        for text, style in below
+        for one in ([text] if text.startswith("  next: ") else screen.wrapped(text, width))
+    ]
+    top = [screen.styled(one, "dim") for one in screen.wrapped(headline(found), width)]
+    return [*top, "", *lines, *(["", *more] if more else [])]
 
 
 def headline(status: "Status") -> str:
@@ -141,7 +157,7 @@ def headline(status: "Status") -> str:
     return screen.plain(", ".join(parts))
 
 
-def _table(status: "Status", *, files: bool) -> Any:
+def _table(status: "Status", width: int | None, *, files: bool) -> list[str]:
     """One row a proxy; with ``files`` the last column is the configuration file."""
     rows, styles = [], []
     for name, proxy in status.proxies.items():
@@ -158,7 +174,7 @@ def _table(status: "Status", *, files: bool) -> Any:
         style = ["bold", screen.STATE_STYLES.get(proxy.state, ""), *[""] * 6]
         rows.append([*row, screen.plain(screen.home(proxy.config)) or "-"] if files else row)
         styles.append([*style, "dim"] if files else style)
-    return screen.table(_COLUMNS if files else _COLUMNS[:-1], rows, styles)
+    return screen.table(_COLUMNS if files else _COLUMNS[:-1], rows, styles, width)
 
 
 def remarks(status: "Status") -> list[tuple[str, str]]:
@@ -191,12 +207,17 @@ def limit_lines(status: "Status", now: float) -> list[tuple[str, str]]:
         parts = []
         for window in windows:
             again = f", resets in {screen.duration(window.reset - now)}" if window.reset else ""
-            parts.append(f"{window.name} {percent(window.used)} used{again}")
+            parts.append(f"{window.name} {_percent(window.used)} used{again}")
         who = f"plan {login.login[:6]}" if len(status.limits) > 1 else "plan"
         lines.append((f"{who}: {'; '.join(parts)}.", "bold yellow" if login.spilling else ""))
         if login.spilling:
             lines.append(("  its requests go to AWS until the reset; `occtl spill off` ends that", ""))
     return lines
+
+
+def _percent(used: float) -> str:
+    """``42 %``; never 100 % of what is not all used. As ``ocd.core.limits.percent``."""
+    return f"{int(used * 100) if used < 1 else round(used * 100)} %"
 
 
 def budget_lines(status: "Status", now: float) -> list[tuple[str, str]]:
@@ -220,7 +241,7 @@ def budget_lines(status: "Status", now: float) -> list[tuple[str, str]]:
 
 def _about(name: str, proxy: "ProxyStatus") -> list[tuple[str, str]]:
     lines: list[tuple[str, str]] = []
-    troubled = proxy.state.hopeless
+    troubled = proxy.state in HOPELESS
     reason = proxy.reason
     if proxy.holder and (not reason or str(proxy.holder.pid) not in reason):
         reason = (reason.rstrip(".") + "; " if reason else "") + holder_sentence(proxy.port, proxy.holder)
@@ -241,7 +262,7 @@ def _about(name: str, proxy: "ProxyStatus") -> list[tuple[str, str]]:
     for trouble in proxy.troubles:
         lines += _trouble(name, trouble)
     if proxy.rejected and proxy.rejected != reason:
-        how = "keeps serving with" if proxy.state.well else "would serve with"
+        how = "keeps serving with" if proxy.state in WELL else "would serve with"
         lines.append(
             (
                 f"{name} {how} its earlier configuration: {proxy.rejected.rstrip('.')}.",
