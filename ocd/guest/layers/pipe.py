@@ -323,8 +323,10 @@ class _Request:
             if why and response.status < 400:
                 self.exchange.fallback = f"{self.note(route, why)}: answered"
             await self.relay(response, self.back(response, route), None)
-        except UpstreamError as error:
-            self.cut(error)
+        except UpstreamError:
+            # It broke off. Without its end the server closes the client's connection, and nothing is made up; the
+            # meter sees that the end is missing.
+            return None
         finally:
             response.close()
         return None
@@ -391,8 +393,8 @@ class _Request:
                     headers.append(_MOVED)
                     self.tell(wanted, route, note, spilled, "answered")
                 return await self.relay(response, headers, piece)
-            except UpstreamError as error:
-                return self.cut(error)
+            except UpstreamError:
+                return None
             finally:
                 response.close()
         if kept is not None:
@@ -468,15 +470,12 @@ class _Request:
             exchange.failure = word.decode() if known else ""
         return kept
 
-    def status(self, status: int, route: Route) -> int:
-        """A login's refusal is the client's own affair only where its own login was used."""
-        return 424 if route.way == "hop" and status in (401, 403) else status
-
     async def relay(self, response: Response, headers: Headers, piece: bytes | None) -> None:
         """Pass an answer on as it comes. Raises UpstreamError when it breaks off."""
         send, read = self.send, response.read
         status = response.status
         if self.exchange.aws:
+            # A login's refusal is the client's own affair only where its own login was used.
             status = 424 if status in (401, 403) else status
         await send({"type": "http.response.start", "status": status, "headers": headers})
         self.begun = True
@@ -503,10 +502,6 @@ class _Request:
             writer.close()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    def cut(self, error: UpstreamError) -> None:
-        """The answer broke off. Without its end the server closes the client's connection, and nothing is made up."""
-        self.exchange.failure = "cut"
-
     async def keep(self, response: Response, route: Route) -> Kept | None:
         """A failed answer, whole; None: it is too large to be kept, and still unread."""
         headers = self.back(response, route)
@@ -520,7 +515,7 @@ class _Request:
         exchange = self.exchange
         headers = [(n, v) for n, v in headers if n.lower() != b"content-length"]
         headers.append((b"content-length", str(len(body)).encode()))
-        status = self.status(response.status, route)
+        status = response.status
         word = exchange.failure or classify(response.status, (), body, exchange.aws)
         return Kept(status, headers, body, word, exchange.upstream)
 
