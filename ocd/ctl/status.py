@@ -191,7 +191,10 @@ def limit_lines(status: "Status", now: float) -> list[tuple[str, str]]:
         parts = []
         for window in windows:
             again = f", resets in {screen.duration(window.reset - now)}" if window.reset else ""
-            parts.append(f"{window.name} {percent(window.used)} used{again}")
+            full = ""
+            if window.full_at is not None and window.full_at > now:
+                full = f", full in {screen.duration(window.full_at - now)} at this pace"
+            parts.append(f"{window.name} {percent(window.used)} used{again}{full}")
         who = f"plan {login.login[:6]}" if len(status.limits) > 1 else "plan"
         lines.append((f"{who}: {'; '.join(parts)}.", "bold yellow" if login.spilling else ""))
         if login.spilling:

@@ -85,6 +85,7 @@ ALLOWED = {
         *(
             "ocd.claude",
             "ocd.client.statusline",
+            "ocd.dashboard",
             "ocd.atomic",
             "ocd.text",
             "ocd.errors",
@@ -94,6 +95,7 @@ ALLOWED = {
             "ocd.API_VERSION",
         ),
     },
+    "dashboard": {"ocd.dashboard", "ocd.adapters.usage_file", "ocd.atomic"},
     "aws": {"ocd.aws", "ocd.errors", "ocd.settings", "ocd.stack", "ocd.supervisor"},
     "selftest": {
         *("ocd.selftest", "ocd.errors", "ocd.paths", "ocd.settings", "ocd.stack", "ocd.core"),
