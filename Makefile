@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 export OCD_TEST_LITELLM_PYTHON ?= $(CURDIR)/$(GUEST)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: mutants help docs coverage dev test unit unit-everywhere process client client-short systemd lint format bench chaos run lock clean canaries
+.PHONY: walk attack mutants help docs coverage dev test unit unit-everywhere process client client-short systemd lint format bench chaos run lock clean canaries
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -70,6 +70,9 @@ client-short: dev  ## its short form, the newest client alone; where there is no
 canaries: dev .venv-litellm-1.99.4/.stamp .venv-litellm-1.90.7/.stamp  ## where credentials go, on every LiteLLM that we test with
 	OCD_TEST_CANARIES=all $(PY) -m pytest -q tests/process/test_canaries.py
 
+walk:  ## the first ten minutes of a new user, from the README alone; WALK=--debian in a new Debian (debootstrap, root)
+	$(PYTHON) tests/walk/walk.py $(WALK)
+
 systemd: dev  ## only what needs a systemd user manager
 	$(PY) -m pytest -q -m systemd tests/systemd
 
@@ -92,6 +95,9 @@ bench: dev  ## measure against supervisord, pm2 and the bare process
 
 mutants: $(VENV)/.stamp  ## plant mistakes one by one: the tests must find each; ONLY=word
 	$(PY) -m tests.mutants $(ONLY)
+
+attack: dev  ## the table of docs/security.md as tests: another user (needs root), hostile upstreams, folders, inputs; SEED=n
+	$(PY) -m pytest -q $(RANDOMLY) -n 2 --dist loadscope tests/attack --timeout 1800
 
 chaos: dev  ## faults at random for a few minutes; SEED=n repeats a run
 	OCD_TEST_CHAOS=full OCD_TEST_SEED=$(SEED) $(PY) -m pytest -q -s tests/process/test_chaos.py --timeout 1800

@@ -49,6 +49,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -78,8 +79,8 @@ provision = load_provision()
 COMMANDS = ("ocd", "occtl", "openclaude")
 CONFIGURATION = ("ocd.toml", "litellm.yaml", "litellm-bedrock.yaml")
 MARK = "# written by ocd's install.py"
-#: the man pages, in a version's folder
-MANUALS = "ocd/man"
+#: the man pages and what completes in shells, in a version's folder
+MANUALS, COMPLETIONS = "ocd/man", "ocd/completions"
 READY_SECONDS = 90
 #: for which requirements/*.txt have wheels; the README's table and tests/unit/test_platforms.py have the details
 SYSTEMS, PROCESSORS = ("linux", "darwin"), ("x86_64", "amd64", "arm64", "aarch64")
@@ -803,12 +804,12 @@ class Installer:
                 replace_file(path, text, 0o755)
 
     def manuals(self):
-        """Links to the man pages of the version in use, where man looks for what is in that folder of the PATH."""
+        """Links to man pages and completions of the version in use, where man, bash and fish look for them."""
         for link, target in self.manual_links():
-            if os.path.lexists(str(link)) and not (link.is_symlink() and MANUALS in os.readlink(str(link))):
+            was = os.readlink(str(link)) if link.is_symlink() else ""
+            if os.path.lexists(str(link)) and not (MANUALS in was or COMPLETIONS in was):
                 continue  # somebody else's; commands work without
-            there = link.is_symlink() and os.readlink(str(link)) == target
-            if not there and self.step("link %s" % link):
+            if was != target and self.step("link %s" % link):
                 self.folder(link.parent)
                 replace_link(link, target)
 
@@ -816,6 +817,13 @@ class Installer:
         pages = self.p.bin.parent / "share" / "man"
         for name in ("occtl.1", "openclaude.1", "ocd.1", "ocd.toml.5"):
             yield pages / ("man" + name[-1]) / name, str(self.p.current / "site" / MANUALS / name)
+        for folder, name in (
+            ("bash-completion/completions", "occtl"),
+            ("zsh/site-functions", "_occtl"),
+            ("fish/vendor_completions.d", "occtl.fish"),
+        ):
+            target = str(self.p.current / "site" / COMPLETIONS / name)
+            yield self.p.bin.parent / "share" / folder / name, target
 
     def configuration(self, ours):
         missing = [name for name in CONFIGURATION if not (self.p.config / name).exists()]
@@ -825,6 +833,24 @@ class Installer:
             self.run(
                 [str(ours / "bin" / "python"), "-I", "-m", "ocd.stack.defaults"], "write the configuration"
             )
+            if "ocd.toml" in missing:
+                self.ports_of_our_own()
+
+    def ports_of_our_own(self):
+        """On a machine where another user has the usual ports: a pair of our own, written down in ocd.toml."""
+        if any(os.environ.get(name) for name in ("OCD_PORT", "OPENCLAUDE_LITELLM_PORT", "OCD_BEDROCK_PORT")):
+            return
+        others = listening(os.getuid())
+        port = pair(others[0], others[1])
+        path = self.p.config / "ocd.toml"
+        text = path.read_text("utf-8")
+        if port == USUAL_PORT or not others[0] & {USUAL_PORT, USUAL_PORT + 1}:
+            return
+        if "\n#port = %d\n" % USUAL_PORT in text and self.step(
+            "use the ports %d and %d: the usual ones belong to another user here" % (port, port + 1)
+        ):
+            line = "\n#port = %d\n" % USUAL_PORT
+            replace_file(path, text.replace(line, "\nport = %d\n" % port, 1), 0o600)
 
     # ------------------------------------------------------------------------------------ the daemon
 
@@ -1034,22 +1060,19 @@ class Installer:
             self.screen.say("done")
         if started:
             self.occtl("status", check=False, quiet=False)
-        if str(self.p.bin) not in os.environ.get("PATH", "").split(os.pathsep):
-            shell = os.path.basename(os.environ.get("SHELL", "sh"))
-            # bash reads only the first of its two that exists
-            bash = (
-                "~/.bash_profile" if os.path.exists(os.path.expanduser("~/.bash_profile")) else "~/.profile"
-            )
-            places = {"zsh": "~/.zprofile", "bash": bash, "fish": "~/.config/fish/config.fish"}
-            place = places.get(shell, "~/.profile")
-            line = (
-                "fish_add_path %s" % self.p.bin if shell == "fish" else 'export PATH="%s:$PATH"' % self.p.bin
-            )
-            self.screen.put(
-                "\n%s is not on your PATH. Add this line to %s:\n    %s" % (self.p.bin, place, line)
-            )
+            for line in findings(self.doctor()):
+                self.screen.put(line)
+        for line in on_path(str(self.p.bin), os.environ, os.path.expanduser("~"), os.path.exists):
+            self.screen.put(line)
         self.screen.put("\nTry it: occtl selftest     Use it: openclaude     Look after it: occtl status")
         return 0
+
+    def doctor(self):
+        """What `occtl doctor` finds, worst first; nothing when it cannot be had, which is no fault of set-up's."""
+        try:
+            return json.loads(self.occtl("doctor", "--json", check=False).stdout)["rows"]
+        except (ValueError, KeyError, TypeError):
+            return []
 
     # ------------------------------------------------------------------------------------ uninstall
 
@@ -1176,6 +1199,89 @@ class Installer:
             Path(self.p.prefix).rmdir()
         self.screen.say("removed")
         return 0
+
+
+#: findings of the doctor's that set-up has said already, or that say that all is as set-up left it
+SAID = ("not-on-path", "starting", "stopped")
+MOST_FINDINGS = 6
+
+
+def findings(rows):
+    """What stands between this and the first prompt, as lines: each with its reason and the command that helps."""
+    wrong = [row for row in rows if row["level"] in ("error", "warning") and row["code"] not in SAID]
+    if not wrong:
+        return []
+    lines = ["", "What is missing or wrong now (`occtl setup` goes through it with you):"]
+    for row in wrong[:MOST_FINDINGS]:
+        lines.append("  %s %s" % ("✗" if row["level"] == "error" else "!", row["what"]))
+        lines += ["      why: %s" % row["why"]] if row["why"] else []
+        lines += ["      fix: %s" % row["fix"]] if row["fix"] else []
+    if len(wrong) > MOST_FINDINGS:
+        lines.append("  and %d more: occtl doctor" % (len(wrong) - MOST_FINDINGS))
+    return lines
+
+
+def on_path(folder, environ, home, exists):
+    """How this shell and new ones find the commands in ``folder``, as lines; none when this one does already.
+
+    ``exists`` tells whether a file is there. A new tab reads other files than a new login does: bash(1), INVOCATION;
+    zsh(1), STARTUP/SHUTDOWN FILES. On macOS each tab of a terminal is a login.
+    """
+    if folder in environ.get("PATH", "").split(os.pathsep):
+        return []
+    shell = os.path.basename(environ.get("SHELL", "sh"))
+    short = folder
+    if folder.startswith(home + os.sep):
+        short = "$HOME" + folder[len(home) :]
+    export = 'export PATH="%s:$PATH"' % short
+    lines = ["", "%s is not on your PATH. For this shell, and for new ones:" % folder]
+    if shell == "fish":
+        # It is remembered for all, this one too.
+        return [*lines, "    fish_add_path %s" % shlex.quote(folder)]
+    if shell == "bash":
+        profiles = ("~/.bash_profile", "~/.bash_login", "~/.profile")
+        login = next((one for one in profiles if exists(home + one[1:])), "~/.profile")
+        files = [login] if sys.platform == "darwin" else ["~/.bashrc"]
+    else:
+        files = ["~/.zshrc"] if shell == "zsh" else ["~/.profile"]
+    lines.append("    " + export)
+    return lines + ["    echo %s >> %s" % (shlex.quote(export), file) for file in files]
+
+
+#: the main proxy's port where nothing says otherwise; the bedrock proxy's is the next one
+USUAL_PORT = 4000
+
+
+def listening(uid, read=lambda name: Path("/proc/net", name).read_text()):
+    """The TCP ports on which other users listen here, and those of user ``uid``: (theirs, ours). See proc(5).
+
+    Two empty sets where the system does not tell (macOS): then the daemon says who has the port.
+    """
+    theirs, ours = set(), set()
+    for name in ("tcp", "tcp6"):
+        try:
+            lines = read(name).splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            fields = line.split()
+            if len(fields) > 7 and fields[3] == "0A":
+                port = int(fields[1].rpartition(":")[2], 16)
+                (ours if fields[7] == str(uid) else theirs).add(port)
+    return theirs, ours
+
+
+def pair(theirs, ours):
+    """The first port, from the usual one on in steps of ten, that is free together with the one after it.
+
+    A port that a program of this same user's has is no reason to go elsewhere: that program is what `occtl migrate`, or
+    the person, deals with; the daemon names it.
+    """
+    for port in range(USUAL_PORT, USUAL_PORT + 1000, 10):
+        taken = theirs if port == USUAL_PORT else theirs | ours
+        if not {port, port + 1} & taken:
+            return port
+    return USUAL_PORT
 
 
 class Parser(argparse.ArgumentParser):

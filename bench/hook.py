@@ -76,7 +76,7 @@ def seconds(times: int = 500) -> float:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     one = meter.Meter(lambda fields: None)
-    one.prices[("claude-opus-9-9", "")] = (1e-6, 1e-6, 0.0, 0.0)
+    one.prices[("claude-opus-9-9", "")] = (1e-6, 1e-6, 0.0, 0.0, 0.0)
 
     async def both() -> float:
         bare = statistics.median(await _ask(app, times))

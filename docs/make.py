@@ -19,6 +19,7 @@ import click
 from pydantic import BaseModel
 
 from ocd import __main__ as daemon
+from ocd.ctl import completion
 from ocd.ctl.app import VERBS, cli
 from ocd.settings import describe
 from ocd.wire import messages
@@ -372,6 +373,10 @@ def everything() -> dict[Path, str]:
         ROOT / "ocd" / "man" / "ocd.1": ocd(),
         ROOT / "ocd" / "man" / "ocd.toml.5": ocd_toml(),
         HERE / "errors.md": error_page(),
+    }
+    made |= {
+        ROOT / "ocd" / "completions" / name: completion.script(shell, cli) + "\n"
+        for shell, name in (("bash", "occtl"), ("zsh", "_occtl"), ("fish", "occtl.fish"))
     }
     return made | {HERE / "schemas" / name: text for name, text in schemas().items()}
 

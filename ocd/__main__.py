@@ -11,7 +11,7 @@ import contextlib
 import os
 import sys
 
-from ocd import __version__
+from ocd import __version__, paths
 from ocd.errors import EX_USAGE, OcdError
 
 USAGE = """usage: ocd [--detach] [--version] [--help]
@@ -53,13 +53,17 @@ def main() -> int:
         else:
             print(f"ocd: unknown argument {argument!r}. Try ocd --help.", file=sys.stderr)
             return EX_USAGE
+    from ocd.keeper import launchd
+
     try:
         code = _run(detach, resume, lock_fd)
     except OcdError as error:
         print(f"ocd: {error.sentence()}", file=sys.stderr)
         code = error.exit_code
-    from ocd.keeper import launchd
+        from ocd.keeper import notify
 
+        if code in launchd.USELESS:
+            notify.turn_away()
     return launchd.exit_code(code, os.environ)
 
 
@@ -91,7 +95,7 @@ def _run(detach: bool, resume: int, lock_fd: int) -> int:
     held = lock.take(os.path.join(state, "lock"), lock_fd)
     lock.write(held)
     parent_death.become_subreaper()
-    argv = [sys.executable, "-P", "-m", "ocd.supervisor"]
+    argv = paths.program("ocd.supervisor")
     environment = {**os.environ, "PYTHONPATH": folders.package_root(), "MALLOC_ARENA_MAX": "1"}
     for name in (
         "NOTIFY_SOCKET",

@@ -60,6 +60,20 @@ def runtime_dir() -> str:
     return runtime_dirs()[0]
 
 
+def program(module: str) -> list[str]:
+    """The command that runs a module of ours: this interpreter, from where this file is, and nothing from outside.
+
+    ``-I``: no variable (PYTHONPATH, PYTHONHOME, PYTHONSTARTUP), no folder of the user's packages and not the current
+    folder decide what is imported.
+    """
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    code = (
+        f"import sys; {root!r} in sys.path or sys.path.insert(0, {root!r}); import runpy; "
+        f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+    )
+    return [sys.executable, "-I", "-c", code]
+
+
 def control_socket(folder: str = "") -> str:
     """The control socket's path in ``folder`` (default: the runtime folder)."""
     return (folder or runtime_dir()) + "/control.sock"

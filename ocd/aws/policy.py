@@ -14,12 +14,13 @@ _PROFILE_ARN = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """One model group and the resources that both actions must be allowed on."""
+    """One model group and the resources that both actions must be allowed on; ``counts``: tokens are counted there."""
 
     name: str
     model: str
     resources: list[str]
     remark: str = ""
+    counts: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -41,7 +42,8 @@ def needs(stack: Stack) -> list[Need]:
                 resources.append(f"arn:{profile[1]}:bedrock:*::foundation-model/{profile[2]}")
             elif ":application-inference-profile/" in resources[0]:
                 remark = "add the foundation model behind this profile; its ARN does not name it"
-            found.append(Need(route.name, route.model, resources, remark))
+            counts = any("/anthropic." in arn for arn in resources)
+            found.append(Need(route.name, route.model, resources, remark, counts))
     return found
 
 
@@ -49,4 +51,11 @@ def document(found: list[Need]) -> dict[str, Any]:
     """The policy as IAM takes it."""
     resources = list(dict.fromkeys(arn for need in found for arn in need.resources))
     statement = {"Sid": "OcdInvoke", "Effect": "Allow", "Action": list(iam.ACTIONS), "Resource": resources}
-    return {"Version": "2012-10-17", "Statement": [statement]}
+    counted = [arn for need in found if need.counts for arn in need.resources if "foundation-model/" in arn]
+    counting = {
+        "Sid": "OcdCount",
+        "Effect": "Allow",
+        "Action": [iam.COUNTING],
+        "Resource": [*dict.fromkeys(counted)],
+    }
+    return {"Version": "2012-10-17", "Statement": [statement, counting] if counted else [statement]}

@@ -53,6 +53,10 @@ def main(argv: "list[str] | None" = None) -> int:
         return _run([os.fsencode(argument) for argument in (sys.argv[1:] if argv is None else argv)], line)
     except OcdError as error:
         line.erase()
+        if "SUDO_USER" in os.environ:
+            from ocd.client.failure import of_root
+
+            error = of_root(error, os.environ)
         _say(error.sentence())
         return error.exit_code
     except KeyboardInterrupt:

@@ -1,6 +1,8 @@
 """What an answer means that is no exec plan. Rare, so it may import the JSON parser."""
 
 import json
+import os
+from collections.abc import Mapping
 
 from ocd.errors import EX_PROTOCOL, EX_SOFTWARE, OcdError
 
@@ -25,3 +27,24 @@ def explain(status: int, answer: bytes) -> OcdError:
             exit_code=EX_PROTOCOL,
             code="protocol",
         )
+
+
+#: what root reads of an ordinary user's ocd: to remove something of theirs, or to start another one, helps nobody
+_OWNERS = (
+    *("socket-not-ours", "socket-unreachable", "foreign-socket", "socket-permission"),
+    *("folder-not-ours", "foreign-runtime-folder", "not-running", "no-launcher"),
+)
+
+
+def of_root(error: OcdError, environ: Mapping[str, str]) -> OcdError:
+    """``error``, but where sudo(8) made somebody root: whose ocd this is, in place of advice that is for its owner."""
+    user = environ.get("SUDO_USER", "")
+    if not user or os.getuid() != 0 or error.code not in _OWNERS:
+        return error
+    return OcdError(
+        error.what,
+        f"{error.why + '; ' if error.why else ''}sudo made you root, and each user has an ocd of their own",
+        f"Run it as {user}, without sudo",
+        exit_code=error.exit_code,
+        code=error.code,
+    )

@@ -14,7 +14,7 @@ import time
 
 from ocd.client.asking import connect
 from ocd.errors import EX_CANTCREAT, EX_NOPERM, EX_TEMPFAIL, EX_UNAVAILABLE, OcdError
-from ocd.paths import runtime_dir
+from ocd.paths import program, runtime_dir
 
 UNIT = "ocd.service"
 LABEL = "io.github.ocd"
@@ -222,9 +222,7 @@ def _command() -> tuple[list[str], dict[str, str]]:
             beside = os.path.join(os.path.dirname(own), "ocd")
             if os.path.isfile(beside) and os.access(beside, os.X_OK):
                 return [beside], environ
-    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    environ["PYTHONPATH"] = os.pathsep.join(filter(None, [package, environ.get("PYTHONPATH", "")]))
-    return [sys.executable, "-m", "ocd"], environ
+    return program("ocd"), environ
 
 
 class _Watched:

@@ -70,7 +70,9 @@ def _run(args: list[str]) -> int:
             code="os",
         )
     except OcdError as error:
-        found = error
+        from ocd.client.failure import of_root
+
+        found = of_root(error, os.environ)
     screen.show_error(found)
     if as_json:
         screen.out_json(screen.error_object(found))

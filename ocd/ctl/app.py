@@ -38,6 +38,7 @@ VERBS: dict[str, dict[str, str]] = {
         "wait": "wait",
     },
     "Set up": {
+        "setup": "setup",
         "aws": "aws",
         "init": "init",
         "model": "model",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ocd import paths
 from ocd.ctl import screen
 from ocd.ctl.daemon import Daemon, NotRunning, is_running
 from ocd.ctl.options import examples, json_option
@@ -123,7 +124,7 @@ def _command() -> str:
     import shlex
 
     own = _beside("occtl")
-    return shlex.join([*([own] if own else [sys.executable, "-m", "ocd.ctl"]), "statusline"])
+    return shlex.join([*([own] if own else paths.program("ocd.ctl")), "statusline"])
 
 
 def _beside(name: str) -> str:

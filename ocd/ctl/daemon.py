@@ -161,7 +161,8 @@ class Daemon:
 
         self.socket = find_socket(starts=starts)
         self._http = httpx.Client(
-            transport=httpx.HTTPTransport(uds=self.socket),
+            # No certificates: nothing is encrypted here, and SSL_CERT_FILE may name what is not there.
+            transport=httpx.HTTPTransport(uds=self.socket, verify=False, trust_env=False),
             base_url="http://ocd",
             timeout=QUICK,
             # a proxy in the environment has no business with a UNIX socket

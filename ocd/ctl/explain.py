@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command(
     epilog=examples(
         "occtl explain haiku",
-        "occtl explain claude-opus-9-9[1m]",
+        "occtl explain 'claude-opus-9-9[1m]'",
         "occtl explain litellm@qwen-3-coder",
         "occtl explain opus --json | jq .ways",
     )
@@ -64,6 +64,19 @@ def explain(model: str, as_json: bool) -> int:
                 f"Nearest: {', '.join(near)}. All of them: occtl models" if near else "Run `occtl init`",
                 exit_code=EX_USAGE,
                 code="unknown-model",
+            )
+        if any(way.way == pipe.HOP for way in ways):
+            searcher, trouble = pipe.search(stack)
+            notes.append(
+                f"with a tool that Anthropic's servers run (web search) it goes to Anthropic as {searcher}, with the "
+                "session's login (ocd.toml, [search])"
+                if searcher and not trouble
+                else "with a tool that Anthropic's servers run (web search) it is refused"
+                + (
+                    f": {trouble} (ocd.toml, [search])"
+                    if trouble
+                    else "; [search] slot in ocd.toml names who can"
+                )
             )
     broken = any(way.broken for way in ways)
     if as_json:

@@ -93,7 +93,7 @@ def upgrade(source: Path | None, as_json: bool) -> int:
     from ocd.wire.messages import Outcome
 
     if source is not None:
-        installer = source / "install.py"
+        installer = source.resolve() / "install.py"
         if not installer.is_file():
             raise OcdError(
                 f"{source} is no checkout of ocd",
@@ -102,10 +102,12 @@ def upgrade(source: Path | None, as_json: bool) -> int:
                 exit_code=EX_NOINPUT,
                 code="no-installer",
             )
-        command = [os.path.realpath(sys.executable), str(installer)]
+        command = [os.path.realpath(sys.executable), "-I", str(installer)]
         if paths.prefix():
             command += ["--prefix", paths.prefix()]
-        code = subprocess.run(command, check=False, stdout=sys.stderr if as_json else None).returncode
+        code = subprocess.run(
+            command, check=False, cwd="/", stdout=sys.stderr if as_json else None
+        ).returncode
         if code:
             return code
         # The installer has had the daemon replace its code, or started it.

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx  # noqa: F401
 
-from ocd import __version__
+from ocd import __version__, paths
 from ocd.adapters.ports import holder
 from ocd.aws.ask import report
 from ocd.claude import files, overlay, variables
@@ -153,7 +153,7 @@ def clock() -> list[Row]:
 
 def configuration(folders: Folders, settings: Settings) -> list[Row]:
     """The findings of the check, run in a process of its own: a hostile file costs this report nothing."""
-    command = [sys.executable, "-P", "-m", "ocd.stack.check", "--json"]
+    command = [*paths.program("ocd.stack.check"), "--json"]
     site = litellm_site(folders, settings)
     if site is not None:
         command += ["--site", str(site)]
@@ -164,8 +164,7 @@ def configuration(folders: Folders, settings: Settings) -> list[Row]:
             capture_output=True,
             text=True,
             timeout=_CONFIG_SECONDS,
-            # -P takes the current folder away, from where a checkout may be running
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+            cwd="/",
         )
         findings = json.loads(done.stdout)
     except (subprocess.TimeoutExpired, ValueError):

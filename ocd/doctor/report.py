@@ -36,7 +36,17 @@ def of_error(check: str, error: OcdError, level: Level = "error") -> Row:
 
 def worst_first(rows: Iterable[Row]) -> list[Row]:
     """Errors, warnings, notes, what is in order; inside each in the order of the checks."""
-    return sorted(rows, key=lambda row: _RANK[row.level])
+    return sorted(once(list(rows)), key=lambda row: _RANK[row.level])
+
+
+#: a finding → what other checks say of the same thing, with advice for another case
+_SAME = {"aws-not-set-up": ("aws-no-credentials", "aws-profile-missing")}
+
+
+def once(rows: list[Row]) -> list[Row]:
+    """Without those that say again what a better one says."""
+    said = {code for row in rows for code in _SAME.get(row.code, ())}
+    return [row for row in rows if row.code not in said]
 
 
 def fit(rows: Iterable[Row]) -> bool:

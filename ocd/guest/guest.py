@@ -350,6 +350,8 @@ def forkserver(keeper: int, link: socket.socket) -> None:
     # An import makes hardly any garbage, and looking for it again and again takes a tenth of the time.
     gc.disable()
     version = preload.import_litellm()
+    rehearsal = _sibling("rehearsal")
+    rehearsal.own()
     preload.give_back()
     # What is alive now is shared by all guests; without this the collector would touch, and so copy, every page.
     gc.freeze()
@@ -366,6 +368,7 @@ def forkserver(keeper: int, link: socket.socket) -> None:
                 cold.pop(0)()
             if not cold:
                 gc.collect()
+                preload.give_back()
                 gc.freeze()
                 tell(messages.HostWarm(round(time.monotonic() - started, 3)))
             continue
@@ -378,7 +381,7 @@ def forkserver(keeper: int, link: socket.socket) -> None:
             if isinstance(order, messages.Warm):
                 # There will be spares. Without any, these modules would only cost memory.
                 cold = [functools.partial(importlib.import_module, name) for name in preload.FIRST_REQUEST]
-                cold.append(preload.prepare_routes)
+                cold += [preload.prepare_routes, *rehearsal.steps()]
                 steps = len(cold)
             answer = fork_guest(keeper, link, order.id, fds) if isinstance(order, messages.Fork) else None
             for fd in fds:

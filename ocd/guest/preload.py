@@ -6,6 +6,8 @@ Loaded by path under LiteLLM's interpreter.
 import contextlib
 import ctypes
 import importlib
+import threading
+from typing import Any
 
 #: What LiteLLM reads while it is being imported (FACTS): set before the import, for every guest alike.
 IMPORT_ENVIRONMENT = {
@@ -83,9 +85,41 @@ def import_litellm() -> str:
     ):
         with contextlib.suppress(Exception):
             importlib.import_module(name)
+    with contextlib.suppress(Exception):
+        late_tokenizer()
     from importlib.metadata import version
 
     return version("litellm")
+
+
+def late_tokenizer() -> None:
+    """Have tiktoken's table of tokens read when somebody counts with it, not when LiteLLM looks for it.
+
+    LiteLLM hands it to every request of Bedrock's, which counts by itself: 40 MB and 80 ms for nothing. tiktoken keeps
+    the encodings that were made in a table; there a place is kept for this one.
+    """
+    import tiktoken
+    from tiktoken import registry
+
+    name = "cl100k_base"
+    lock = threading.RLock()
+
+    class Late(tiktoken.Encoding):  # type: ignore[misc, unused-ignore]
+        def __init__(self) -> None:
+            self.name = name
+
+        def __getattr__(self, attribute: str) -> Any:
+            # Only what is not there yet comes here.
+            if attribute.startswith("__"):
+                raise AttributeError(attribute)
+            with lock:
+                if "_core_bpe" not in self.__dict__:
+                    from tiktoken_ext import openai_public
+
+                    super().__init__(**openai_public.cl100k_base())
+            return object.__getattribute__(self, attribute)
+
+    registry.ENCODINGS.setdefault(name, Late())
 
 
 def prepare_routes() -> None:

@@ -17,7 +17,7 @@ def state_dir() -> str:
         return os.path.join(root, "state")
     home = os.environ.get("HOME") or os.path.expanduser("~")
     if sys.platform == "darwin":
-        return os.path.join(home, "Library/Application Support/ocd")
+        return os.path.join(home, "Library/Application Support/ocd/state")
     base = os.environ.get("XDG_STATE_HOME", "")
     if not os.path.isabs(base):
         base = os.path.join(home, ".local/state")

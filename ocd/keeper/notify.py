@@ -111,6 +111,24 @@ def inherited() -> list[tuple[str, socket.socket]]:
     return found
 
 
+def turn_away() -> int:
+    """Take whoever waits at the control socket that we were given, and hang up; returns how many there were.
+
+    For a daemon that cannot start: a connection left waiting starts it again, systemd at once, launchd each ten
+    seconds, for as long as its socket is there, although nothing is better than before.
+    """
+    count = 0
+    for name, sock in inherited():
+        while name == "control":
+            try:
+                link, _ = sock.accept()
+            except OSError:
+                break
+            link.close()
+            count += 1
+    return count
+
+
 def _listen_fds() -> list[tuple[int, str]]:
     pid = os.environ.pop("LISTEN_PID", "")
     count = os.environ.pop("LISTEN_FDS", "")

@@ -181,7 +181,7 @@ async def running(stack: Stack, home: Path) -> AsyncIterator[Stack]:
         env["TMPDIR"] = os.environ["TMPDIR"]
     with open(stack.root / "daemon.log", "wb") as log:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "ocd"),
+            *paths.program("ocd"),
             cwd=stack.root,
             env=env,
             stdin=subprocess.DEVNULL,

@@ -348,6 +348,16 @@ class Spill(Section):
     )
 
 
+class Search(Section):
+    """Requests with a tool that only Anthropic's servers run (web search and the like), of a slot on AWS."""
+
+    slot: str = Field(
+        default="",
+        description="The slot (opus, sonnet, haiku, fable) or model group on the Claude plan that answers them, with "
+        "the session's own login; empty: they are refused, and Claude Code says so.",
+    )
+
+
 class Budget(Section):
     """What AWS may cost. Counted is every request that the bedrock proxy answers, in US dollars at the list price that
     LiteLLM's table has: an estimate, not the bill."""
@@ -456,6 +466,7 @@ class Settings(BaseSettings):
     usage: Usage = Field(default=Usage(), description="The figures of occtl usage.")
     plan: Plan = Field(default=Plan(), description="The Claude plan's limits.")
     spill: Spill = Field(default=Spill(), description="What goes to AWS near the plan's limit.")
+    search: Search = Field(default=Search(), description="Who searches the web for a slot on AWS.")
     budget: Budget = Field(default=Budget(), description="What AWS may cost.")
     boundary: Boundary = Field(default=Boundary(), description="What of LiteLLM is reachable.")
     external: External = Field(default=External(), description="A LiteLLM that somebody else runs.")

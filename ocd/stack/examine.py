@@ -20,7 +20,7 @@ from ocd.settings.folders import Folders
 from ocd.settings.load import Settings, from_json, load
 from ocd.stack import picker, pipe, snapshot
 from ocd.stack.abilities import FILE as CONTRACT
-from ocd.stack.abilities import contract
+from ocd.stack.abilities import contract, efforts_of
 from ocd.stack.check import check_stack, limit_resources, own_site
 from ocd.stack.inputs import config_path, inputs
 from ocd.stack.litellm_file import load_litellm
@@ -81,7 +81,9 @@ def _beside(folders: Folders, settings: Settings, proxy: str, site: Path | None)
     if proxy != "bedrock":
         return {}
     try:
-        found = contract(load_litellm(config_path(folders, settings, proxy)), load_table(site))
+        found = contract(
+            load_litellm(config_path(folders, settings, proxy)), load_table(site), efforts_of(site)
+        )
     except ConfigError:
         return {}
     return {CONTRACT: json.dumps(found, sort_keys=True).encode()}

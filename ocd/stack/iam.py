@@ -8,6 +8,9 @@ import re
 
 #: streaming is an action of its own; Claude Code streams
 ACTIONS = ("bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream")
+#: Claude Code asks how large a conversation is; LiteLLM asks Bedrock for Claude's models, by the model behind a profile
+#: (AWS: "CountTokens"; it costs nothing). Denied, it is estimated.
+COUNTING = "bedrock:CountTokens"
 
 _PROFILE = re.compile(r"^(us-gov|us|eu|apac|jp|au|ca|global)\.(?=[a-z0-9-]+\.)")
 #: routes that LiteLLM takes before the id (``bedrock/converse/ID``)

@@ -42,6 +42,16 @@ class ModelIds:
         plain = _DATE.sub("", bare)
         return plain if plain != bare and plain in self.providers else ""
 
+    def newest(self, family: str) -> str:
+        """Anthropic's newest model of a family (sonnet, opus …) by its number; empty when none is known."""
+        pattern = re.compile(rf"claude-{re.escape(family)}-(\d{{1,2}}(?:-\d{{1,2}})?)")
+        known = (
+            (tuple(map(int, found[1].split("-"))), name)
+            for name, provider in self.providers.items()
+            if provider == "anthropic" and (found := pattern.fullmatch(name))
+        )
+        return max(known, default=((), ""))[1]
+
     def nearest(self, model: str) -> str:
         """The known id that is most like ``model``, empty when none is."""
         wanted = _REGION.sub("", _bare(model))

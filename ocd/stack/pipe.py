@@ -296,6 +296,28 @@ def _names(targets: Any) -> Iterator[str]:
             yield name
 
 
+def search(stack: Stack) -> tuple[str, str]:
+    """The model that answers requests with tools of Anthropic's servers ([search]), and why it cannot; both may be
+    empty. Of a slot that is not pinned it is the newest of its family that LiteLLM's table knows."""
+    slot = stack.settings.search.slot
+    if not slot:
+        return "", ""
+    name = ways_of.plain_name(slot)
+    if slot in families.SLOTS:
+        name = ways_of.slot_group(stack, slot) or (stack.ids.newest(slot) if stack.ids else "")
+        if not name:
+            return "", f"no model of the {slot} family is known"
+    way = find(stack, name, ways(stack))
+    if way is None:
+        return name, f"no model group of litellm.yaml serves {name}"
+    if way.way == ANTHROPIC:
+        return name, ""
+    where = (
+        "leads to the bedrock proxy, which cannot either" if way.way == HOP else f"is LiteLLM's: {way.why}"
+    )
+    return name, f"{name} {where}"
+
+
 # ---------------------------------------------------------------------------------------------- the tables
 
 
@@ -304,6 +326,7 @@ def table(stack: Stack, proxy: str) -> dict[str, Any]:
 
     ``groups``: name → ``way``, ``base``, ``model``, ``timeout``, ``why``; ``provider``, ``host`` and ``asks`` name the
     upstream of what LiteLLM routes. ``aliases``: other names of groups. ``fallbacks``: as ``fallbacks`` returns them.
+    ``search``: ``model`` is who answers where a tool needs Anthropic's servers.
     """
     file = stack.main if proxy == "main" else stack.bedrock
     if file is None:
@@ -328,6 +351,9 @@ def table(stack: Stack, proxy: str) -> dict[str, Any]:
         found["groups"][route.name] = entry
     if proxy == "main":
         found["fallbacks"] = fallbacks(file)
+        model, trouble = search(stack)
+        if model and not trouble:
+            found["search"] = {"model": model}
     return found
 
 

@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 import json
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ocd import paths
 from ocd.errors import OcdError
 from ocd.settings.folders import Folders
 from ocd.settings.schema import Settings
@@ -97,13 +97,14 @@ def config_path(folders: Folders, settings: Settings, proxy: str) -> Path:
 
 async def run_examination(folders: Folders, settings: Settings, toml: Path) -> dict[str, Any]:
     """``ocd.stack.examine`` in a process of its own; one that crashes or hangs refuses the configuration."""
-    command = [sys.executable, "-P", "-m", "ocd.stack.examine", "--settings", str(toml)]
+    command = [*paths.program("ocd.stack.examine"), "--settings", str(toml)]
     with contextlib.suppress(OcdError):
         site = litellm_env.site_packages(litellm_env.python(settings, folders))
         if site is not None:
             command += ["--site", str(site)]
     process = await asyncio.create_subprocess_exec(
         *command,
+        cwd="/",
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

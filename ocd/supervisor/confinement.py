@@ -55,8 +55,8 @@ def plan(
     """The plan for one guest of ``proxy`` ("main" or "bedrock").
 
     ``config``, ``revision``, ``runtime`` and ``state`` are folders, ``env`` the guest's own environment.
-    ``upstreams`` are the addresses that main's file names (URLs); None when they cannot all be known (code of the
-    user's own, a database): then no port is closed. The interpreter's own folders are added in the guest.
+    ``upstreams`` are the addresses that main's file names (URLs; see the function of that name); None when they cannot
+    all be known: then no port is closed. The interpreter's own folders are added in the guest.
     """
     if proxy == "bedrock":
         hidden = [os.path.join(home, name) for name in FOREIGN]
@@ -70,6 +70,25 @@ def plan(
         "hide": [],
         "connect": None if upstreams is None else ports(env, upstreams),
     }
+
+
+def upstreams(table: Mapping[str, Any], env: Mapping[str, str]) -> list[str] | None:
+    """The addresses that main's requests can go to, by its table of routes (``ocd.stack.pipe.table``).
+
+    None when one of its groups, or anything else, is LiteLLM's: what that connects to (providers, callbacks, a
+    database) cannot be told from outside.
+    """
+    groups = table.get("groups") or {}
+    if not groups or any(entry.get("way") not in ("anthropic", "hop") for entry in groups.values()):
+        return None
+    found = []
+    for entry in groups.values():
+        base = str(entry.get("base") or "")
+        if base.startswith("os.environ/"):
+            base = env.get(base.removeprefix("os.environ/"), "")
+        if base:
+            found.append(base if "://" in base else f"http://{base}")
+    return found
 
 
 def ports(env: Mapping[str, str], upstreams: Iterable[str]) -> list[int]:

@@ -9,12 +9,11 @@ import os
 import secrets
 import signal
 import socket
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from ocd import __version__
+from ocd import __version__, paths
 from ocd.adapters.desktop import Desktop
 from ocd.adapters.logs import LogFile
 from ocd.adapters.mask import mask
@@ -785,8 +784,8 @@ class Daemon:
         self.event("reexec", text=f"from version {__version__}")
         self.link.send(
             "reexec",
-            argv=[sys.executable, "-P", "-m", "ocd"],
-            supervisor_argv=[sys.executable, "-P", "-m", "ocd.supervisor"],
+            argv=paths.program("ocd"),
+            supervisor_argv=paths.program("ocd.supervisor"),
         )
 
 

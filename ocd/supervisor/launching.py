@@ -114,6 +114,8 @@ class Launching:
     async def _prepare(self, order: LaunchRequest) -> LaunchReply:
         daemon = self.daemon
         daemon.sessions.add(order.pid, order.cwd, port=daemon.units["main"].port)
+        # From now on the port is its; a `stop` may come before anything else does.
+        daemon.hold_ports()
         reply = await asyncio.to_thread(
             launch.prepare,
             order,

@@ -28,7 +28,7 @@ class KeeperLink:
     belong to the handler. When the keeper is gone ``on_end`` is called: a supervisor without its keeper has nothing
     to supervise.
 
-    The keeper may be of another version (``ocd reexec`` replaces both, a supervisor that died is replaced alone):
+    The keeper may be of another version (``occtl reexec`` replaces both, a supervisor that died is replaced alone):
     ``protocol`` is what both speak, ``keeper_version`` empty until it has said it, or when it is of 0.1.
     """
 

@@ -174,6 +174,7 @@ class Overlays:
         """Join Claude Code's notes of its processes with what we know; background sessions are found here."""
         notes = await asyncio.to_thread(self._read_notes)
         sessions = self.daemon.sessions
+        before = len(sessions.living)
         for note in notes:
             pid, identity = note["pid"], note["id"]
             if pid not in sessions.living and not sessions.add(
@@ -183,6 +184,8 @@ class Overlays:
             if sessions.name(pid, identity):
                 self.daemon.exchanges.claim(identity, pid)
                 self.daemon.note_soon()
+        if len(sessions.living) > before:
+            self.daemon.hold_ports()
 
     def _read_notes(self) -> list[dict[str, Any]]:
         """The notes of living processes that run on an overlay of ours."""

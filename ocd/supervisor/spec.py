@@ -144,6 +144,7 @@ def boot(
         # Libraries look for credentials below HOME; this one has nothing in it. The guest makes it.
         public["HOME"] = str(folders.state / "homes" / proxy)
         public.setdefault("TMPDIR", public["HOME"])
+    table = pipe_table(config)
     return {
         "env": {**public, **key_environment(keys, proxy)},
         "cwd": str(folders.config),
@@ -152,7 +153,7 @@ def boot(
         "socket": socket_path(folders, proxy, generation),
         "policy": policy(settings, keys, proxy),
         "args": settings.litellm.args,
-        "pipe": pipe_table(config),
+        "pipe": table,
         # Logins are told apart by a hash that nobody else can compute, and that a restart does not change.
         "salt": hashlib.sha256(b"login of " + keys.main.encode()).hexdigest(),
         **({"contract": contract(config)} if proxy == "bedrock" else {}),
@@ -164,7 +165,7 @@ def boot(
             runtime=str(folders.runtime),
             state=str(folders.state),
             env=public,
-            upstreams=None,
+            upstreams=confinement.upstreams(table, public),
         )
         if settings.boundary.confine
         else None,

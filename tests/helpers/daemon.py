@@ -125,6 +125,8 @@ class Daemon:
         self.runtime = self.prefix / "run"
         self.process: subprocess.Popen[bytes] | None = None
         self.output = self.prefix / "output"
+        self.command = [sys.executable, "-m", "ocd"]
+        self.cwd = "/"
         self.keeper = 0
         self.config.mkdir(mode=0o700)
         (self.config / "litellm.yaml").write_text(MAIN.format(**self.upstreams))
@@ -157,12 +159,12 @@ class Daemon:
     def start(self, wait: bool = True) -> Daemon:
         with open(self.output, "ab") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "ocd"],
+                self.command,
                 env=self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
-                cwd="/",
+                cwd=self.cwd,
             )
         self.keeper = self.process.pid
         if wait:

@@ -111,13 +111,17 @@ def test_a_port_in_use_without_a_listener_blocks_only_as_long_as_it_is(daemon: D
 def test_it_listens_on_both_loopback_addresses_and_nowhere_else(daemon: Daemon) -> None:
     for url in (f"http://127.0.0.1:{daemon.port}", f"http://[::1]:{daemon.port}"):
         assert httpx.get(f"{url}/health/liveliness", trust_env=False).status_code == 200
-    listening = {
-        c.laddr.ip
-        for p in [psutil.Process(daemon.keeper), *psutil.Process(daemon.keeper).children()]
-        for c in p.net_connections("tcp")
-        if c.status == psutil.CONN_LISTEN
-    }
-    assert listening == {"127.0.0.1", "::1"}
+
+    def listening() -> set[str]:
+        # A process that was exchanged ends while we look: then we look again.
+        return {
+            c.laddr.ip
+            for p in [psutil.Process(daemon.keeper), *psutil.Process(daemon.keeper).children()]
+            for c in p.net_connections("tcp")
+            if c.status == psutil.CONN_LISTEN
+        }
+
+    assert eventually(listening) == {"127.0.0.1", "::1"}
 
 
 def test_no_secret_in_any_argument_environment_or_readable_file(daemon: Daemon) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import json
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ocd.guest import preload
 from ocd.selftest.run import run
 from ocd.settings.schema import Settings
 from tests.helpers.daemon import ROOT, litellm_python
@@ -90,3 +92,84 @@ def test_every_lock_has_wheels_for(uv: str, platform: str, python: str, tmp_path
         command += ["--target", str(tmp_path / "none"), "-r", str(ROOT / "requirements" / f"{lock}.txt")]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, f"{lock}: {done.stderr}"
+
+
+REHEARSE = """
+import json, sys, threading, types
+package = types.ModuleType("ocd"); package.__path__ = [sys.argv[1]]; sys.modules["ocd"] = package
+from ocd.guest import preload, rehearsal
+version = preload.import_litellm()
+rehearsal.own()
+import litellm
+def state():
+    return [len(getattr(litellm, name)) for name in ("callbacks", "success_callback", "failure_callback", "model_cost")]
+before = state()
+failed = []
+for number, step in enumerate(rehearsal.steps()):
+    try:
+        step()
+    except Exception as error:
+        failed.append(f"{number}: {error!r}")
+import tiktoken
+late = tiktoken.get_encoding("cl100k_base")
+unread = "_core_bpe" not in late.__dict__
+print(json.dumps({
+    "version": version, "failed": failed, "threads": threading.active_count(), "unread": unread,
+    "tokens": late.encode("hello world, 12345"), "counted": litellm.token_counter(model="gpt-4", text="hello world"),
+    "missing": [name for name in rehearsal.OWN if f"ocd.guest.{name}" not in sys.modules],
+    "state": [before, state()],
+}))
+"""
+
+
+def test_the_rehearsal_knows_the_pinned_version_and_leaves_nothing_behind() -> None:
+    ran = subprocess.run(
+        [litellm_python(), "-I", "-c", REHEARSE, str(ROOT / "ocd")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=preload.IMPORT_ENVIRONMENT,
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    said = json.loads(ran.stdout.splitlines()[-1])
+    pinned = f"litellm=={said['version']}" in (ROOT / "requirements" / "litellm.txt").read_text()
+    assert said["failed"] == [] or not pinned, said["failed"]
+    assert said["threads"] == 1, "a thread does not survive a fork"
+    assert said["unread"] and said["missing"] == []
+    assert said["tokens"] == [15339, 1917, 11, 220, 4513, 1774] and said["counted"] == 2
+    assert said["state"][0] == said["state"][1]
+
+
+ENCODINGS = """
+import json, sys, types
+package = types.ModuleType("ocd"); package.__path__ = [sys.argv[1]]; sys.modules["ocd"] = package
+from ocd.guest.layers import decoders
+import brotli
+zstd = decoders._zstd()
+text = b'data: {"usage": {"output_tokens": 7}}\\n\\n' * 500
+found = {}
+for name, raw in (("br", brotli.compress(text)), ("zstd", zstd.compress(text[:99]) + zstd.compress(text[99:]))):
+    for size in (1, 13, 100000):
+        one = decoders.decoder(name.encode())
+        said = b"".join(one.decompress(raw[at:at + size]) for at in range(0, len(raw), size))
+        found[f"{name} {size}"] = said == text
+    broken = decoders.decoder(name.encode())
+    found[f"{name} nonsense"] = broken.decompress(b"nonsense" * 9) == broken.decompress(raw) == b""
+    bomb = brotli.compress(bytes(30000000)) if name == "br" else zstd.compress(bytes(30000000))
+    found[f"{name} bomb"] = 0 < len(decoders.decoder(name.encode()).decompress(bomb)) < 2 * decoders.EXPANDED
+print(json.dumps(found))
+"""
+
+
+def test_the_meter_reads_every_encoding_with_the_locked_libraries() -> None:
+    ran = subprocess.run(
+        [litellm_python(), "-I", "-c", ENCODINGS, str(ROOT / "ocd")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ran.returncode == 0, (
+        f"{ran.stderr[-500:]} (is this environment made from requirements/litellm.txt?)"
+    )
+    found = json.loads(ran.stdout)
+    assert len(found) == 10 and all(found.values()), found

@@ -55,12 +55,21 @@ def watched(upstreams: Upstreams) -> None:
     upstreams.watch("canary", SECRET)
 
 
-def post(daemon: Daemon, model: str, stream: bool) -> httpx.Response:
+#: as Claude Code sends them: with LiteLLM's router the first made another endpoint of the hop (FINDINGS D1)
+THINKING: dict[str, dict[str, Any]] = {
+    "none": {},
+    "enabled": {"max_tokens": 32000, "thinking": {"type": "enabled", "budget_tokens": 31999}},
+    "adaptive": {"max_tokens": 32000, "thinking": {"type": "adaptive"}, "output_config": {"effort": "high"}},
+}
+
+
+def post(daemon: Daemon, model: str, stream: bool, **more: Any) -> httpx.Response:
     body: dict[str, Any] = {
         "model": model,
         "max_tokens": 64,
         "stream": stream,
         "messages": [{"role": "user", "content": "hello"}],
+        **more,
     }
     return httpx.post(
         daemon.url() + "/v1/messages?beta=true",
@@ -194,6 +203,7 @@ def launch(daemon: Daemon, **more: Any) -> httpx.Response:
 
 
 @pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("thinking", THINKING)
 @pytest.mark.parametrize(
     "model",
     [
@@ -205,9 +215,9 @@ def launch(daemon: Daemon, **more: Any) -> httpx.Response:
     ],
 )
 def test_bedrock_answers_everything(
-    all_bedrock: Daemon, upstreams: Upstreams, model: str, stream: bool
+    all_bedrock: Daemon, upstreams: Upstreams, model: str, stream: bool, thinking: str
 ) -> None:
-    answer = post(all_bedrock, model, stream)
+    answer = post(all_bedrock, model, stream, **THINKING[thinking])
     assert answer.status_code == 200, answer.text
     assert {one.upstream for one in upstreams.seen()} == {"bedrock"}
     asked = "sonnet" if "other" in model else model.split("-")[1]

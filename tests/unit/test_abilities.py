@@ -11,7 +11,7 @@ import pytest
 from ocd.guest.layers.requests import Facts
 from ocd.settings.folders import Folders
 from ocd.settings.load import load
-from ocd.stack.abilities import FILE, bare_id, contract, family_of
+from ocd.stack.abilities import EFFORTS, FILE, bare_id, contract, efforts_of, family_of
 from ocd.stack.defaults import write_defaults
 from ocd.stack.examine import examine
 from ocd.stack.litellm_file import load_litellm
@@ -57,12 +57,14 @@ def one(tmp_path: Path, model: str, info: str = "{}", table: dict[str, Any] = TA
 def test_a_model_is_what_its_table_says(tmp_path: Path) -> None:
     qwen = one(tmp_path, "bedrock/converse/qwen.qwen3-next")
     assert (qwen.family, qwen.max_output_tokens, qwen.caching, qwen.thinking) == ("qwen", 8000, False, "")
-    assert not qwen.vision and not qwen.documents and qwen.tools and qwen.stop_sequences
+    assert not qwen.vision and not qwen.documents and qwen.tools and not qwen.stop_sequences
     claude = one(tmp_path, "bedrock/us-east-1/us.anthropic.claude-haiku")
     assert (claude.family, claude.caching, claude.thinking) == ("claude", True, "claude")
     assert claude.vision and claude.documents
     nova = one(tmp_path, "bedrock/us.amazon.nova-pro")
     assert (nova.family, nova.caching, nova.vision) == ("nova", False, True), "LiteLLM drops its marks"
+    nova = one(tmp_path, "bedrock/converse/arn:aws:bedrock:us-west-2::foundation-model/us.amazon.nova-pro")
+    assert (nova.family, nova.caching, nova.max_output_tokens, nova.thinking) == ("nova", True, 10000, "")
     gpt = one(tmp_path, "bedrock/converse/openai.gpt-oss-120b-1:0")
     assert gpt.thinking == "effort" and not gpt.stop_sequences
     assert one(tmp_path, "bedrock/moonshotai.kimi").caching is False
@@ -84,9 +86,55 @@ def test_the_users_own_word_wins(tmp_path: Path) -> None:
 def test_a_model_that_nobody_knows_is_asked(tmp_path: Path) -> None:
     found = one(tmp_path, "bedrock/newmaker.model-9")
     assert (found.family, found.max_output_tokens, found.caching, found.thinking) == ("", None, False, "")
-    assert found.vision and found.documents and found.tools and found.stop_sequences
+    assert found.vision and found.documents and found.tools and not found.stop_sequences
     arn = "bedrock/arn:aws:bedrock:us-east-1:111122223333:application-inference-profile/abc"
     assert one(tmp_path, arn).family == "claude" and one(tmp_path, arn).caching
+
+
+@pytest.mark.parametrize(
+    ("model", "takes"),
+    [
+        ("us.anthropic.claude-haiku", True),
+        ("us.amazon.nova-pro", True),
+        ("meta.llama4-scout", True),
+        ("mistral.mistral-large-3", True),
+        ("us.deepseek.r1-v1:0", True),
+        ("deepseek.v3-v1:0", False),
+        ("deepseek.v3.2", False),
+        ("qwen.qwen3-coder-480b-a35b-v1:0", False),
+        ("openai.gpt-oss-20b-1:0", False),
+        ("us.openai.gpt-6-sol", False),
+        ("moonshotai.kimi-k3", False),
+        ("zai.glm-5", False),
+    ],
+)
+def test_stop_sequences_go_where_they_are_known_to_be_taken(tmp_path: Path, model: str, takes: bool) -> None:
+    assert one(tmp_path, f"bedrock/converse/{model}").stop_sequences is takes
+    said = "{supports_stop_sequences: " + str(not takes).lower() + "}"
+    assert one(tmp_path, f"bedrock/converse/{model}", said).stop_sequences is not takes
+
+
+def test_who_is_asked_to_think_by_an_effort(tmp_path: Path) -> None:
+    names = ("openai.gpt-6-sol", "deepseek.v3.2", "qwen.qwen3-32b", "zai.glm-5", "amazon.nova-2-lite-v1:0")
+    table = {name: {"supports_reasoning": True} for name in names}
+    found = {name: one(tmp_path, f"bedrock/{name}", table=table).thinking for name in table}
+    efforts = [name for name, how in found.items() if how == "effort"]
+    assert efforts == ["openai.gpt-6-sol", "deepseek.v3.2", "amazon.nova-2-lite-v1:0"]
+    arn = "arn:aws:bedrock:us-west-2::foundation-model/amazon.nova-2-lite-v1:0"
+    assert one(tmp_path, f"bedrock/converse/{arn}", table=table).thinking == ""
+
+
+def test_an_older_litellm_is_asked_for_no_effort_that_it_gives_in_claudes_form(tmp_path: Path) -> None:
+    source = tmp_path / "litellm/llms/bedrock/chat/converse_transformation.py"
+    source.parent.mkdir(parents=True)
+    source.write_text('if "gpt-oss" in model: pass\nelif self._is_nova_2_model(model): pass\n')
+    known = efforts_of(tmp_path)
+    assert known == {"gpt-oss", "nova"} and efforts_of(None) == efforts_of(tmp_path / "nothing") == EFFORTS
+    path = tmp_path / "bedrock.yaml"
+    path.write_text("model_list: [{model_name: g, litellm_params: {model: bedrock/deepseek.v3.2}}]\n")
+    table = {"deepseek.v3.2": {"supports_reasoning": True}}
+    for efforts, how in ((known, ""), (EFFORTS, "effort")):
+        assert contract(load_litellm(path), table, efforts)["groups"]["g"]["thinking"] == how
 
 
 def test_a_group_can_do_what_all_its_deployments_can(tmp_path: Path) -> None:

@@ -254,6 +254,12 @@ def test_the_policy_has_both_actions_and_the_models_behind_profiles() -> None:
         "arn:aws:bedrock:us-east-1:1:application-inference-profile/abc",
     ]
     assert [one.remark != "" for one in found] == [False, False, False, True]
+    counting = policy.document(found)["Statement"][1]
+    assert counting["Action"] == ["bedrock:CountTokens"]
+    assert counting["Resource"] == ["arn:aws:bedrock:*::foundation-model/anthropic.c"], (
+        "Claude's, by their own name"
+    )
+    assert len(policy.document(found[:1])["Statement"]) == 1, "nothing of Claude's, nothing to count"
 
 
 def given(monkeypatch: pytest.MonkeyPatch, *verdicts: Verdict) -> None:

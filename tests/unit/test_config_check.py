@@ -146,6 +146,7 @@ BROKEN: list[tuple[str, str, str, tuple[Change, ...]]] = [
     ("debug-logs-prompts", "warning", "litellm.yaml", (main(SETTINGS, SETTINGS + "  set_verbose: true\n"),)),
     ("debug-logs-prompts", "warning", "ocd.toml", (ocd('[litellm]\nargs = ["--detailed_debug"]\n'),)),
     ("option-is-ours", "error", "ocd.toml", (ocd('[litellm]\nargs = ["--port=4000"]\n'),)),
+    ("search-slot", "warning", "ocd.toml", (ocd('[search]\nslot = "haiku"\n'),)),
     ("fallback-wrong-form", "error", "litellm.yaml", (main(ROUTER, ROUTER + "  fallbacks: {a: [b]}\n"),)),
     ("fallback-unknown", "warning", "litellm.yaml",
      (main(ROUTER, ROUTER + "  fallbacks: [{claude-opus-9-9: [qwen-9]}]\n"),)),

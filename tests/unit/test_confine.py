@@ -143,6 +143,19 @@ def test_only_the_ports_of_the_plan_can_be_connected_to() -> None:
     assert answers == {str(good): "connected", str(bad): "PermissionError"}
 
 
+@pytest.mark.skipif(confine.version() < 4, reason="this kernel's Landlock knows no ports")
+def test_main_with_known_upstreams_reaches_them_and_no_other_port() -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as yes, socket.create_server(("127.0.0.1", 0)) as no:
+        good, bad = yes.getsockname()[1], no.getsockname()[1]
+        table = {"groups": {"claude-*": {"way": "anthropic", "base": f"http://127.0.0.1:{good}"}}}
+        plan = made("main", upstreams=confinement.upstreams(table, {}))
+        said, answers = tried(plan, connect=[good, bad])
+    assert said.endswith("files and ports")
+    assert answers == {str(good): "connected", str(bad): "PermissionError"}
+
+
 def test_without_landlock_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(confine, "version", lambda: 0)
     assert confine.confine({"read": []}) == "not confined: this system has no Landlock"
@@ -172,6 +185,18 @@ def test_main_gets_no_folder_of_its_user() -> None:
 def test_bedrock_does_not_get_the_logins_of_others() -> None:
     hidden = made("bedrock")["hide"]
     assert {"/home/a/.claude", "/home/a/.claude.json", "/home/a/.config/gcloud", "/s"} <= set(hidden)  # type: ignore[call-overload]
+
+
+def test_mains_upstreams_are_known_where_no_group_is_litellms() -> None:
+    groups = {
+        "claude-*": {"way": "anthropic", "base": ""},
+        "own": {"way": "anthropic", "base": "os.environ/OWN"},
+        "qwen": {"way": "hop"},
+    }
+    assert confinement.upstreams({"groups": groups}, {"OWN": "gateway:8080"}) == ["http://gateway:8080"]
+    assert confinement.upstreams({"groups": {**groups, "gpt": {"way": "litellm"}}}, {}) is None
+    assert confinement.upstreams({"groups": {**groups, "odd": {}}}, {}) is None
+    assert confinement.upstreams({}, {}) is None, "a revision of a former version says nothing"
 
 
 def test_mains_ports_are_those_of_its_upstreams_and_proxies() -> None:

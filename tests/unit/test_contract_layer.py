@@ -436,6 +436,34 @@ def test_a_client_that_goes_after_the_last_byte_cancels_nothing() -> None:
     assert asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_goodbye_after_the_last_byte_is_litellms_business_only_where_something_is_left(whole: bool) -> None:
+    """A server's receive says http.disconnect once an answer is over: LiteLLM would bill a broken answer for it."""
+
+    async def scenario() -> list[str]:
+        heard: list[str] = []
+
+        async def app(_scope: Any, receive: Any, _send: Any) -> None:
+            await receive()
+            watcher = watching.current.get()
+            assert watcher is not None
+            watcher.calling()
+            watcher.answering({})
+            failing = eventstream.exception("modelStreamErrorException", "no")
+            await watcher.piece(said(HELLO) if whole else said(HELLO[:2]) + failing, stream=True)
+            client.goes.set()
+            listening = asyncio.ensure_future(receive())
+            await asyncio.wait([listening], timeout=0.1 if whole else 10)
+            heard.extend([listening.result()["type"]] if listening.done() else [])
+            listening.cancel()
+
+        client = Client(layered(app), STREAM)
+        await client.run()
+        return heard
+
+    assert asyncio.run(scenario()) == ([] if whole else ["http.disconnect"])
+
+
 def test_a_second_call_after_an_answer_has_begun_is_not_told_as_well() -> None:
     """LiteLLM tries again, or another group, in the middle of a stream."""
     first = said([START, event("contentBlockDelta", 0, delta={"text": "first"})])

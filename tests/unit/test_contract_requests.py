@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocd.guest.layers.refusals import Refusal
-from ocd.guest.layers.requests import CLIENT_TOOLS, FIELDS, SERVER_TOOLS, Facts, Rewritten, estimate, rewrite
+from ocd.guest.layers.requests import CLIENT_TOOLS, FIELDS, Facts, Rewritten, estimate, rewrite
+from ocd.guest.layers.server_tools import SERVER_TOOLS
 
 Json = dict[str, Any]
 
@@ -449,6 +450,21 @@ def test_prompt_caching_goes_by_the_models_ability() -> None:
     assert "cache_control" not in json.dumps(body(marked))
     assert body(marked, CLAUDE)["messages"][0]["content"][0]["cache_control"] == MARK
     assert "cache_control" not in json.dumps(body(marked, NOVA))
+
+
+def test_amazons_models_cache_what_is_said_not_tools_and_for_five_minutes() -> None:
+    """AWS: Prompt caching, the table of models: Nova has system and messages, and one lifetime."""
+    nova = replace(NOVA, caching=True)
+    marked = asked(
+        {"type": "text", "text": "hi", "cache_control": MARK},
+        system=[{"type": "text", "text": "you", "cache_control": MARK}],
+        tools=[{**named("Bash"), "cache_control": MARK}],
+    )
+    found = body(marked, nova)
+    plain = {"type": "ephemeral"}
+    assert found["system"][0]["cache_control"] == found["messages"][0]["content"][0]["cache_control"] == plain
+    assert "cache_control" not in json.dumps(found["tools"])
+    assert body(marked, CLAUDE)["tools"][0]["cache_control"] == MARK
 
 
 def test_no_more_marks_than_bedrock_takes() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -107,6 +108,47 @@ def test_a_refusal_is_seen_and_still_there_for_litellm() -> None:
     told, got = ask(httpx.Response(429, stream=Pieces(b'{"message":"x"}'), headers=headers))
     assert got == b'{"message":"x"}'
     assert told == [("calling",), ("refused", 429, "ThrottlingException:x", b'{"message":"x"}')]
+
+
+class Endless(Pieces):
+    """Goes on for ever; ``taken`` is how many pieces somebody wanted."""
+
+    taken = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            self.taken += 1
+            assert self.taken < 5000, "nobody stops it"
+            yield b"x" * 65536
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_error_without_end_is_read_as_far_as_it_is_looked_at(stream: bool) -> None:
+    """LiteLLM would read all of it, and look for secrets in it for seconds (E11)."""
+    body = Endless()
+    told, got = ask(httpx.Response(500, stream=body), "converse", stream)
+    assert len(got) == watching.ERROR and told[1][:2] == ("refused", 500) and told[1][3] == got
+    assert body.closed and body.taken <= 2
+
+
+def test_an_answer_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "PLAIN", 1_000_000)
+    body = Endless()
+    with pytest.raises(httpx.RemoteProtocolError, match="larger"):
+        ask(httpx.Response(200, stream=body, headers={"content-type": "application/json"}), "converse", False)
+    assert body.closed and body.taken < 20
+
+
+def test_an_error_that_is_a_bomb_is_not_blown_up() -> None:
+    bomb = gzip.compress(b"0" * 50_000_000)
+    pieces = Pieces(*(bomb[at : at + 4096] for at in range(0, len(bomb), 4096)))
+    _told, got = ask(httpx.Response(500, stream=pieces, headers={"content-encoding": "gzip"}))
+    assert got == b"0" * watching.ERROR
+
+
+def test_an_error_that_cannot_be_decoded_is_still_an_error() -> None:
+    told, got = ask(httpx.Response(503, stream=Pieces(b"none"), headers={"content-encoding": "gzip"}))
+    assert got == b"" and told[1][:2] == ("refused", 503)
 
 
 def test_other_calls_and_other_requests_are_not_looked_at() -> None:

@@ -12,6 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from ocd import API_VERSION
+from ocd.errors import OcdError
 from ocd.wire import messages
 
 FILES = sorted((Path(__file__).parent / "golden").glob("*.json"))
@@ -82,3 +83,22 @@ def test_unknown_fields_are_errors_to_the_daemon_but_not_to_the_command(file: Pa
 
 def test_the_golden_files_are_of_this_api() -> None:
     assert messages.Version(version="1", pid=1).api == API_VERSION == 1
+
+
+# ---- sudo
+
+
+@pytest.mark.parametrize("code", ["socket-not-ours", "foreign-runtime-folder", "not-running"])
+def test_root_through_sudo_is_told_whose_it_is_and_nothing_that_destroys(
+    monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    from ocd.client.failure import of_root
+
+    error = OcdError("Cannot trust /run/user/1000/ocd", "it belongs to user 1000", "Remove it", code=code)
+    monkeypatch.setattr("os.getuid", lambda: 0)
+    said = of_root(error, {"SUDO_USER": "ada", "SUDO_UID": "1000"})
+    assert "ada" in said.next_step and "sudo" in said.why and "emove" not in said.sentence()
+    assert (said.exit_code, said.code) == (error.exit_code, code)
+    assert of_root(error, {}) is error, "root by itself is as anybody"
+    monkeypatch.setattr("os.getuid", lambda: 1000)
+    assert of_root(error, {"SUDO_USER": "ada"}) is error

@@ -24,8 +24,10 @@ from ocd.ipc import frames, parent_death
 from ocd.keeper import folders, launchd, lock, reexec, system
 from ocd.service.launchd import Launchd
 from ocd.service.manager import current
+from ocd.settings.folders import Folders
 from ocd.settings.schema import Settings
 from ocd.supervisor import health, litellm_env, spec
+from tests.unit.test_install_parts import install
 
 
 @pytest.fixture(autouse=True)
@@ -248,6 +250,20 @@ def test_socket_paths_have_room_for_103_bytes(monkeypatch: pytest.MonkeyPatch, t
     for name in ("OCD_PREFIX", "OCD_RUNTIME_DIR", "XDG_RUNTIME_DIR"):
         monkeypatch.delenv(name, raising=False)
     assert len(paths.control_socket().encode()) <= 103
+
+
+def test_install_keeper_and_daemon_mean_the_same_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    macos = pytest.importorskip("platformdirs.macos").MacOS(appname="ocd", appauthor=False)
+    for kind in ("config", "data", "state"):
+        folder = getattr(macos, f"user_{kind}_path")
+        monkeypatch.setattr(f"platformdirs.user_{kind}_path", lambda *_, found=folder, **__: found)
+    for name in ("OCD_PREFIX", "OCD_CONFIG_DIR", "OCD_RUNTIME_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    found, places = Folders.find(), install.Places("")
+    assert str(found.config).endswith("Library/Application Support/ocd")
+    assert folders.state_dir() == str(found.state) == str(places.state)
+    assert (places.config, places.data, places.bin) == (found.config, found.data, found.bin)
+    assert str(found.runtime) in map(str, places.runtime)
 
 
 def test_the_service_manager_is_launchd() -> None:

@@ -116,6 +116,13 @@ def test_lost_logs_are_no_reason_not_to_run() -> None:
     assert report.fit(checks.status(lost, __version__)) and not report.fit(checks.status(wrong, __version__))
 
 
+def test_the_same_is_said_once() -> None:
+    """A new user read "aws configure --profile openclaude", and "--profile default" two lines below."""
+    found = [Row("error", "AWS", "aws-no-credentials", "a"), Row("error", "daemon", "aws-not-set-up", "b")]
+    assert codes(report.worst_first(found)) == ["aws-not-set-up"]
+    assert codes(report.worst_first(found[:1])) == ["aws-no-credentials"]
+
+
 def test_worst_first_and_fit() -> None:
     rows = [Row(level, "x", level, level) for level in ("ok", "note", "warning", "error")]  # type: ignore[arg-type]
     assert [row.level for row in report.worst_first(rows)] == ["error", "warning", "note", "ok"]

@@ -557,3 +557,64 @@ def test_sudo_is_told_to_step_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(install.Failure, match="without sudo") as caught:
         install.refuse_others_home()
     assert caught.value.code == 77
+
+
+# ---- a second user on the machine
+
+TCP = """\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:0FA0 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1001        0 1 1 0 100 0 0 10 0
+   1: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 2 1 0 100 0 0 10 0
+   2: 0100007F:0FAB 0100007F:1F90 01 00000000:00000000 00:00000000 00000000  1001        0 3 1 0 100 0 0 10 0
+"""
+
+
+def test_whose_ports_are_whose() -> None:
+    def read(name: str) -> str:
+        if name == "tcp6":
+            raise FileNotFoundError
+        return TCP
+
+    assert install.listening(1000, read) == ({4000}, {8080}), "one that is connected does not listen"
+
+
+def test_the_real_table_is_read() -> None:
+    if not Path("/proc/net/tcp").exists():
+        pytest.skip("there is no /proc here")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert port in install.listening(os.getuid())[1]
+        assert port in install.listening(os.getuid() + 1)[0]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "port"),
+    [
+        (set(), set(), 4000),
+        ({4000}, set(), 4010),
+        ({4001}, set(), 4010),
+        ({4000, 4001, 4011}, {4020}, 4030),
+        (set(), {4000}, 4000),
+    ],
+)
+def test_a_second_user_gets_a_pair_of_their_own(theirs: set[int], ours: set[int], port: int) -> None:
+    assert install.pair(theirs, ours) == port
+
+
+@pytest.mark.parametrize(("variable", "written"), [("", "port = 4010"), ("OCD_PORT", "#port = 4000")])
+def test_it_is_written_down_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, written: str
+) -> None:
+    for name in ("OCD_PORT", "OPENCLAUDE_LITELLM_PORT", "OCD_BEDROCK_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    if variable:
+        monkeypatch.setenv(variable, "5000")
+    monkeypatch.setattr(install, "listening", lambda _uid: ({4000}, set()))
+    one = installer(tmp_path)
+    one.p.config.mkdir(parents=True)
+    template = ROOT / "ocd/stack/templates/ocd.toml"
+    (one.p.config / "ocd.toml").write_text(template.read_text())
+    one.ports_of_our_own()
+    text = (one.p.config / "ocd.toml").read_text()
+    assert f"\n{written}\n" in text
+    assert len(text.splitlines()) == len(template.read_text().splitlines())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import sys
+import types
 import zlib
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -50,7 +52,9 @@ class Measured:
         # Prices come from LiteLLM's own table, which is not here.
         unpriced = ("claude-opus-9-9-20260101", "qwen.qwen3", "qwen-3-coder", "m1")
         self.meter.prices = dict.fromkeys((name, kind) for name in unpriced for kind in ("", "bedrock"))
-        self.meter.prices |= {("claude-opus-9-9", kind): (1e-6, 2e-6, 0.0, 0.0) for kind in ("", "bedrock")}
+        self.meter.prices |= {
+            ("claude-opus-9-9", kind): (1e-6, 2e-6, 0.0, 0.0, 0.0) for kind in ("", "bedrock")
+        }
         self.received: Any = None
 
     def run(
@@ -536,3 +540,53 @@ def test_the_first_byte_comes_before_the_first_token(measured: Measured) -> None
     start = STREAM.index(b"event: content_block_delta")
     measured.run(answering(STREAM[:start], STREAM[start:]))
     assert 0 <= measured.last["first_byte"] <= measured.last["first"] <= measured.last["seconds"]
+
+
+# ------------------------------------------------------------------------------------------ an hour in the cache
+
+WRITTEN = {
+    "input_tokens": 10,
+    "cache_creation_input_tokens": 1000,
+    "cache_read_input_tokens": 0,
+    "cache_creation": {"ephemeral_5m_input_tokens": 400, "ephemeral_1h_input_tokens": 600},
+    "output_tokens": 1,
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("size", [7, 60, 10_000])
+def test_what_is_written_to_the_cache_for_an_hour_costs_what_it_costs(
+    measured: Measured, stream: bool, size: int
+) -> None:
+    measured.meter.prices[("claude-opus-9-9", "")] = (1.0, 2.0, 0.1, 1.25, 2.0)
+    message = {"model": "claude-opus-9-9", "usage": WRITTEN}
+    raw = json.dumps(message).encode()
+    if stream:
+        raw = (
+            b"event: message_start\ndata: "
+            + json.dumps({"type": "message_start", "message": message}).encode()
+        )
+        raw += b'\n\nevent: message_delta\ndata: {"type":"message_delta","usage":{"output_tokens":1}}\n\n'
+        raw += b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+    pieces = [raw[at : at + size] for at in range(0, len(raw), size)]
+    measured.run(answering(*pieces, headers=SSE if stream else JSON))
+    said = measured.last
+    assert said["cache_write_tokens"] == 1000 and said["trouble"] == ""
+    assert said["cost"] == pytest.approx(10 + 2 + 400 * 1.25 + 600 * 2.0)
+
+
+@pytest.mark.parametrize(
+    ("info", "hour"),
+    [
+        ({"cache_creation_input_token_cost": 1.25, "cache_creation_input_token_cost_above_1hr": 1.9}, 1.9),
+        ({"cache_creation_input_token_cost": 1.25}, 2.0),
+        ({}, 1.0),
+    ],
+)
+def test_the_price_of_an_hour(monkeypatch: pytest.MonkeyPatch, info: dict[str, float], hour: float) -> None:
+    library = types.ModuleType("litellm")
+    known = {"input_cost_per_token": 1.0, "output_cost_per_token": 5.0, **info}
+    library.get_model_info = lambda model, custom_llm_provider: known  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "litellm", library)
+    found = meters._prices("claude-opus-9-9", "")
+    assert found is not None and found[-1] == hour

@@ -28,6 +28,9 @@ def overlay(env=None, user=None, extra=None):
     )
 
 
+OF_THE_SHELL = ("PWD", "OLDPWD", "SHLVL", "_", "HOME", "LOGNAME")
+
+
 def in_bash(shell, made, environ, tmp_path):
     """What a Bash call sees: openclaude's environment, the overlay's over it, then the script."""
     left = {os.fsencode(name): os.fsencode(value) for name, value in environ.items()}
@@ -47,7 +50,8 @@ def in_bash(shell, made, environ, tmp_path):
         check=True,
     )
     seen = dict(line.split("=", 1) for line in done.stdout.decode().split("\0") if line)
-    return {name: value for name, value in seen.items() if name not in ("PWD", "OLDPWD", "SHLVL", "_")}
+    # What a shell sets by itself; zsh has two more.
+    return {name: value for name, value in seen.items() if name not in OF_THE_SHELL or name in environ}
 
 
 @pytest.mark.parametrize("shell", SHELLS)

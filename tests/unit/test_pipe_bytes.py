@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ocd.guest.layers import pipe as pipes
 from tests.helpers.pipes import (
     HOP_KEY,
     KEY,
@@ -644,3 +648,27 @@ def test_the_greeting_is_answered_without_a_key(method: bytes) -> None:
 
     got = run(scenario)
     assert got.status == 200 and got.body == (b"{}" if method == b"GET" else b"")
+
+
+WITHOUT = """
+import importlib, sys, types
+class Nobody:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("litellm", "fastapi", "starlette", "httpx", "aiohttp", "uvicorn"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Nobody())
+package = types.ModuleType("ocd"); package.__path__ = [sys.argv[1]]; sys.modules["ocd"] = package
+for name in ("pipe", "ways", "upstream", "passing", "headers", "model_field", "meter", "boundary", "server_tools"):
+    importlib.import_module(f"ocd.guest.layers.{name}")
+print("ok")
+"""
+
+
+def test_these_bytes_do_not_depend_on_any_litellm() -> None:
+    """The layers between the client and Anthropic load without LiteLLM and its libraries: what this file shows holds
+    for each version. The server, its parsers and both legs of each version: ``tests/process``."""
+    package = Path(pipes.__file__).parents[2]
+    ran = subprocess.run(
+        [sys.executable, "-I", "-c", WITHOUT, str(package)], capture_output=True, text=True, timeout=60
+    )
+    assert ran.stdout == "ok\n", ran.stderr

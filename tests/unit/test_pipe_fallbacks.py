@@ -134,6 +134,29 @@ def test_when_nobody_can_be_reached_the_answer_says_so_and_is_tried_again() -> N
     assert got.header(b"x-should-retry") is None and setup.told[-1]["trouble"] == "unreachable"
 
 
+def test_a_bodys_own_fallbacks_are_anthropics_business() -> None:
+    """FINDINGS D7: LiteLLM acts on ``fallbacks`` and ``tags`` of a body, and Anthropic never sees them."""
+    raw = json.dumps(
+        {
+            "model": "claude-opus-9-9",
+            "max_tokens": 9,
+            "messages": [],
+            "fallbacks": [{"model": "opus-aws"}],
+            "tags": ["a"],
+        }
+    ).encode()
+
+    def alone(up: str, hop: str) -> dict[str, Any]:
+        return {**usual(up, hop), "fallbacks": {}}
+
+    async def both() -> Any:
+        return await ask(saying(failing(529)), saying(GOOD), table=alone, raw=request(body=raw))
+
+    got, _setup, up, hop = run(both)
+    assert got.status == 529 and OVERLOADED in got.body and hop.asked == []
+    assert [one.body for one in up.asked] == [raw]
+
+
 def test_a_stream_that_has_begun_is_not_begun_again_elsewhere() -> None:
     pieces = chunked(b"event: message_start\ndata: {}\n\n")[:-1]
     got, setup, _up, hop = run(ask, resetting(*pieces), saying(GOOD))

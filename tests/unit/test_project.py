@@ -102,6 +102,7 @@ ALLOWED = {
         "ocd.supervisor",
     },
     "doctor": {
+        "ocd.paths",
         *("ocd.doctor", "ocd.aws", "ocd.adapters", "ocd.claude", "ocd.client", "ocd.service", "ocd.settings"),
         *(
             "ocd.text",

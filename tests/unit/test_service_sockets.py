@@ -49,6 +49,22 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         yield arrived
 
 
+def test_who_waits_is_turned_away_by_a_daemon_that_cannot_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as client:
+        server.bind(str(tmp_path / "s"))
+        server.listen()
+        client.settimeout(10)
+        client.connect(str(tmp_path / "s"))
+        client.sendall(b"GET / HTTP/1.1")
+        monkeypatch.setattr(notify, "inherited", lambda: [("control", server), ("main", server)])
+        server.setblocking(False)
+        assert notify.turn_away() == 1 and notify.turn_away() == 0
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+
+
 # ---- launchd
 
 

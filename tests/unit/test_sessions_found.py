@@ -124,7 +124,9 @@ def overlays(tmp_path, sessions):
         sessions=sessions,
         exchanges=exchanges_of(sessions),
         note_soon=lambda: None,
+        held=[],
     )
+    daemon.hold_ports = lambda: daemon.held.append([one.port for one in sessions.living.values()])
     found = Overlays(daemon)
     found.config_folders = lambda: {tmp_path / ".claude"}
     return found
@@ -144,9 +146,12 @@ def test_a_background_session_is_found_by_its_settings_in_the_arguments(tmp_path
 
         async def body():
             sessions = Sessions(lambda pid: None)
-            await overlays(tmp_path, sessions).find()
+            finder = overlays(tmp_path, sessions)
+            await finder.find()
             (shown,) = sessions.messages({})
             assert (shown.pid, shown.kind, shown.id, shown.cwd) == (process.pid, "background", ID, "/work")
+            await finder.find()
+            assert finder.daemon.held == [[4000]], "its port is held as soon as it is found, once"
             sessions._ended(sessions.living[process.pid])
 
         asyncio.run(body())

@@ -191,7 +191,7 @@ class Conversation:
         self.sent_at = loop.time()
         timer = Timer(self.contract.silence, self.ping) if self.stream else None
         try:
-            async with _until_gone(receive, gone, lambda: self.done):
+            async with _until_gone(receive, gone, lambda: self.done, self.whole):
                 with watching.watched(self):
                     await self.contract.app(scope, _replay(self.raw, gone), self.take)
                 await self.finish()
@@ -222,6 +222,10 @@ class Conversation:
                 self.taken += piece
             if not message.get("more_body"):
                 await self.finish()
+
+    def whole(self) -> bool:
+        """Whether the client has its answer and nothing of it is left upstream."""
+        return self.done and self.translation.ended and not self.answer.failed
 
     @property
     def streaming(self) -> bool:
@@ -451,14 +455,25 @@ class Timer:
 
 
 @contextlib.asynccontextmanager
-async def _until_gone(receive: Receive, gone: asyncio.Event, done: Callable[[], bool] = lambda: False) -> Any:
-    """Cancel what is done inside as soon as the client has gone, and go on after it as if it had ended."""
+async def _until_gone(
+    receive: Receive,
+    gone: asyncio.Event,
+    done: Callable[[], bool] = lambda: False,
+    whole: Callable[[], bool] = lambda: False,
+) -> Any:
+    """Cancel what is done inside as soon as the client has gone, and go on after it as if it had ended.
+
+    ``done``: the client has its answer, and nothing is cancelled. ``whole``: the upstream has said everything too.
+    """
     work = asyncio.current_task()
     assert work is not None
 
     async def watch() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
+        if whole():
+            # A server says so too after the last byte. LiteLLM would count the tokens of an answer that broke off.
+            return
         gone.set()
         if not done():
             work.cancel()

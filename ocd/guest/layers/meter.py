@@ -3,8 +3,8 @@
 One ASGI layer around everything sees the client's side of every request; the pipe (``pipe.py``) says what it learnt
 from the upstream, and of a request that LiteLLM routes itself the table of routes says which upstream it went to.
 Nothing is buffered, delayed or parsed as a whole while a stream passes: figures are found by pattern in its pieces. A
-plain answer is read from a bounded copy, decompressed if need be, when the client has it. Any mistake in here is
-counted and costs a figure, never an answer.
+plain answer is read from a bounded copy, decompressed if need be (``decoders``), when the client has it. Any mistake in
+here is counted and costs a figure, never an answer.
 
 Three headers are ours: ``x-ocd-session`` (pid of the openclaude session, set by its overlay), ``x-ocd-hop`` (the main
 proxy asks the bedrock proxy) and ``x-ocd-probe`` (``occtl doctor --online``, whose login is made up). They end here.
@@ -18,9 +18,10 @@ import hmac
 import json
 import re
 import time
-import zlib
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
+
+from . import decoders
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -65,9 +66,8 @@ HEAD = 16384
 TAIL = 200
 #: bytes of an upstream's error that are looked at
 ERROR = 65536
-#: bytes of a plain answer that are kept to be read at its end, as they came and decompressed
+#: bytes of a plain answer that are kept to be read at its end, as they came
 COPY = 1024 * 1024
-EXPANDED = 8 * 1024 * 1024
 
 _MODEL = re.compile(rb'"model"\s*:\s*"([\w.@:/\[\]+-]{1,200})"')
 _FIGURES = {
@@ -76,6 +76,8 @@ _FIGURES = {
     "cache_read_tokens": re.compile(rb'"cache_read_input_tokens"\s*:\s*(\d{1,12})'),
     "cache_write_tokens": re.compile(rb'"cache_creation_input_tokens"\s*:\s*(\d{1,12})'),
 }
+#: a part of what was written to the cache, at another price: for an hour instead of five minutes
+_HOUR = re.compile(rb'"ephemeral_1h_input_tokens"\s*:\s*(\d{1,12})')
 #: the same in a plain answer's ``usage``
 _USAGE = {
     "input_tokens": ("input_tokens", "prompt_tokens"),
@@ -157,6 +159,7 @@ class Exchange:
         "first_byte",
         "held",
         "hop",
+        "hour",
         "limits",
         "login",
         "model",
@@ -209,6 +212,8 @@ class Exchange:
         self.first_byte: float | None = None
         self.first: float | None = None
         self.figures: dict[str, int] = {}
+        #: tokens that were written to the cache for an hour, among all that were written to it
+        self.hour = 0
         self.fallback = ""
         #: a salted hash of the credential that the client sent, and what Anthropic said of that login's limits
         self.login = ""
@@ -239,8 +244,7 @@ class Exchange:
                 self.stream = value.startswith(b"text/event-stream")
             elif size == 16 and name.lower() == b"content-encoding":
                 encoding = value.strip().lower()
-        if encoding not in (b"", b"identity"):
-            self.decoder = _decoder(encoding)
+        self.decoder = decoders.decoder(encoding)
 
     def look(self, piece: bytes) -> None:
         """Take what a piece of the answer says."""
@@ -265,6 +269,8 @@ class Exchange:
                 for figure in pattern.finditer(data):
                     # message_start and message_delta both have them; the later one counts, and zero is no news.
                     self.figures[name] = int(figure[1]) or self.figures.get(name, 0)
+            if b"ephemeral_1h" in data:
+                self.read_hour(data)
         if not self.answered_by and (named := _MODEL.search(data)):
             self.answered_by = named[1].decode("latin-1")
         if not self.complete and (b"message_stop" in data or b"[DONE]" in data or b"response." in data):
@@ -272,7 +278,11 @@ class Exchange:
         if not self.error_event and b"error" in data:
             self.error_event = _ERROR_EVENT.search(data) is not None
 
-    def text(self, most: int = EXPANDED) -> bytes:
+    def read_hour(self, data: bytes) -> None:
+        for figure in _HOUR.finditer(data):
+            self.hour = int(figure[1]) or self.hour
+
+    def text(self, most: int = decoders.EXPANDED) -> bytes:
         """A plain answer's copy, decompressed as far as that can be done here."""
         raw = b"".join(self.copy)
         if self.decoder is not None:
@@ -305,6 +315,9 @@ class Exchange:
                 counts = [usage[name] for name in theirs if isinstance(usage.get(name), int)]
                 if counts and 0 <= counts[0] < 10**12:
                     self.figures[ours] = counts[0]
+            written = usage.get("cache_creation") if isinstance(usage, dict) else None
+            hour = written.get("ephemeral_1h_input_tokens") if isinstance(written, dict) else None
+            self.hour = hour if isinstance(hour, int) and 0 <= hour < 10**12 else 0
             return
         for name, pattern in _FIGURES.items():
             for figure in pattern.finditer(text, max(0, len(text) - 4096)):
@@ -333,64 +346,6 @@ class Exchange:
         return ""
 
 
-class _Decoder:
-    """zlib's, for gzip and deflate, with or without deflate's own head."""
-
-    def __init__(self, bits: int) -> None:
-        self.bits = bits
-        self.one = zlib.decompressobj(bits)
-        self.begun = False
-
-    def decompress(self, data: bytes, most: int = EXPANDED) -> bytes:
-        if not self.begun:
-            self.begun = True
-            try:
-                return self.one.decompress(data, most)
-            except zlib.error:
-                if self.bits != zlib.MAX_WBITS:
-                    return b""
-                self.one = zlib.decompressobj(-zlib.MAX_WBITS)
-        try:
-            return self.one.decompress(data, most)
-        except zlib.error:
-            return b""
-
-
-class _Other:
-    """Brotli's and Zstandard's, where a library for them is there."""
-
-    def __init__(self, one: Any, name: str) -> None:
-        self.run = getattr(one, name)
-
-    def decompress(self, data: bytes, most: int = EXPANDED) -> bytes:
-        try:
-            return bytes(self.run(data))
-        except Exception:  # each library has errors of its own
-            return b""
-
-
-class _Unknown:
-    def decompress(self, data: bytes, most: int = EXPANDED) -> bytes:
-        return b""
-
-
-def _decoder(encoding: bytes) -> Any:
-    if encoding in (b"gzip", b"x-gzip"):
-        return _Decoder(zlib.MAX_WBITS | 16)
-    if encoding == b"deflate":
-        return _Decoder(zlib.MAX_WBITS)
-    with contextlib.suppress(ImportError):
-        if encoding == b"br":
-            import brotli  # type: ignore[import-not-found,unused-ignore]
-
-            return _Other(brotli.Decompressor(), "process")
-        if encoding == b"zstd":
-            import zstandard  # type: ignore[import-not-found,unused-ignore]
-
-            return _Other(zstandard.ZstdDecompressor().decompressobj(), "decompress")
-    return _Unknown()
-
-
 class Meter:
     """``report`` takes the fields of one answered request; ``now`` requests are being answered.
 
@@ -411,7 +366,7 @@ class Meter:
         self.salt = salt.encode()
         self.now = 0
         self.mistakes = 0
-        self.prices: dict[tuple[str, str], tuple[float, float, float, float] | None] = {}
+        self.prices: dict[tuple[str, str], tuple[float, float, float, float, float] | None] = {}
 
     # ------------------------------------------------------------------------------------------ the client
 
@@ -624,9 +579,10 @@ class Meter:
                     self.prices.clear()
                 self.prices[key] = _prices(name, provider)
             if prices := self.prices[key]:
-                return round(
-                    sum(price * count for price, count in zip(prices, tokens.values(), strict=True)), 8
-                )
+                *usual, for_an_hour = prices
+                total = sum(price * count for price, count in zip(usual, tokens.values(), strict=True))
+                hour = min(exchange.hour, tokens["cache_write_tokens"])
+                return round(total + hour * (for_an_hour - usual[-1]), 8)
         return None
 
     @contextlib.contextmanager
@@ -667,8 +623,11 @@ def classify(status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes, a
     return "bad-request" if status < 500 else "upstream-error"
 
 
-def _prices(name: str, provider: str) -> tuple[float, float, float, float] | None:
-    """US dollars per token: input, output, read from the cache, written to it."""
+def _prices(name: str, provider: str) -> tuple[float, float, float, float, float] | None:
+    """US dollars per token: input, output, read from the cache, written to it, written to it for an hour.
+
+    The last is twice the input's price (Anthropic and AWS: prompt caching, pricing) where LiteLLM's table has none.
+    """
     try:
         import litellm
     except ImportError:
@@ -681,5 +640,8 @@ def _prices(name: str, provider: str) -> tuple[float, float, float, float] | Non
         put, out = info.get("input_cost_per_token") or 0.0, info.get("output_cost_per_token") or 0.0
         if put or out:
             read, write = info.get("cache_read_input_token_cost"), info.get("cache_creation_input_token_cost")
-            return (put, out, put if read is None else read, put if write is None else write)
+            hour = info.get("cache_creation_input_token_cost_above_1hr")
+            if hour is None:
+                hour = put if write is None else 2 * put
+            return (put, out, put if read is None else read, put if write is None else write, hour)
     return None

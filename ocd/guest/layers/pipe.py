@@ -12,6 +12,9 @@ only what ``_TO_HOP`` names: no credential of the client's can be among them.
 
 *To LiteLLM* everything else.
 
+A request for a model of the bedrock proxy's with a tool that only Anthropic's servers can run (a web search) goes to
+Anthropic instead, with the session's own login and under the name that ``[search]`` gives, where the user set that.
+
 Fallbacks and spill are decided here, before the first byte: another group answers when an upstream is overloaded,
 limits, fails or cannot be reached (``due``), and never because a login or a request was refused. When nobody answers
 well, the client gets the first upstream's own answer.
@@ -40,7 +43,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any, NamedTuple
 
-from . import model_field
+from . import model_field, server_tools
 from .headers import CREDENTIALS, end_to_end, is_key, to_hop
 from .headers import up as headers_up
 from .meter import EXCHANGE, TROUBLE, UPSTREAM, Exchange, classify
@@ -210,6 +213,10 @@ class _Request:
     def tries(self, route: Route, translated: bool = False) -> list[Try]:
         """Whom to ask, in order. ``translated``: it is no request of the Messages API, so only LiteLLM can be asked."""
         pipe = self.pipe
+        if route.way == "hop" and pipe.table.search and not translated and self.has_login():
+            other = pipe.table.searching()
+            if other is not None and (tool := server_tools.carried(self.body)):
+                return [Try(other, f"search: {tool[:60]}")]
         found = [Try(route)]
         spill = pipe.spill
         if (
@@ -273,7 +280,7 @@ class _Request:
             if not tries:
                 await self.over_budget()
             elif len(tries) == 1:
-                await self.only(tries[0].route)
+                await self.only(*tries[0])
             else:
                 await self.first_that_answers(tries)
         except asyncio.CancelledError:
@@ -304,13 +311,17 @@ class _Request:
 
     # ------------------------------------------------------------------------------------------- answering
 
-    async def only(self, route: Route) -> None:
-        """One upstream, whose answer is passed on whatever it is."""
+    async def only(self, route: Route, why: str = "") -> None:
+        """One upstream, whose answer is passed on whatever it is. ``why``: it is not the one that was asked for."""
+        if why:
+            self.exchange.fallback = f"{self.note(route, why)}: failed"
         try:
             response = await self.ask(route)
         except UpstreamError as error:
             return await self.refuse(error, route)
         try:
+            if why and response.status < 400:
+                self.exchange.fallback = f"{self.note(route, why)}: answered"
             await self.relay(response, self.back(response, route), None)
         except UpstreamError as error:
             self.cut(error)

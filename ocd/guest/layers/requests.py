@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import refusals
+from . import refusals, server_tools
 
 Json = dict[str, Any]
 
@@ -27,16 +27,6 @@ FIELDS = (
     *("model", "messages", "system", "max_tokens", "stream", "temperature", "top_p", "top_k"),
     *("stop_sequences", "tools", "tool_choice", "thinking", "output_config"),
 )
-#: Tools that Anthropic's servers run, by the beginning of their type; Bedrock has nobody to run them. What each is for
-#: stands in the refusal.
-SERVER_TOOLS = {
-    "web_search": "searching the web",
-    "web_fetch": "fetching web pages",
-    "code_execution": "running code on Anthropic's servers",
-    "tool_search_tool": "searching tools on Anthropic's servers (Claude Code's own ToolSearch works)",
-    "mcp_toolset": "reaching MCP servers from Anthropic's servers",
-    "advisor": "asking another model of Anthropic's",
-}
 #: Tools that the client runs and Anthropic defines: a model that was not trained on them needs the schema, which
 #: Anthropic publishes (API reference: Bash tool, Text editor tool, Memory tool). ``computer`` has none: it needs a
 #: model that was trained on screens.
@@ -294,9 +284,8 @@ class _Rewriting:
         schema = tool.get("input_schema")
         if kind not in ("custom", "function") and not isinstance(schema, dict):
             base = _VERSION.sub("", kind)
-            for start, purpose in SERVER_TOOLS.items():
-                if base == start or kind.startswith(f"{start}_"):
-                    raise _not_here(kind, purpose)
+            if purpose := server_tools.purpose(tool):
+                raise _not_here(kind, purpose)
             if self.claude and base in (*CLIENT_TOOLS, "computer"):
                 return {
                     key: value for key, value in tool.items() if key not in ("defer_loading", "cache_control")
@@ -310,7 +299,9 @@ class _Rewriting:
         schema = schema if isinstance(schema, dict) else {}
         kept["input_schema"] = schema if schema.get("type") == "object" else {**schema, "type": "object"}
         kept.setdefault("description", name)
-        self.mark(tool, kept)
+        if self.claude:
+            # Amazon's own models cache what is said, not what can be called.
+            self.mark(tool, kept)
         return kept
 
     def name(self, name: str) -> str:
@@ -492,7 +483,7 @@ class _Rewriting:
         if mark.get("type") == "ephemeral" and self.facts.caching and self.marks < _MOST_MARKS:
             self.marks += 1
             kept["cache_control"] = {"type": "ephemeral"}
-            if mark.get("ttl") in ("5m", "1h"):
+            if self.claude and mark.get("ttl") in ("5m", "1h"):
                 kept["cache_control"]["ttl"] = mark["ttl"]
         return kept
 
@@ -531,7 +522,7 @@ def _not_here(kind: str, purpose: str) -> refusals.Refusal:
     return refusals.invalid(
         f"The tool {kind} ({purpose}) runs on Anthropic's servers; this model runs on Amazon Bedrock, which cannot run "
         f"it (capability_rejected: server_tool:{kind}). No result was made up. Tell the user that it is not available "
-        "with this model, and that it works with a model of the Claude plan."
+        "with this model, and that it works with a model of the Claude plan ([search] in ocd.toml sends it there)."
     )
 
 

@@ -15,8 +15,10 @@ from typing import Any, Protocol
 #: the Converse operations' paths (Amazon Bedrock's API reference)
 _CONVERSE = re.compile(r"/model/[^/]+/converse(-stream)?$")
 _STREAM = "application/vnd.amazon.eventstream"
-#: bytes of an upstream's error that are looked at
+#: bytes of an upstream's error that are looked at, by us and by LiteLLM, whose search for secrets in a megabyte stops
+#: the event loop for seconds; bytes of a plain answer
 ERROR = 65536
+PLAIN = 64 * 1024 * 1024
 
 
 class Watcher(Protocol):
@@ -66,19 +68,42 @@ def install() -> bool:
         async def aclose(self) -> None:
             await self.inner.aclose()
 
+    async def some(response: Any, most: int) -> bytes:
+        """The first bytes of a body, decoded; the connection is let go of. What cannot be decoded is left out."""
+        held = bytearray()
+        try:
+            async for piece in response.aiter_bytes():
+                held += piece[: most - len(held)]
+                if len(held) >= most:
+                    break
+        except httpx.DecodingError:
+            pass
+        finally:
+            await response.aclose()
+        return bytes(held)
+
     async def send(client: Any, request: Any, **options: Any) -> Any:
         watcher = current.get()
         if watcher is None or not _CONVERSE.search(request.url.path):
             return await sending(client, request, **options)
         watcher.calling()
         # LiteLLM's client follows redirects to any host, with the conversation and AWS's session token. AWS sends none.
-        response = await sending(client, request, **{**options, "follow_redirects": False})
+        # It would also read whatever comes, to its end: we do, as far as there is a point to it.
+        own = {"follow_redirects": False, "stream": True}
+        response = await sending(client, request, **{**options, **own})
         headers = {name.lower(): value for name, value in response.headers.items()}
         if response.status_code >= 300:
-            # LiteLLM reads an error's whole body anyway, for its message.
-            body = await response.aread()
-            watcher.refused(response.status_code, headers, body[:ERROR])
-            return response
+            body = await some(response, ERROR)
+            watcher.refused(response.status_code, headers, body)
+            kept = [(n, v) for n, v in headers.items() if n not in ("content-encoding", "content-length")]
+            kept = [(n, v) for n, v in kept if n != "transfer-encoding"]
+            return httpx.Response(response.status_code, headers=kept, content=body, request=request)
+        if not options.get("stream"):
+            body = await some(response, PLAIN + 1)
+            if len(body) > PLAIN:
+                raise httpx.RemoteProtocolError("the answer is larger than 64 MiB", request=request)
+            # As aread() leaves it.
+            response._content = body
         kind = headers.get("content-type", "")
         stream = kind.startswith(_STREAM)
         if response.is_stream_consumed:

@@ -15,8 +15,9 @@ ANTHROPIC = "https://api.anthropic.com"
 ENVIRON = "os.environ/"
 #: model groups that are tried for one request
 MOST_TRIES = 6
-#: names whose routes are remembered
+#: names whose routes are remembered, and how long one may be (a megabyte, a thousand times, is a gigabyte)
 REMEMBERED = 1000
+LONGEST = 512
 
 
 class Route(NamedTuple):
@@ -46,6 +47,8 @@ class Table:
         # LiteLLM asks the most specific pattern first.
         self.patterns.sort(key=lambda one: -len(one[1]))
         self.fallbacks: dict[str, list[str]] = dict(table.get("fallbacks") or {})
+        #: who is asked where a tool of the request runs on Anthropic's servers alone; empty: nobody
+        self.search = str((table.get("search") or {}).get("model") or "")
         #: what people may choose: ``id``, ``display_name``, ``description``
         self.models: list[dict[str, str]] = list(table.get("models") or ())
         self.routes: dict[str, Route] = {}
@@ -86,9 +89,14 @@ class Table:
                 float(timeout) if timeout else None,
                 entry.get("way") == "hop" or str(entry.get("provider") or "").startswith("bedrock"),
             )
-            if len(self.routes) < REMEMBERED:
+            if len(self.routes) < REMEMBERED and len(name) <= LONGEST:
                 self.routes[name] = route
         return route
+
+    def searching(self) -> Route | None:
+        """The route to Anthropic for requests that Bedrock cannot answer; None: there is none."""
+        route = self.find(self.search) if self.search else None
+        return route if route is not None and route.way == "anthropic" else None
 
     def hop(self) -> str:
         """The bedrock proxy's address: its private socket where we are told of one, else its port."""

@@ -64,4 +64,14 @@ def _can_be_told(stack: Stack) -> bool:
         return True
 
 
-RULES = (_not_piped, _unfiltered)
+def _searching(stack: Stack) -> Iterator[Finding]:
+    """[search] names a model that cannot search."""
+    slot = stack.settings.search.slot
+    _name, trouble = pipe.search(stack)
+    if trouble:
+        what = f"search.slot is {slot!r}, and {trouble}: requests with a web search stay refused on AWS"
+        fix = "Name a slot or model group that goes to Anthropic with the session's login (occtl models)"
+        yield Finding("warning", "search-slot", str(stack.toml), None, "search.slot", what, fix)
+
+
+RULES = (_not_piped, _unfiltered, _searching)
