@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ocd.core.blocks import full_at
 from ocd.core.limits import percent
 from ocd.ctl import screen
 from ocd.ctl.daemon import Daemon, NotRunning, differs
@@ -191,9 +192,8 @@ def limit_lines(status: "Status", now: float) -> list[tuple[str, str]]:
         parts = []
         for window in windows:
             again = f", resets in {screen.duration(window.reset - now)}" if window.reset else ""
-            full = ""
-            if window.full_at is not None and window.full_at > now:
-                full = f", full in {screen.duration(window.full_at - now)} at this pace"
+            end = full_at(window.used, window.reset, window.name, now)
+            full = f", full in {screen.duration(end - now)} at this pace" if end and end > now else ""
             parts.append(f"{window.name} {percent(window.used)} used{again}{full}")
         who = f"plan {login.login[:6]}" if len(status.limits) > 1 else "plan"
         lines.append((f"{who}: {'; '.join(parts)}.", "bold yellow" if login.spilling else ""))

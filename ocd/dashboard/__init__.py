@@ -1,1 +1,1 @@
-"""``occtl dashboard``: a page in the browser, served by the supervisor on a loopback port while somebody looks."""
+"""``occtl dashboard``: a page in the browser, served by a process of its own while somebody looks."""

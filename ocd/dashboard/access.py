@@ -19,6 +19,7 @@ LINK_SECONDS = 60.0
 VISIT_SECONDS = 12 * 3600.0
 #: links that wait to be used, and visitors, at most: the oldest go first
 MOST_LINKS, MOST_VISITORS = 5, 20
+#: with the port behind it: browsers do not tell the ports of a host apart
 COOKIE = "ocd-dashboard"
 HEADER = b"x-ocd-page"
 NAMES = ("127.0.0.1", "localhost")
@@ -116,10 +117,15 @@ def refusal(method: str, headers: Mapping[bytes, bytes], port: int, opening: boo
     return ""
 
 
-def cookie_of(headers: Mapping[bytes, bytes]) -> str:
+def cookie_name(port: int) -> str:
+    """The name of the cookie of the page on ``port``."""
+    return f"{COOKIE}-{port}"
+
+
+def cookie_of(headers: Mapping[bytes, bytes], port: int) -> str:
     """The value of our cookie; empty when there is none."""
     for part in headers.get(b"cookie", b"").decode("latin-1").split(";"):
         name, _, value = part.strip().partition("=")
-        if name == COOKIE:
+        if name == cookie_name(port):
             return value
     return ""

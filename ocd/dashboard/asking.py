@@ -1,63 +1,77 @@
-"""Asks the control API within the process: an ASGI application is called, no socket is in between."""
+"""Asks the supervisor's control API over its UNIX socket, as every other command does."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import AsyncIterator, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+import httpx
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+#: seconds for an answer; an action waits longer, because the supervisor has a limit of its own and knows why
+QUICK = 10.0
 
 
-async def ask(app: App, method: str, path: str, query: str = "", body: bytes = b"") -> tuple[int, bytes]:
-    """One request and its whole answer: status and body."""
-    pieces: list[bytes] = []
-    status = await _call(app, method, path, query, body, pieces.append)
-    return status, b"".join(pieces)
+class Gone(Exception):
+    """Nobody answers; the text is for a person."""
 
 
-async def follow(app: App, path: str, query: str, take: Callable[[str], None]) -> None:
-    """Hand each line of an answer that does not end to ``take``, until cancelled."""
-    rest = b""
+class Api(Protocol):
+    """What the page needs of the control API."""
 
-    def piece(data: bytes) -> None:
-        nonlocal rest
-        *lines, rest = (rest + data).split(b"\n")
-        for line in lines:
-            if line:
-                take(line.decode("utf-8", "replace"))
+    async def ask(self, method: str, path: str, query: str = "", body: bytes = b"") -> tuple[int, bytes]:
+        """One request and its whole answer: HTTP status and body. Raises Gone."""
 
-    await _call(app, "GET", path, query, b"", piece)
+    async def follow(self, path: str, query: str, take: Callable[[str], None]) -> None:
+        """Hand each line of an answer to ``take`` until it ends. Raises Gone."""
 
 
-async def _call(
-    app: App, method: str, path: str, query: str, body: bytes, take: Callable[[bytes], None]
-) -> int:
-    scope: Scope = {
-        **{"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http"},
-        **{"method": method, "path": path, "raw_path": path.encode(), "query_string": query.encode()},
-        **{"headers": [(b"host", b"ocd")], "client": None, "server": None, "root_path": ""},
-    }
-    status = 500
-    sent = False
+class Socket:
+    """The control API on a UNIX socket.
 
-    async def receive() -> Message:
-        nonlocal sent
-        if not sent:
-            sent = True
-            return {"type": "http.request", "body": body, "more_body": False}
-        # Nobody goes away: who does not want any more cancels the whole call.
-        await asyncio.Event().wait()
-        return {"type": "http.disconnect"}
+    ``find`` returns the socket's path, or raises an exception whose text says why there is none; it is asked anew each
+    time, for a connection may start a supervisor that was stopped (a service manager holds the socket).
+    """
 
-    async def send(message: Message) -> None:
-        nonlocal status
-        if message["type"] == "http.response.start":
-            status = int(message["status"])
-        elif message["type"] == "http.response.body" and message.get("body"):
-            take(message["body"])
+    def __init__(self, find: Callable[[], str]) -> None:
+        self.find = find
 
-    await app(scope, receive, send)
-    return status
+    async def ask(self, method: str, path: str, query: str = "", body: bytes = b"") -> tuple[int, bytes]:
+        patience = httpx.Timeout(QUICK, read=QUICK if method == "GET" else None)
+        async with self._client() as client:
+            try:
+                answer = await client.request(method, _url(path, query), content=body, timeout=patience)
+            except httpx.HTTPError as error:
+                raise Gone(f"The daemon does not answer: {str(error) or type(error).__name__}") from None
+        return answer.status_code, answer.content
+
+    async def follow(self, path: str, query: str, take: Callable[[str], None]) -> None:
+        patience = httpx.Timeout(QUICK, read=None)
+        async with self._client() as client:
+            try:
+                async with client.stream("GET", _url(path, query), timeout=patience) as answer:
+                    if answer.status_code != 200:
+                        raise Gone(f"The daemon answered {answer.status_code}")
+                    async for line in answer.aiter_lines():
+                        if line:
+                            take(line)
+            except httpx.HTTPError as error:
+                raise Gone(f"The daemon does not answer: {str(error) or type(error).__name__}") from None
+
+    @asynccontextmanager
+    async def _client(self) -> AsyncIterator[httpx.AsyncClient]:
+        try:
+            # In a thread: it looks whether somebody listens, who may be slow to accept.
+            path = await asyncio.to_thread(self.find)
+        except Exception as error:
+            raise Gone(str(error)) from None
+        # No certificates: nothing is encrypted here. No proxy of the environment: it has no business here.
+        transport = httpx.AsyncHTTPTransport(uds=path, verify=False, trust_env=False)
+        async with httpx.AsyncClient(transport=transport, trust_env=False) as client:
+            yield client
+
+
+def _url(path: str, query: str) -> str:
+    return f"http://ocd{path}{'?' if query else ''}{query}"

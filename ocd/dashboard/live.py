@@ -6,7 +6,8 @@ import json
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from ocd.dashboard.asking import App, ask, follow
+from ocd.dashboard.asking import Api, Gone
+from ocd.dashboard.status import Look
 
 #: seconds between two looks at the status
 LOOK = 1.0
@@ -18,21 +19,24 @@ MOST_VIEWERS = 16
 
 
 class Live:
-    def __init__(self, api: App) -> None:
+    def __init__(self, api: Api, look: Look) -> None:
         self.api = api
+        self.look = look
         self.viewers: set[asyncio.Queue[str]] = set()
         self._tasks: list[asyncio.Task[None]] = []
+        #: what was told last, and its name
         self._status = ""
+        self._name = "status"
 
     async def events(self) -> AsyncGenerator[str, None]:
-        """Server-Sent Events for one viewer: ``status``, ``request``, ``event``."""
+        """Server-Sent Events for one viewer: ``status``, ``request``, ``event``; ``gone``: why there is no status."""
         queue: asyncio.Queue[str] = asyncio.Queue(QUEUE)
         self.viewers.add(queue)
         try:
             if not self._tasks:
                 self._begin()
             elif self._status:
-                queue.put_nowait(_event("status", self._status))
+                queue.put_nowait(_event(self._name, self._status))
             while True:
                 try:
                     async with asyncio.timeout(SIGN):
@@ -60,17 +64,21 @@ class Live:
 
     async def _look(self) -> None:
         while True:
-            with contextlib.suppress(Exception):
-                # A daemon that is in the middle of something has an answer in a second.
-                status, body = await ask(self.api, "GET", "/v1/status")
-                text = body.decode("utf-8", "replace")
-                if status == 200 and text != self._status:
-                    self._status = text
-                    self._tell("status", text)
+            try:
+                name, text = "status", json.dumps(await self.look.status())
+            except Gone as error:
+                # It is stopped, or takes over from another: the next look finds out.
+                name, text = "gone", json.dumps({"why": str(error)})
+            if text != self._status:
+                self._status, self._name = text, name
+                self._tell(name, text)
             await asyncio.sleep(LOOK)
 
     async def _follow(self, name: str, path: str) -> None:
-        await follow(self.api, path, "lines=0&follow=1", lambda line: self._tell(name, line))
+        while True:
+            with contextlib.suppress(Gone):
+                await self.api.follow(path, "lines=0&follow=1", lambda line: self._tell(name, line))
+            await asyncio.sleep(LOOK)
 
     def _tell(self, name: str, data: str) -> None:
         message = _event(name, data)

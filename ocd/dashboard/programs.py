@@ -1,6 +1,6 @@
 """What the page asks of other programs: figures from usage.db, and verbs of ``occtl`` that look or switch something.
 
-The supervisor loads neither SQLite nor ``occtl``: each runs as a short-lived process, one of a kind at a time.
+Each runs as a short-lived process, one of a kind at a time: what takes long holds up no other viewer.
 """
 
 import asyncio

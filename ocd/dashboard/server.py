@@ -1,7 +1,7 @@
-"""The page's server: a loopback port of its own, open while somebody looks, or for good with ``[dashboard] port``.
+"""The page's server: a loopback port of its own, open while somebody looks.
 
-What it shows and does is the control API's (``asking``) and ``occtl``'s (``programs``); what it lets through is a
-closed list. ``access`` says who may ask.
+It runs in the process of ``occtl dashboard``; the supervisor has no part in it. What it shows and does is the control
+API's (``asking``) and ``occtl``'s (``programs``); what it lets through is a closed list. ``access`` says who may ask.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import contextlib
 import json
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,23 @@ from urllib.parse import parse_qs
 import uvicorn
 
 from ocd import atomic
-from ocd.dashboard.access import COOKIE, HEADER, LINK_SECONDS, Access, cookie_of, refusal
-from ocd.dashboard.asking import App, Message, Receive, Scope, Send, ask
+from ocd.dashboard.access import HEADER, LINK_SECONDS, Access, cookie_name, cookie_of, refusal
+from ocd.dashboard.asking import Api, Gone, Message, Scope
 from ocd.dashboard.live import MOST_VIEWERS, Live
 from ocd.dashboard.programs import LOOKS, SWITCHES, Programs
+from ocd.dashboard.status import Look
+
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 
 HOST = "127.0.0.1"
 #: seconds without anybody who looks until the port is closed
 LINGER = 30.0
+#: seconds between two looks whether anybody does
+TURN = 1.0
 #: bytes and seconds of a request's body
 LARGEST_BODY, BODY_PATIENCE = 4096, 10.0
-#: bytes of an answer of the control API that are passed on
+#: lines of a log that are asked for at once
 MOST_LINES = 1000
 ASSETS = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -59,83 +65,45 @@ _LOGS = ("main", "bedrock", "daemon")
 
 
 class Taken(Exception):
-    """The port of the settings cannot be had."""
+    """The port cannot be had."""
 
 
 class Dashboard:
-    """``api`` is the control API; ``fixed`` says the port of the settings now (0: none); ``event`` records an event;
-    ``folder`` is the runtime folder, in which the file that opens the page stands."""
+    """``api`` is the control API, ``usage`` the file with the figures; ``folder`` is the runtime folder (0700), in
+    which the file that opens the page stands. Use it in an event loop: ``open``, ``link``, ``wait``."""
 
     def __init__(
-        self,
-        api: App,
-        fixed: Callable[[], int],
-        usage: Path,
-        folder: Path,
-        event: Callable[..., None],
-        clock: Callable[[], float] = time.monotonic,
+        self, api: Api, usage: Path, folder: Path, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.api = api
-        self.fixed = fixed
-        self.file = folder / "dashboard.html"
-        self.event = event
+        self.folder = folder
         self.clock = clock
         self.access = Access(clock)
-        self.live = Live(api)
+        self.look = Look(api)
+        self.live = Live(api, self.look)
         self.programs = Programs(usage)
         self.port = 0
-        self.server: _Server | None = None
-        self.task: asyncio.Task[None] | None = None
-        self.trouble = ""
+        #: whether anybody came in
+        self.visited = False
+        self._file: Path | None = None
+        self._server: _Server | None = None
+        self._task: asyncio.Task[None] | None = None
         self._last_look = 0.0
-        self._watcher: asyncio.Task[None] | None = None
 
     # ------------------------------------------------------------------------------------------------ the port
 
-    def link(self) -> tuple[int, str]:
-        """The port, which is opened if need be, and a word that opens the page once. Writes the file that does so, too.
-
-        Raises Taken.
-        """
-        self._open()
-        word = self.access.link()
-        self._last_look = self.clock()
-        with contextlib.suppress(OSError):
-            atomic.replace(self.file, opener(self.port, word), durable=False)
-        return self.port, word
-
-    def follow(self) -> None:
-        """Open or close as the settings say now; called now and then."""
-        wanted = self.fixed()
-        if self.server is not None and wanted and self.port != wanted:
-            self.close()
-        if wanted and self.server is None:
-            try:
-                self._open()
-            except Taken as error:
-                if str(error) != self.trouble:
-                    self.trouble = str(error)
-                    self.event("dashboard-failed", text=str(error))
-        elif not wanted:
-            self.trouble = ""
-
-    def _open(self) -> None:
-        if self.server is not None:
-            return
-        wanted = self.fixed()
+    def open(self, port: int = 0) -> None:
+        """Listen on ``port`` of 127.0.0.1; 0: any that is free. Raises Taken."""
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
-            if wanted:
+            if port:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind((HOST, wanted))
+            sock.bind((HOST, port))
             sock.listen(64)
             sock.setblocking(False)
         except OSError as error:
             sock.close()
-            raise Taken(
-                f"the dashboard's port {wanted} cannot be opened: {error.strerror or error}"
-            ) from None
-        self.trouble = ""
+            raise Taken(f"port {port} of {HOST}: {error.strerror or error}") from None
         self.port = sock.getsockname()[1]
         config = uvicorn.Config(
             self.answer,
@@ -151,43 +119,49 @@ class Dashboard:
             limit_concurrency=64,
             timeout_keep_alive=75,
         )
-        self.server = _Server(config)
-        self.task = asyncio.ensure_future(self.server.serve(sockets=[sock]))
-        self._watcher = asyncio.ensure_future(self._watch())
-        self.event("dashboard-opened", text=f"{HOST}:{self.port}")
+        self._server = _Server(config)
+        self._task = asyncio.ensure_future(self._server.serve(sockets=[sock]))
+        self._last_look = self.clock()
 
-    async def _watch(self) -> None:
-        """Close the port when nobody has looked for a while."""
-        while self.server is not None:
-            await asyncio.sleep(1.0)
+    def link(self) -> str:
+        """An address that opens the page once, within a minute."""
+        return f"http://{HOST}:{self.port}/open?once={self.access.link()}"
+
+    def file(self) -> Path:
+        """A file (0600) that opens the page once, within a minute; it goes with its use. Raises OSError."""
+        self._file = self.folder / f"dashboard-{self.port}.html"
+        atomic.replace(self._file, opener(self.port, self.access.link()), durable=False)
+        return self._file
+
+    async def wait(self) -> None:
+        """Until nobody has looked for half a minute, or ``close``; then the port is closed."""
+        while self._server is not None:
             if self.live.viewers or self.access.waiting():
                 self._last_look = self.clock()
-            elif not self.fixed() and self.clock() - self._last_look > LINGER:
+            elif self.clock() - self._last_look > LINGER:
                 self.close()
-                return
+                break
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TURN):
+                    await self._server.over.wait()
+        if self._task is not None:
+            with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+                await asyncio.wait_for(self._task, 3)
 
     def close(self) -> None:
         """Close the port; nobody may see anything any more."""
-        with contextlib.suppress(OSError):
-            self.file.unlink()
-        if self.server is None:
-            return
+        self._spent()
         self.access.forget()
         self.live.close()
-        self.server.end()
-        self.server = None
-        self.event("dashboard-closed", text=f"{HOST}:{self.port}")
-        self.port = 0
-        if self._watcher is not None and self._watcher is not asyncio.current_task():
-            self._watcher.cancel()
-        self._watcher = None
+        if self._server is not None:
+            self._server.end()
+            self._server = None
 
-    async def closed(self) -> None:
-        """Close, and wait until the last connection has ended."""
-        self.close()
-        if self.task is not None:
-            with contextlib.suppress(TimeoutError, asyncio.CancelledError):
-                await asyncio.wait_for(self.task, 3)
+    def _spent(self) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.unlink()
+            self._file = None
 
     # ------------------------------------------------------------------------------------------------- answers
 
@@ -208,7 +182,7 @@ class Dashboard:
             return await self._visit(scope, receive, send)
         if path == OPEN_SCRIPT and method == "GET":
             return await self._asset("open.js", "text/javascript; charset=utf-8", send)
-        cookie = cookie_of(headers)
+        cookie = cookie_of(headers, self.port)
         if path in ASSETS and method in ("GET", "HEAD"):
             if not self.access.may_load(cookie):
                 return await _say(send, 403, _STALE, "text/html; charset=utf-8")
@@ -221,10 +195,13 @@ class Dashboard:
         }
         if path == "/api/live" and method == "GET":
             return await self._live(receive, send)
-        if method == "GET":
-            return await self._get(path, query, send)
-        if method == "POST" and path == "/api/act":
-            return await self._act(await _body(receive), send)
+        try:
+            if method == "GET":
+                return await self._get(path, query, send)
+            if method == "POST" and path == "/api/act":
+                return await self._act(await _body(receive), send)
+        except Gone as error:
+            return await _json(send, 503, {"error": {"what": str(error)}})
         return await _say(send, 404, b"there is nothing\n")
 
     async def _visit(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -234,14 +211,14 @@ class Dashboard:
         visitor = self.access.redeem(word)
         if visitor is None:
             return await _say(send, 403, _STALE, "text/html; charset=utf-8")
-        with contextlib.suppress(OSError):
-            self.file.unlink()
+        self.visited = True
+        self._spent()
         page = (
             "<!doctype html><html lang=en><meta charset=utf-8><title>ocd</title>"
             f'<meta name=ocd-page content="{visitor.word}"><script src="{OPEN_SCRIPT}"></script>'
             "<p>Opening the dashboard…</p></html>\n"
         )
-        cookie = f"{COOKIE}={visitor.cookie}; Path=/; HttpOnly; SameSite=Strict"
+        cookie = f"{cookie_name(self.port)}={visitor.cookie}; Path=/; HttpOnly; SameSite=Strict"
         await _say(send, 200, page.encode(), "text/html; charset=utf-8", [(b"set-cookie", cookie.encode())])
 
     async def _asset(self, name: str, kind: str, send: Send) -> None:
@@ -252,17 +229,19 @@ class Dashboard:
         lines = query.get("lines", "200")
         lines = lines if lines.isdigit() and int(lines) <= MOST_LINES else str(MOST_LINES)
         ways = {
-            "/api/status": ("/v1/status", ""),
             "/api/requests": ("/v1/requests", f"lines={lines}"),
             "/api/events": ("/v1/events", f"lines={lines}"),
             **{f"/api/logs/{name}": (f"/v1/logs/{name}", f"lines={lines}") for name in _LOGS},
         }
+        if path == "/api/status":
+            return await _json(send, 200, await self.look.status())
         if path in ways:
-            status, body = await ask(self.api, "GET", *ways[path])
+            status, body = await self.api.ask("GET", *ways[path])
             return await _say(send, status, body, "application/json")
         if path == "/api/usage":
-            # What is not in the file yet belongs to it.
-            await ask(self.api, "POST", "/v1/usage/write")
+            # What is not in the file yet belongs to it; the file is there without a daemon, too.
+            with contextlib.suppress(Gone):
+                await self.api.ask("POST", "/v1/usage/write")
             keys = [key for key in query.get("by", "").split(",") if key]
             return await _json(send, *await self.programs.figures(keys, query.get("since", "")))
         name = path.removeprefix("/api/")
@@ -280,9 +259,9 @@ class Dashboard:
         if verb in SWITCHES and not proxy:
             return await _json(send, *await self.programs.switch(verb))
         if verb == "reload" and not proxy:
-            status, said = await ask(self.api, "POST", "/v1/reload", body=b"{}")
+            status, said = await self.api.ask("POST", "/v1/reload", body=b"{}")
         elif verb == "restart" and proxy in ("main", "bedrock"):
-            status, said = await ask(self.api, "POST", f"/v1/proxies/{proxy}/restart")
+            status, said = await self.api.ask("POST", f"/v1/proxies/{proxy}/restart")
         else:
             return await _say(send, 400, b"there is no such verb\n")
         return await _say(send, status, said, "application/json")
@@ -294,7 +273,7 @@ class Dashboard:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         passing = asyncio.ensure_future(self._pass(send))
         leaving = asyncio.ensure_future(_left(receive))
-        ending = asyncio.ensure_future(self.server.over.wait() if self.server else asyncio.sleep(0))
+        ending = asyncio.ensure_future(self._server.over.wait() if self._server else asyncio.sleep(0))
         tasks = {passing, leaving, ending}
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -312,7 +291,7 @@ class Dashboard:
 
 
 class _Server(uvicorn.Server):
-    """Signals are the keeper's business, and nothing here needs uvicorn's ten looks a second."""
+    """Signals are the command's business, and nothing here needs uvicorn's ten looks a second."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)

@@ -269,18 +269,6 @@ class Metrics(Section):
     )
 
 
-class Dashboard(Section):
-    """The page of `occtl dashboard`."""
-
-    port: int = Field(
-        default=0,
-        ge=0,
-        le=65535,
-        description="Keep it at http://127.0.0.1:PORT for good (each browser still needs `occtl dashboard` once); 0: a "
-        "free port, for as long as somebody looks.",
-    )
-
-
 class Notifications(Section):
     """What is told on the desktop."""
 
@@ -461,7 +449,6 @@ class Settings(BaseSettings):
     )
     logs: Logs = Field(default=Logs(), description="Log files.")
     metrics: Metrics = Field(default=Metrics(), description="Figures for Prometheus.")
-    dashboard: Dashboard = Field(default=Dashboard(), description="The page of occtl dashboard.")
     notifications: Notifications = Field(default=Notifications(), description="What is told on the desktop.")
     usage: Usage = Field(default=Usage(), description="The figures of occtl usage.")
     plan: Plan = Field(default=Plan(), description="The Claude plan's limits.")

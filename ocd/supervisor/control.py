@@ -6,7 +6,6 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -24,10 +23,9 @@ from ocd.errors import EX_CONFIG, EX_DATAERR, EX_SOFTWARE, EX_UNAVAILABLE, EX_US
 from ocd.supervisor import configuration
 from ocd.supervisor.launching import Launching
 from ocd.text import printable
-from ocd.wire.messages import ConfigReply, DashboardLink, ErrorReply, Outcome, Problem, ReloadRequest, Version
+from ocd.wire.messages import ConfigReply, ErrorReply, Outcome, Problem, ReloadRequest, Version
 
 if TYPE_CHECKING:
-    from ocd.dashboard.server import Dashboard
     from ocd.supervisor.daemon import Daemon
 
 #: bytes; the largest request is a launch with the user's own --settings in it
@@ -53,7 +51,6 @@ class Control:
         self.opened = asyncio.Event()
         self.error = ""
         self.asked = 0.0
-        self.served: Dashboard | None = None
         self.app = _Bounded(Starlette(routes=self._routes()))
 
     # ---------------------------------------------------------------------------------------------- socket
@@ -104,8 +101,6 @@ class Control:
         self.daemon.link.send("listen", name="control", path=self.path)
 
     async def close(self) -> None:
-        if self.served is not None:
-            await self.served.closed()
         if self.server is not None and self.task is not None:
             self.server.end()
             with contextlib.suppress(asyncio.TimeoutError, asyncio.CancelledError):
@@ -125,7 +120,6 @@ class Control:
             ("GET", "/v1/events", self.events),
             ("GET", "/v1/requests", self.requests),
             ("POST", "/v1/usage/write", self.write_usage),
-            ("POST", "/v1/dashboard", self.dashboard),
             ("GET", "/v1/config", self.config),
             ("GET", "/metrics", self.metrics),
             ("POST", "/v1/shutdown", self.shutdown),
@@ -235,42 +229,6 @@ class Control:
     async def write_usage(self, _request: Request) -> Response:
         reason = await self.daemon.usage.write()
         return _json(Outcome(ok=not reason, reason=reason))
-
-    async def dashboard(self, _request: Request) -> Response:
-        from ocd.dashboard.server import Taken
-
-        try:
-            served = self._dashboard()
-            port, word = served.link()
-        except Taken as error:
-            raise OcdError(
-                "the dashboard cannot be served",
-                str(error),
-                "Choose another port under [dashboard] in ocd.toml, or 0 for any",
-                exit_code=EX_UNAVAILABLE,
-                code="dashboard",
-            ) from None
-        return _json(DashboardLink(port=port, file=str(served.file), once=word))
-
-    def _dashboard(self) -> "Dashboard":
-        """The page's server, which nobody loads who does not look."""
-        if self.served is None:
-            from ocd.dashboard.server import Dashboard
-
-            daemon = self.daemon
-            self.served = Dashboard(
-                self.app,
-                lambda: daemon.settings.dashboard.port,
-                daemon.usage.path,
-                Path(daemon.folders.runtime),
-                daemon.event,
-            )
-        return self.served
-
-    def follow_dashboard(self) -> None:
-        """A port that the settings ask for is open; called now and then."""
-        if self.daemon.settings.dashboard.port or self.served is not None:
-            self._dashboard().follow()
 
     async def metrics(self, _request: Request) -> Response:
         from ocd.supervisor import metrics, openmetrics

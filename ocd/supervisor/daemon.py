@@ -259,7 +259,6 @@ class Daemon:
             self.exporter.follow()
             self.limits.follow()
             self.budget.follow()
-            self.control.follow_dashboard()
             self.line.look()
             self.configured.look()
             await asyncio.sleep(pause)
@@ -726,7 +725,7 @@ class Daemon:
             mode=self.host.mode,
             litellm=self.litellm_version,
             proxies={name: unit.status() for name, unit in self.units.items()},
-            sessions=self.places.told(self.sessions.messages(self.exchanges.sessions)),
+            sessions=self.sessions.messages(self.exchanges.sessions),
             limits=self.limits.messages(),
             budgets=self.budget.messages(),
             problems=[

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ocd.core import blocks
 from ocd.core import limits as core
 from ocd.wire.messages import Exchange, PlanLimit, PlanWindow
 
@@ -85,14 +84,7 @@ class PlanLimits:
             if not login.windows:
                 continue
             windows = [
-                PlanWindow(
-                    name=one.name,
-                    used=one.used,
-                    reset=one.reset or None,
-                    status=one.status,
-                    per_hour=blocks.per_hour(one.used, one.reset or None, one.name, now),
-                    full_at=blocks.full_at(one.used, one.reset or None, one.name, now),
-                )
+                PlanWindow(name=one.name, used=one.used, reset=one.reset or None, status=one.status)
                 for one in login.windows
             ]
             found.append(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from ocd.adapters import git_place
 from ocd.adapters.git_place import Place
-from ocd.wire.messages import Exchange, Session
+from ocd.wire.messages import Exchange
 
 #: seconds for which an answer is believed: whoever changes branches asks soon after
 FRESH = 5.0
@@ -43,17 +43,6 @@ class Places:
     def place(self, folder: str) -> Place:
         """The project and branch of ``folder`` as they were seen last; the folder itself before anybody looked."""
         return self._known.get(folder, (0.0, Place(folder[: git_place.LONGEST_FOLDER], "")))[1]
-
-    def told(self, sessions: list[Session]) -> list[Session]:
-        """The sessions with their projects and branches, as far as somebody looked; looks at the others."""
-        for session in sessions:
-            folder = self._folder(session.pid)
-            if folder not in self._known:
-                self.inspect(folder)
-                continue
-            place = self.place(folder)
-            session.project, session.branch = place.project, place.branch
-        return sessions
 
     def inspect(self, folder: str) -> None:
         """Look in a thread: a folder may be on a disk that does not answer."""

@@ -12,7 +12,6 @@
 | GET /v1/events?lines=100&follow=0 | | Event, one JSON object a line |
 | GET /v1/requests?lines=100&follow=0 | | Exchange, one JSON object a line |
 | POST /v1/usage/write | | Outcome, when the figures so far are in the file |
-| POST /v1/dashboard | | DashboardLink |
 | GET /v1/config | | ConfigReply |
 | POST /v1/shutdown | | Outcome, then the daemon drains and ends |
 
@@ -140,10 +139,6 @@ class Session(Message):
     last_slot: str = Field(default="", description="slot of the latest request, or its model group")
     last_upstream: str = Field(default="", description="the host that answered the latest request")
     last_request: float | None = None
-    project: str = Field(
-        default="", description="the repository's top folder, else cwd, as far as it is known"
-    )
-    branch: str = Field(default="", description="the branch that is checked out there")
     kind: str = Field(default="", description="background: Claude Code hosts it by itself; empty: openclaude")
     id: str = Field(default="", description="Claude Code's id of the session, as far as it is known")
 
@@ -155,12 +150,6 @@ class PlanWindow(Message):
     used: float = Field(description="share of the limit, 1.0: all of it")
     reset: float | None = Field(default=None, description="when it begins again, seconds since 1970")
     status: str = ""
-    per_hour: float | None = Field(
-        default=None, description="the share that an hour took since the window began, on average"
-    )
-    full_at: float | None = Field(
-        default=None, description="when it is used up at that pace; null: not before its reset, or not known"
-    )
 
 
 class PlanLimit(Message):
@@ -312,14 +301,6 @@ class Event(Message):
     generation: int | None = None
     text: str = ""
     data: dict[str, Any] = {}
-
-
-class DashboardLink(Message):
-    """How a browser is led to the dashboard: the file does it by itself, the word in an address as well, once."""
-
-    port: int
-    file: str = Field(description="a page in the runtime folder (0600) that opens the dashboard")
-    once: str = Field(description="good for one use and one minute: http://127.0.0.1:PORT/open?once=WORD")
 
 
 class ConfigReply(Message):

@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 import json
 import re
+import socket
 import stat
 import sys
+import tempfile
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +18,14 @@ from typing import Any
 import httpx
 import pytest
 
-from ocd.adapters import usage_file
-from ocd.dashboard import access, asking, programs, server
+from ocd.adapters import git_place, usage_file
+from ocd.dashboard import access, programs, server
 from ocd.dashboard.access import COOKIE, LINK_SECONDS, VISIT_SECONDS, Access
+from ocd.dashboard.asking import Gone, Socket
 from ocd.dashboard.live import Live
 from ocd.dashboard.server import Dashboard, Taken
+from ocd.dashboard.status import Look, pace
+from ocd.errors import OcdError
 
 ASSETS = Path(server.__file__).parent / "assets"
 
@@ -123,44 +129,34 @@ class Api:
         self.uptime = 0
         self.follower: asyncio.Queue[str] = asyncio.Queue()
         self.followed = 0
+        self.gone = ""
+        self.more: dict[str, Any] = {}
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        body = (await receive())["body"]
-        path, query = scope["path"], scope["query_string"].decode()
-        self.asked.append(f"{scope['method']} {path}{'?' if query else ''}{query} {body.decode()}".strip())
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        if "follow=1" in query:
-            self.followed += 1
-            try:
-                while True:
-                    line = (
-                        await self.follower.get() if path == "/v1/requests" else await asyncio.Event().wait()
-                    )
-                    await send(
-                        {"type": "http.response.body", "body": f"{line}\n".encode(), "more_body": True}
-                    )
-            finally:
-                self.followed -= 1
-        said = json.dumps({"path": path, "uptime": self.uptime}).encode()
-        await send({"type": "http.response.body", "body": said, "more_body": False})
+    async def ask(self, method: str, path: str, query: str = "", body: bytes = b"") -> tuple[int, bytes]:
+        if self.gone:
+            raise Gone(self.gone)
+        self.asked.append(f"{method} {path}{'?' if query else ''}{query} {body.decode()}".strip())
+        return 200, json.dumps({"path": path, "uptime": self.uptime, **self.more}).encode()
+
+    async def follow(self, path: str, query: str, take: Callable[[str], None]) -> None:
+        assert query == "lines=0&follow=1"
+        if self.gone:
+            raise Gone(self.gone)
+        self.followed += 1
+        try:
+            while True:
+                take(await self.follower.get() if path == "/v1/requests" else await asyncio.Event().wait())
+        finally:
+            self.followed -= 1
 
 
 class Page:
     """A running server, and a browser that was let in."""
 
-    def __init__(self, tmp_path: Path, port: int = 0) -> None:
+    def __init__(self, tmp_path: Path) -> None:
         self.api = Api()
-        self.fixed = port
-        self.events: list[str] = []
         self.clock = Clock()
-        self.served = Dashboard(
-            self.api,
-            lambda: self.fixed,
-            tmp_path / "usage.db",
-            tmp_path,
-            lambda kind, **_: self.events.append(kind),
-            self.clock,
-        )
+        self.served = Dashboard(self.api, tmp_path / "usage.db", tmp_path, self.clock)
         self.client = httpx.AsyncClient(trust_env=False, timeout=20)
         self.word = ""
 
@@ -169,8 +165,7 @@ class Page:
         return f"http://127.0.0.1:{self.served.port}"
 
     async def enter(self) -> httpx.Response:
-        _port, once = self.served.link()
-        got = await self.client.get(f"{self.url}/open", params={"once": once})
+        got = await self.client.get(self.served.link())
         found = re.search(r'ocd-page content="([^"]+)"', got.text)
         self.word = found[1] if found else ""
         return got
@@ -183,16 +178,18 @@ class Page:
         return await self.client.post(f"{self.url}/api/act", json=order, headers=said)
 
 
-def run(story: Callable[[Page], Awaitable[None]], tmp_path: Path, port: int = 0) -> Page:
-    page = Page(tmp_path, port)
+def run(story: Callable[[Page], Awaitable[None]], tmp_path: Path) -> Page:
+    page = Page(tmp_path)
 
     async def whole() -> None:
+        page.served.open()
         try:
             async with asyncio.timeout(60):
                 await story(page)
         finally:
             await page.client.aclose()
-            await page.served.closed()
+            page.served.close()
+            await page.served.wait()
 
     asyncio.run(whole())
     return page
@@ -202,7 +199,7 @@ def test_a_link_lets_in_and_leaves_nothing_secret_in_an_address(tmp_path: Path) 
     async def story(page: Page) -> None:
         got = await page.enter()
         cookie = got.headers["set-cookie"]
-        assert got.status_code == 200 and cookie.startswith(f"{COOKIE}=")
+        assert got.status_code == 200 and cookie.startswith(f"{COOKIE}-{page.served.port}=")
         assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
         assert page.word and page.word not in cookie
         index = await page.get("/")
@@ -211,20 +208,20 @@ def test_a_link_lets_in_and_leaves_nothing_secret_in_an_address(tmp_path: Path) 
         again = await page.client.get(str(got.url))
         assert again.status_code == 403 and "again" in again.text
 
-    page = run(story, tmp_path)
-    assert page.events == ["dashboard-opened", "dashboard-closed"]
+    assert run(story, tmp_path).served.visited
 
 
 def test_the_file_that_opens_it_is_the_users_alone_and_goes(tmp_path: Path) -> None:
     async def story(page: Page) -> None:
-        _port, once = page.served.link()
-        file = tmp_path / "dashboard.html"
+        file = page.served.file()
+        assert file.parent == tmp_path
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         form = file.read_text()
-        assert f'action="{page.url}/open"' in form and once in form
+        assert f'action="{page.url}/open"' in form
+        once = re.findall(r'name=once value="([^"]+)"', form)[0]
         got = await page.client.post(f"{page.url}/open", data={"once": once}, headers={"origin": "null"})
         assert got.status_code == 200 and not file.exists()
-        page.served.link()
+        assert page.served.file().exists()
         page.served.close()
         assert not file.exists()
 
@@ -367,66 +364,106 @@ def test_what_changes_is_told_and_nothing_is_looked_at_without_a_viewer(
 
 
 def test_the_port_closes_when_nobody_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = asyncio.sleep
-    monkeypatch.setattr("ocd.dashboard.server.asyncio.sleep", lambda _seconds: real(0.005))
+    monkeypatch.setattr("ocd.dashboard.server.TURN", 0.005)
+
+    async def story(page: Page) -> None:
+        waiting = asyncio.ensure_future(page.served.wait())
+        await page.enter()
+        url = page.url
+        # As long as a page is open, and as long as a link waits, it stays.
+        live = page.client.stream("GET", f"{url}/api/live", headers={"x-ocd-page": page.word})
+        async with live as answer:
+            assert answer.status_code == 200
+            page.clock.now += 10 * server.LINGER
+            for _ in range(5):
+                assert (await page.get("/")).status_code == 200
+        page.served.link()
+        page.clock.now += LINK_SECONDS - 1
+        for _ in range(5):
+            assert (await page.get("/")).status_code == 200
+        assert not waiting.done()
+        page.clock.now += server.LINGER + 1
+        await asyncio.wait_for(waiting, 20)
+        with pytest.raises(httpx.TransportError):
+            await page.client.get(url)
+        assert not page.served.access.may_load(page.client.cookies[f"{COOKIE}-{page.served.port}"])
+
+    run(story, tmp_path)
+
+
+def test_close_ends_it_at_once_with_its_streams(tmp_path: Path) -> None:
+    async def story(page: Page) -> None:
+        waiting = asyncio.ensure_future(page.served.wait())
+        await page.enter()
+        live = page.client.stream("GET", f"{page.url}/api/live", headers={"x-ocd-page": page.word})
+        async with live as answer:
+            told = events(answer)
+            await anext(told)
+            page.served.close()
+            with contextlib.suppress(StopAsyncIteration, httpx.TransportError):
+                while True:
+                    await anext(told)
+        await asyncio.wait_for(waiting, 20)
+        with pytest.raises(httpx.TransportError):
+            await page.client.get(page.url)
+
+    run(story, tmp_path)
+
+
+def test_a_port_that_somebody_has_is_said(tmp_path: Path) -> None:
+    async def story(page: Page) -> None:
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            number = other.getsockname()[1]
+            with pytest.raises(Taken, match=str(number)):
+                Dashboard(page.api, tmp_path / "usage.db", tmp_path).open(number)
+        second = Dashboard(page.api, tmp_path / "usage.db", tmp_path)
+        second.open(number)
+        assert second.port == number
+        second.close()
+        await second.wait()
+
+    run(story, tmp_path)
+
+
+def test_two_at_once_do_not_take_each_others_visitors(tmp_path: Path) -> None:
+    async def story(page: Page) -> None:
+        await page.enter()
+        second = Dashboard(page.api, tmp_path / "usage.db", tmp_path)
+        second.open()
+        try:
+            assert (await page.client.get(f"http://127.0.0.1:{second.port}/")).status_code == 403
+            assert (await page.client.get(second.link())).status_code == 200
+            assert (await page.get("/api/status")).status_code == 200
+        finally:
+            second.close()
+            await second.wait()
+
+    run(story, tmp_path)
+
+
+def test_a_daemon_that_is_gone_is_said_and_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ocd.dashboard.live.LOOK", 0.01)
 
     async def story(page: Page) -> None:
         await page.enter()
-        url = page.url
-        page.clock.now += server.LINGER + 1
-        async with asyncio.timeout(20):
-            while page.served.server is not None:
-                await real(0.005)
-        with pytest.raises(httpx.TransportError):
-            await page.client.get(url)
-        # What was let in then is not let in to the next one.
-        page.served.link()
-        assert (await page.get("/api/status")).status_code == 403
+        page.api.gone = "The daemon is not running. Run `occtl start`."
+        got = await page.get("/api/status")
+        assert (got.status_code, got.json()["error"]["what"]) == (503, page.api.gone)
+        assert (await page.act({"verb": "reload"})).status_code == 503
+        assert (await page.get("/api/usage?by=day")).status_code == 200, "the file needs no daemon"
+        live = page.client.stream("GET", f"{page.url}/api/live", headers={"x-ocd-page": page.word})
+        async with live as answer:
+            told = events(answer)
+            assert await anext(told) == ("gone", {"why": page.api.gone})
+            page.api.gone = ""
+            assert (await anext(told))[0] == "status"
+            page.api.follower.put_nowait('{"model": "m"}')
+            assert (await anext(told))[0] == "request"
 
-    page = run(story, tmp_path)
-    assert page.events[:2] == ["dashboard-opened", "dashboard-closed"]
-
-
-def test_a_link_that_waits_and_a_port_for_good_keep_it_open(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = asyncio.sleep
-    turns = 0
-
-    async def count(_seconds: float) -> None:
-        nonlocal turns
-        turns += 1
-        await real(0.001)
-
-    monkeypatch.setattr("ocd.dashboard.server.asyncio.sleep", count)
-
-    async def story(page: Page) -> None:
-        page.served.link()
-        while turns < 5:
-            await real(0.001)
-        assert page.served.server is not None
-        await page.served.closed()
-        import socket
-
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            page.fixed = probe.getsockname()[1]
-            with pytest.raises(Taken, match=str(page.fixed)):
-                page.served.link()
-            page.served.follow()
-            page.served.follow()
-        page.served.follow()
-        assert page.served.port == page.fixed
-        page.clock.now += 10 * server.LINGER
-        before = turns
-        while turns < before + 5:
-            await real(0.001)
-        assert page.served.server is not None
-        page.fixed = 0
-        page.served.follow()
-
-    page = run(story, tmp_path)
-    assert page.events.count("dashboard-failed") == 1, "said once, tried again"
+    run(story, tmp_path)
 
 
 # --------------------------------------------------------------------------------------------- what it asks others
@@ -476,10 +513,8 @@ def test_programs_are_run_for_themselves_and_what_they_say_is_kept_a_moment(
 
 def test_a_viewer_who_reads_slowly_loses_news_and_holds_up_nobody() -> None:
     async def story() -> None:
-        async def nothing(scope: Any, receive: Any, send: Any) -> None:
-            await asyncio.Event().wait()
-
-        live = Live(nothing)
+        api = Api()
+        live = Live(api, Look(api))
         watching = live.events()
         first = asyncio.ensure_future(anext(watching))
         await asyncio.sleep(0)
@@ -494,15 +529,120 @@ def test_a_viewer_who_reads_slowly_loses_news_and_holds_up_nobody() -> None:
     asyncio.run(story())
 
 
-def test_asking_gives_lines_whole() -> None:
-    async def api(scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        for piece in (b'{"a"', b": 1}\n{", b'"b": 2}\n\n'):
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
+def test_each_window_has_its_pace_and_its_end() -> None:
+    now = 1_795_000_000.0
+    hour = 3600.0
+    windows = [
+        {"name": "5h", "used": 0.5, "reset": now + 3 * hour},
+        {"name": "5h", "used": 0.2, "reset": now + 3 * hour},
+        {"name": "7d", "used": 0.9, "reset": None},
+        {"name": "5h", "used": 1.0, "reset": now + hour},
+    ]
+    pace({"limits": [{"windows": windows}]}, now)
+    assert [one["per_hour"] for one in windows] == [0.25, 0.1, None, 0.25]
+    assert windows[0]["full_at"] == pytest.approx(now + 2 * hour, abs=30)
+    assert windows[1]["full_at"] is None, "not before its reset"
+    assert windows[2]["full_at"] is None
+    assert windows[3]["full_at"] == pytest.approx(now, abs=30)
+    pace({}, now)
 
-    found: list[str] = []
-    asyncio.run(asking.follow(api, "/x", "", found.append))
-    assert found == ['{"a": 1}', '{"b": 2}']
+
+def test_each_session_has_its_branch_and_a_disk_that_does_not_answer_holds_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "HEAD").write_text("ref: refs/heads/topic\n")
+    here, stuck = str(tmp_path / "sub"), "/stuck"
+    release = threading.Event()
+    real = git_place.look
+    looks: list[str] = []
+
+    def look(folder: str) -> git_place.Place:
+        looks.append(folder)
+        if folder == stuck:
+            release.wait(60)
+        return real(folder)
+
+    monkeypatch.setattr("ocd.dashboard.status.git_place.look", look)
+    monkeypatch.setattr("ocd.dashboard.status.PATIENCE", 0.2)
+    api, clock = Api(), Clock()
+    api.more = {"sessions": [{"cwd": here}, {"cwd": stuck}]}
+
+    async def story() -> None:
+        asked = Look(api, clock)
+        try:
+            first, second = (await asked.status())["sessions"]
+            assert (first["project"], first["branch"]) == (str(tmp_path), "topic")
+            assert (second["project"], second["branch"]) == (stuck, "")
+            await asked.status()
+            assert sorted(looks) == sorted([here, stuck]), "once, and not again while one looks"
+            (tmp_path / ".git" / "HEAD").write_text("ref: refs/heads/other\n")
+            clock.now += 10
+            assert (await asked.status())["sessions"][0]["branch"] == "other"
+        finally:
+            release.set()
+
+    asyncio.run(story())
+
+
+async def on_a_socket(
+    folder: Path, answers: list[bytes], story: Callable[[Socket], Awaitable[None]]
+) -> list[bytes]:
+    """A server on a UNIX socket that answers each connection with the next of ``answers``; returns what was asked."""
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
+        asked.append(head.splitlines()[0] + b" " + await reader.readexactly(int(length[1]) if length else 0))
+        writer.write(answers.pop(0))
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    path = str(folder / "s")
+    listening = await asyncio.start_unix_server(serve, path)
+    try:
+        await story(Socket(lambda: path))
+    finally:
+        listening.close()
+        await listening.wait_closed()
+    return asked
+
+
+def test_the_control_api_is_asked_over_its_socket() -> None:
+    async def story(api: Socket) -> None:
+        assert await api.ask("POST", "/v1/reload", body=b"{}") == (409, b"no")
+        lines: list[str] = []
+        await api.follow("/v1/events", "lines=0&follow=1", lines.append)
+        assert lines == ['{"a": 1}', '{"b": 2}']
+        with pytest.raises(Gone):
+            await api.follow("/v1/events", "", lines.append)
+        with pytest.raises(Gone):
+            await api.ask("GET", "/v1/status")
+
+    answers = [
+        b"HTTP/1.1 409 Conflict\r\ncontent-length: 2\r\n\r\nno",
+        b'HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{"a": 1}\n{"b": 2}\n\n',
+        b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n",
+        b"",
+    ]
+    with tempfile.TemporaryDirectory(prefix="ocd-t-", dir="/tmp") as folder:
+        asked = asyncio.run(on_a_socket(Path(folder), answers, story))
+    assert asked[:2] == [b"POST /v1/reload HTTP/1.1 {}", b"GET /v1/events?lines=0&follow=1 HTTP/1.1 "]
+
+
+def test_where_no_daemon_listens_nothing_is_connected_to() -> None:
+    def find() -> str:
+        raise OcdError("The daemon is not running", "", "Run `occtl start`")
+
+    async def story() -> None:
+        with pytest.raises(Gone, match="occtl start"):
+            await Socket(find).ask("GET", "/v1/status")
+        with pytest.raises(Gone, match="occtl start"):
+            await Socket(find).follow("/v1/events", "", print)
+
+    asyncio.run(story())
 
 
 # ---------------------------------------------------------------------------------------------------- the page

@@ -85,7 +85,6 @@ ALLOWED = {
         *(
             "ocd.claude",
             "ocd.client.statusline",
-            "ocd.dashboard",
             "ocd.atomic",
             "ocd.text",
             "ocd.errors",
@@ -95,7 +94,7 @@ ALLOWED = {
             "ocd.API_VERSION",
         ),
     },
-    "dashboard": {"ocd.dashboard", "ocd.adapters.usage_file", "ocd.atomic"},
+    "dashboard": {"ocd.dashboard", "ocd.adapters", "ocd.core", "ocd.atomic"},
     "aws": {"ocd.aws", "ocd.errors", "ocd.settings", "ocd.stack", "ocd.supervisor"},
     "selftest": {
         *("ocd.selftest", "ocd.errors", "ocd.paths", "ocd.settings", "ocd.stack", "ocd.core"),

@@ -274,8 +274,9 @@
   function soon() { if (!due) due = setTimeout(() => { due = 0; render(false); }, 150); }
   function told(name, data) {
     const said = JSON.parse(data);
+    if (name === "gone") { connection(said.why, true); return; }
     if (name === "status") {
-      state.status = said;
+      state.status = said; connection("live", false);
       const all = Object.values(said.proxies);
       $("headline").textContent = `${said.version}, running for ${span(now() - said.since)}, LiteLLM ${said.litellm || "?"}, ${all.filter((one) => ["ready", "idle"].includes(one.state)).length} of ${all.length} proxies well, ${said.sessions.length} sessions`;
     } else if (name === "request") { state.requests.push(said); state.requests.splice(0, Math.max(0, state.requests.length - KEPT)); if (said.agent_id && state.view === "sessions") laterAgents(); }
