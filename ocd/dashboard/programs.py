@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ocd import paths
 from ocd.adapters import usage_file
 
 #: seconds that a program may take
@@ -94,4 +95,4 @@ class Programs:
 
 
 def _occtl(arguments: Sequence[str]) -> tuple[str, ...]:
-    return (sys.executable, "-P", "-m", "ocd.ctl", *arguments)
+    return (*paths.program("ocd.ctl"), *arguments)

@@ -8,6 +8,7 @@ import json
 import re
 import socket
 import stat
+import subprocess
 import sys
 import tempfile
 import threading
@@ -18,7 +19,9 @@ from typing import Any
 import httpx
 import pytest
 
+from ocd import __version__
 from ocd.adapters import git_place, usage_file
+from ocd.ctl.app import VERBS
 from ocd.dashboard import access, programs, server
 from ocd.dashboard.access import COOKIE, LINK_SECONDS, VISIT_SECONDS, Access
 from ocd.dashboard.asking import Gone, Socket
@@ -509,6 +512,14 @@ def test_programs_are_run_for_themselves_and_what_they_say_is_kept_a_moment(
         assert (got.status_code, got.json()["error"]["what"]) == (409, "no route")
 
     run(story, tmp_path)
+
+
+def test_occtl_runs_from_anywhere(tmp_path: Path) -> None:
+    command = programs._occtl(("--version",))
+    done = subprocess.run(command, cwd=tmp_path, env={"PATH": ""}, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and __version__ in done.stdout, done.stderr
+    for arguments in (*programs.LOOKS.values(), *programs.SWITCHES.values()):
+        assert any(arguments[0] in verbs for verbs in VERBS.values()) and arguments[-1] == "--json"
 
 
 def test_a_viewer_who_reads_slowly_loses_news_and_holds_up_nobody() -> None:

@@ -94,7 +94,7 @@ ALLOWED = {
             "ocd.API_VERSION",
         ),
     },
-    "dashboard": {"ocd.dashboard", "ocd.adapters", "ocd.core", "ocd.atomic"},
+    "dashboard": {"ocd.dashboard", "ocd.adapters", "ocd.core", "ocd.atomic", "ocd.paths"},
     "aws": {"ocd.aws", "ocd.errors", "ocd.settings", "ocd.stack", "ocd.supervisor"},
     "selftest": {
         *("ocd.selftest", "ocd.errors", "ocd.paths", "ocd.settings", "ocd.stack", "ocd.core"),
