@@ -7,6 +7,7 @@ API's (``asking``) and ``occtl``'s (``programs``); what it lets through is a clo
 import asyncio
 import contextlib
 import json
+import os
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -18,6 +19,7 @@ from urllib.parse import parse_qs
 import uvicorn
 
 from ocd import atomic
+from ocd.adapters import peer
 from ocd.dashboard.access import HEADER, LINK_SECONDS, Access, cookie_name, cookie_of, refusal
 from ocd.dashboard.asking import Api, Gone, Message, Scope
 from ocd.dashboard.live import MOST_VIEWERS, Live
@@ -175,7 +177,7 @@ class Dashboard:
                 return await _say(send, 400, b"a header twice\n")
             headers[name] = b"; ".join([headers[name], value]) if name in headers else value
         method, path = scope["method"], scope["path"]
-        why = refusal(method, headers, self.port, opening=path == "/open")
+        why = refusal(method, headers, self.port, opening=path == "/open") or self._foreign(scope)
         if why:
             return await _say(send, 403, f"{why}\n".encode())
         if path == "/open" and method in ("GET", "POST"):
@@ -203,6 +205,12 @@ class Dashboard:
         except Gone as error:
             return await _json(send, 503, {"error": {"what": str(error)}})
         return await _say(send, 404, b"there is nothing\n")
+
+    def _foreign(self, scope: Scope) -> str:
+        """Why whoever is at the other end is refused: another user, where the kernel tells; root may do all anyway."""
+        client = scope.get("client")
+        owner = peer.uid(self.port, client[1]) if client else None
+        return "" if owner in (None, 0, os.getuid()) else "this page is another user's"
 
     async def _visit(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A link: make its bearer a visitor. The answer has the page's word, and the cookie beside it."""

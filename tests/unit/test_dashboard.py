@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import re
 import socket
 import stat
@@ -20,7 +21,7 @@ import httpx
 import pytest
 
 from ocd import __version__
-from ocd.adapters import git_place, usage_file
+from ocd.adapters import git_place, peer, usage_file
 from ocd.ctl.app import VERBS
 from ocd.dashboard import access, programs, server
 from ocd.dashboard.access import COOKIE, LINK_SECONDS, VISIT_SECONDS, Access
@@ -267,6 +268,58 @@ def test_nobody_else_gets_anything(tmp_path: Path) -> None:
         assert page.api.asked == before
 
     run(story, tmp_path)
+
+
+def test_another_user_gets_nothing_even_with_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def uid(here: int, there: int) -> int | None:
+        asked.append((here, there))
+        return whose
+
+    monkeypatch.setattr("ocd.dashboard.server.peer.uid", uid)
+    whose: int | None = os.getuid() + 1
+
+    async def story(page: Page) -> None:
+        nonlocal whose
+        link = page.served.link()
+        assert (await page.client.get(link)).status_code == 403
+        whose = os.getuid()
+        assert (await page.client.get(link)).status_code == 200, "the link is not used up by them"
+        await page.enter()
+        whose = os.getuid() + 1
+        for path in ("/", "/api/status", "/api/live", "/open.js"):
+            assert (await page.get(path)).status_code == 403
+        assert (await page.act({"verb": "reload"})).status_code == 403
+        whose = None
+        assert (await page.get("/api/status")).status_code == 200, (
+            "where the kernel does not tell, the link does"
+        )
+        assert asked and {here for here, _there in asked} == {page.served.port}
+
+    run(story, tmp_path)
+
+
+def test_the_kernel_tells_whose_a_connection_is() -> None:
+    text = (
+        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+        "   0: 0100007F:1F90 0100007F:C001 01 00000000:00000000 00:00000000 00000000  1000        0 1 1\n"
+        "   1: 0100007F:C001 0100007F:1F90 06 00000000:00000000 00:00000000 00000000     0        0 2 1\n"
+        "   2: nonsense\n"
+        "   3: 0100007F:C001 0100007F:1F90 01 00000000:00000000 00:00000000 00000000  1001        0 3 1\n"
+    )
+    assert peer.parse(text, 0x1F90, 0xC001) == 1001 and peer.parse(text, 0xC001, 0x1F90) == 1000
+    assert peer.parse(text, 0x1F90, 0xC002) is None and peer.parse("", 1, 2) is None
+    with socket.create_server(("127.0.0.1", 0)) as server_socket:
+        here = server_socket.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", here)) as client:
+            there = client.getsockname()[1]
+            accepted, _ = server_socket.accept()
+            found = peer.uid(here, there)
+            accepted.close()
+    assert found == (os.getuid() if os.path.exists("/proc/net/tcp") else None)
 
 
 def test_every_answer_forbids_what_is_not_needed(tmp_path: Path) -> None:
