@@ -148,6 +148,9 @@ class Page:
         browser.listen(self._event)
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.send(f"{domain}.enable")
+        # As if its window were the one in front: keys reach it, and nothing is put off.
+        self.send("Emulation.setFocusEmulationEnabled", enabled=True)
+        self.send("Page.bringToFront")
 
     def send(self, method: str, **parameters: Any) -> dict[str, Any]:
         return self.browser.send(method, self.session, **parameters)
@@ -186,6 +189,7 @@ class Page:
                 # The page is on its way to another one.
                 if (
                     "Cannot find" not in str(error)
+                    and "navigated" not in str(error)
                     and "destroyed" not in str(error)
                     and "null" not in str(error)
                 ):

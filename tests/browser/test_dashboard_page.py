@@ -91,10 +91,12 @@ def ask(daemon: Daemon, model: str, session: int, agent: str = "") -> int:
 
 
 @contextlib.contextmanager
-def dashboard(daemon: Daemon) -> Iterator[dict[str, Any]]:
+def dashboard(daemon: Daemon, *options: str, **env: str) -> Iterator[dict[str, Any]]:
     """``occtl dashboard``, and what it says; Ctrl-C ends it."""
-    command = [sys.executable, "-m", "ocd.ctl", "dashboard", "--no-browser", "--json"]
-    with subprocess.Popen(command, env=daemon.env, cwd="/", stdout=subprocess.PIPE, text=True) as serving:
+    command = [sys.executable, "-m", "ocd.ctl", "dashboard", "--json", *(options or ["--no-browser"])]
+    with subprocess.Popen(
+        command, env={**daemon.env, **env}, cwd="/", stdout=subprocess.PIPE, text=True
+    ) as serving:
         assert serving.stdout is not None
         said = json.loads(serving.stdout.readline())
         try:
@@ -177,6 +179,28 @@ def test_every_view_has_what_is_there_and_nothing_is_asked_elsewhere(
         assert [url for url in page.asked if "once" in url] == [said["url"]]
 
 
+def test_the_file_leads_in_and_no_address_has_a_word(
+    browser: Browser, daemon: Daemon, tmp_path: Path
+) -> None:
+    opener = tmp_path / "xdg-open"
+    opener.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/new && mv {tmp_path}/new {tmp_path}/given\n')
+    opener.chmod(0o700)
+    with dashboard(daemon, "--port", "0", DISPLAY=":7", PATH=f"{tmp_path}:{os.environ['PATH']}") as said:
+        given = Path(eventually((tmp_path / "given").read_text, what="it is opened").strip())
+        page = browser.page()
+        page.go(given.as_uri())
+        page.until(LIVE)
+        assert page.run("location.href") == f"http://127.0.0.1:{said['port']}/"
+        assert not given.exists()
+        assert not [url for url in page.asked if "once" in url]
+        # Loading it anew is no problem, another tab has no word of its own.
+        page.send("Page.reload")
+        page.until(LIVE)
+        other = browser.page()
+        other.go(f"http://127.0.0.1:{said['port']}/")
+        other.until("/no longer allowed/.test(document.querySelector('#connection')?.textContent || '')")
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_it_fits_any_window_in_both_themes(
     browser: Browser, daemon: Daemon, tmp_path: Path, theme: str
@@ -238,7 +262,7 @@ def test_the_keyboard_is_enough(browser: Browser, daemon: Daemon) -> None:
         page.key("Escape")
         page.until("!document.querySelector('#confirm').open")
         page.until("document.activeElement.dataset.verb === 'reload'")
-        before = daemon.kinds()
+        before, members = daemon.kinds(), daemon.proxy("bedrock")["members"]
         page.key("Enter")
         page.until("document.querySelector('#confirm').open")
         page.key("Tab")
@@ -249,10 +273,9 @@ def test_the_keyboard_is_enough(browser: Browser, daemon: Daemon) -> None:
         page.run("document.querySelector('[data-verb=restart][data-proxy=bedrock]').focus()")
         for key in ("Enter", "Tab", "Enter"):
             page.key(key)
-        generation = daemon.proxy("bedrock")["members"]
         page.until("document.querySelector('#outcome').textContent === 'Done.'")
         eventually(lambda: daemon.kinds() != before, what="it was told")
-        eventually(lambda: daemon.proxy("bedrock")["members"] != generation, what="another process serves")
+        eventually(lambda: daemon.proxy("bedrock")["members"] != members, what="another process serves")
         assert page.errors == []
 
 
