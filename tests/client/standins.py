@@ -150,6 +150,8 @@ class Standin:
         self.rules: list[Rule] = []
         #: utilization of the plan's five-hour window, as Anthropic writes it on each answer
         self.used = "0.31"
+        #: when that window ends, in seconds since 1970
+        self.window_ends = 0
         self._seen: list[Seen] = []
         self._lock = threading.Lock()
         self._open: dict[socket.socket, threading.Thread] = {}
@@ -307,7 +309,10 @@ class Standin:
             kind = AWS_ERRORS.get(rule.status, "InternalServerException")
             errors = [("x-amzn-ErrorType", f"{kind}:http://internal.amazon.com/")] if rule.status else []
             return [("x-amzn-RequestId", f"00000000-0000-0000-0000-{seen.number:012d}"), *errors]
-        reset = str(int(time.time()) + 3600)
+        # As a window's end is: the same for two requests a minute apart, whose answers are compared.
+        if self.window_ends < time.time() + 1800:
+            self.window_ends = int(time.time()) + 3600
+        reset = str(self.window_ends)
         limits = {
             "status": "allowed",
             "reset": reset,
