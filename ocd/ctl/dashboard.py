@@ -1,6 +1,5 @@
 """``occtl dashboard``: serve a page about the daemon to the browser."""
 
-import asyncio
 import os
 import shutil
 import signal
@@ -46,11 +45,15 @@ def dashboard(no_browser: bool, port: int, as_json: bool) -> int:
     is good once, for a minute; no request of the page leaves this machine. With `--json` the first line is an object
     with the port and the link.
     """
+    import asyncio
+
     find_socket()
     return asyncio.run(_serve(not no_browser, port, as_json))
 
 
 async def _serve(browser: bool, port: int, as_json: bool) -> int:
+    import asyncio
+
     from ocd.dashboard.asking import Socket
     from ocd.dashboard.server import Dashboard, Taken
     from ocd.settings.folders import Folders
