@@ -1,5 +1,6 @@
 """``occtl dashboard``: serve a page about the daemon to the browser."""
 
+import json
 import os
 import shutil
 import signal
@@ -77,7 +78,7 @@ async def _serve(browser: bool, port: int, as_json: bool) -> int:
         opened = browser and _desktop() and _show(served)
         url = served.link()
         if as_json:
-            screen.out_json({"port": served.port, "url": url})
+            screen.out(json.dumps({"port": served.port, "url": url}))
         else:
             if opened:
                 screen.note("Opening it in your browser. Should nothing come up, this link opens it, too:")

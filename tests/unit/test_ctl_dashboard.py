@@ -82,7 +82,8 @@ def test_it_prints_a_link_and_closes_with_ctrl_c(
 
 def test_json_is_one_object(fake: FakeDaemon, looked: dict[str, Any], capsys: Capture) -> None:
     assert main(["dashboard", "--no-browser", "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
+    [line] = capsys.readouterr().out.splitlines()
+    said = json.loads(line)
     assert said["port"] == looked["port"] and said["url"].startswith(
         f"http://127.0.0.1:{said['port']}/open?once="
     )
