@@ -10,10 +10,12 @@ import contextlib
 import http.server
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from typing import Any
 import httpx
 import pytest
 
+from ocd.selftest import answers
 from ocd.selftest.upstreams import Behaviour, Upstreams, in_thread
 from tests.browser.cdp import Browser, Page, found
 from tests.helpers.daemon import Daemon, eventually
@@ -45,12 +48,24 @@ VIEWS = {
 SIZES = ((400, 800), (1280, 800), (3840, 2160))
 LOOKS = Path(__file__).with_name("looks.js")
 HOSTILE = Path(__file__).with_name("hostile.js")
+OVER = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 LIVE = "document.querySelector('#connection')?.textContent === 'live'"
 
 
 @pytest.fixture(scope="module")
 def upstreams() -> Iterator[Upstreams]:
-    with in_thread() as up:
+    """With a plan whose window of five hours is used faster than it lasts."""
+    reset = int(time.time()) + 2 * 3600
+    limits = {"5h-utilization": "0.9", "5h-reset": reset, "5h-status": "allowed",
+              "7d-utilization": "0.2", "7d-reset": reset + 4 * 86400, "7d-status": "allowed"}  # fmt: skip
+    plain = answers.anthropic_headers
+
+    def headers(status: int, retry_after: int) -> dict[str, str]:
+        said = {f"anthropic-ratelimit-unified-{name}": str(value) for name, value in limits.items()}
+        return plain(status, retry_after) | said
+
+    with pytest.MonkeyPatch.context() as patch, in_thread() as up:
+        patch.setattr(answers, "anthropic_headers", headers)
         yield up
 
 
@@ -143,12 +158,14 @@ def test_every_view_has_what_is_there_and_nothing_is_asked_elsewhere(
         seen = {}
         for view in VIEWS:
             go(page, view)
+            if view == "sessions":
+                page.until("/agent-7/.test(document.querySelector('#session-tree').innerText)")
             seen[view] = text(page, view)
         assert "main: ready" in seen["overview"] and "AWS today" in seen["overview"]
-        assert "5h" in seen["overview"] and "overloaded" in seen["overview"]
+        assert re.search(r"5h.*\s*90 % used, begins again .*\s*30.0 % an hour, full at ", seen["overview"])
+        assert "7d" in seen["overview"] and "overloaded" in seen["overview"]
         assert "claude-opus-9-9" in seen["requests"] and "529" in seen["requests"]
         assert "on <b>topic</b>" in seen["sessions"], "text from outside stays text"
-        assert "agent-7" in seen["sessions"]
         assert "total" in seen["usage"] and page.run("document.querySelectorAll('#usage-plot canvas').length")
         assert "qwen-3-coder" in seen["routes"] and "ready" in seen["logs"]
         # Filters.
@@ -217,7 +234,11 @@ def test_it_fits_any_window_in_both_themes(
                 go(page, view)
                 name = f"{theme}-{width}-{view}"
                 # Tables may be wider than a telephone, the page may not.
-                if (over := page.run("document.documentElement.scrollWidth - window.innerWidth")) > 0:
+                if (
+                    over := page.run(
+                        "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+                    )
+                ) > 0:
                     wide[name] = over
                 if low := page.run(LOOKS.read_text()):
                     wrong[name] = low

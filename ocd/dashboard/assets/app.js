@@ -166,7 +166,9 @@
     if (!status) return;
     if (!state.agents) { state.agents = new Map(); agents(); }
     const items = status.sessions.map((one) => {
-      const mine = [...state.agents.values()].filter((agent) => agent.session === one.id && agent.agent);
+      // One process may hold several conversations (/clear, /resume); its requests say which.
+      const ids = new Set([one.id, ...state.requests.filter((request) => request.session === one.pid).map((request) => request.session_id)].filter(Boolean));
+      const mine = [...state.agents.values()].filter((agent) => ids.has(agent.session) && agent.agent);
       const parents = new Map(state.requests.filter((request) => request.agent_id).map((request) => [request.agent_id, request.parent_agent_id]));
       const inside = (parent) => mine.filter((agent) => (mine.some((other) => other.agent === parents.get(agent.agent)) ? parents.get(agent.agent) : "") === parent);
       const branch = (parent) => { const found = inside(parent); return found.length ? el("ul", {}, ...found.map((agent) => el("li", {}, `subagent ${agent.agent}: ${count(agent.requests)} requests, ${short(agent.input_tokens + agent.output_tokens)} tokens, ${money(agent.cost)}`, branch(agent.agent)))) : null; };

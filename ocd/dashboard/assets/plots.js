@@ -40,9 +40,11 @@ const Plots = (() => {
       paths: uPlot.paths.bars({ size: [0.8, 60] }),
       value: (_plot, _v, _s, at) => (at === null || at === undefined ? "" : format(values[index][at])),
     }));
+    // A week, or a few hours, at least: one bar alone is not a wide one. All bars are in it, whatever uPlot would choose.
+    const last = times[times.length - 1], first = Math.min(times[0], last - 6 * step);
     const options = {
       width: Math.max(280, holder.clientWidth), height: 260, title,
-      scales: { x: { time: true, range: (_u, low, high) => [low - step / 2, high + step / 2] }, y: { range: (_u, _l, high) => [0, high > 0 ? high * 1.05 : 1] } },
+      scales: { x: { time: true, range: () => [first - step / 2, last + step / 2] }, y: { range: (_u, _l, high) => [0, high > 0 ? high * 1.05 : 1] } },
       axes: [axis, { ...axis, size: 70, values: (_u, ticks) => ticks.map(format) }],
       series: [{ label: "time" }, ...series],
       cursor: { drag: { x: false, y: false } },
