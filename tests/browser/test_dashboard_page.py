@@ -304,6 +304,9 @@ def test_nobody_else_in_the_browser_gets_anything(browser: Browser, daemon: Daem
     cookies: list[str] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
+        # A browser opens connections that it may want later.
+        timeout = 0.5
+
         def do_GET(self) -> None:
             cookies.append(self.headers.get("cookie") or "")
             self.send_response(200)
