@@ -189,6 +189,7 @@
   async function usage() {
     const { since, by, figure } = filters("usage"), keys = by.split(","), fine = Number(since) < 2;
     const time = fine ? "hour" : "day";
+    Plots.resized($("usage-plot"));
     try {
       const { rows } = await json(`/api/usage?by=${[time, ...keys].join(",")}&since=${day(Number(since))}`);
       const value = (row) => (figure === "tokens" ? row.input_tokens + row.output_tokens : row[figure]);

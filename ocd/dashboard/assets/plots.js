@@ -56,7 +56,8 @@ const Plots = (() => {
   }
 
   function resized(holder) {
-    if (plot) plot.setSize({ width: Math.max(280, holder.clientWidth), height: 260 });
+    // What is not shown has no width.
+    if (plot && holder.clientWidth) plot.setSize({ width: Math.max(280, holder.clientWidth), height: 260 });
   }
 
   function node(name, attributes, text) {
