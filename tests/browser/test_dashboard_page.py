@@ -167,7 +167,9 @@ def test_every_view_has_what_is_there_and_nothing_is_asked_elsewhere(
                 page.until("/agent-7/.test(document.querySelector('#session-tree').innerText)")
             seen[view] = text(page, view)
         assert "main: ready" in seen["overview"] and "AWS today" in seen["overview"]
-        assert re.search(r"5h.*\s*90 % used, begins again .*\s*(29|30)\.\d % an hour, full at ", seen["overview"])
+        assert re.search(
+            r"5h.*\s*90 % used, begins again .*\s*(29|30)\.\d % an hour, full at ", seen["overview"]
+        )
         assert "7d" in seen["overview"] and "overloaded" in seen["overview"]
         assert "claude-opus-9-9" in seen["requests"] and "529" in seen["requests"]
         assert "on <b>topic</b>" in seen["sessions"], "text from outside stays text"
