@@ -303,12 +303,16 @@ def spent(path: str, today: str) -> dict[str, Any]:
 
 def main() -> int:
     """``usage_file.py PATH``: the batch is on standard input, ``{"number", "rows"}``; what came of it on standard
-    output. ``usage_file.py PATH spent DAY`` prints what ``spent`` returns."""
+    output. ``usage_file.py PATH spent DAY`` prints what ``spent`` returns, ``… grouped KEY,KEY SINCE`` the rows of
+    ``grouped``."""
     import sqlite3
 
-    if sys.argv[2:3] == ["spent"]:
+    if sys.argv[2:3] in (["spent"], ["grouped"]):
         try:
-            print(json.dumps(spent(sys.argv[1], sys.argv[3])))
+            if sys.argv[2] == "spent":
+                print(json.dumps(spent(sys.argv[1], sys.argv[3])))
+            else:
+                print(json.dumps({"rows": grouped(sys.argv[1], sys.argv[3].split(","), sys.argv[4])}))
         except (OSError, sqlite3.Error):
             return 1
         return 0

@@ -19,6 +19,7 @@ VERBS: dict[str, dict[str, str]] = {
         "events": "follow",
         "sessions": "views",
         "top": "top",
+        "dashboard": "dashboard",
         "usage": "usage",
         "metrics": "metrics",
         "statusline": "statusline",

@@ -239,7 +239,11 @@ def status(spilling: bool = False, used: float = 0.42) -> Status:
 def test_status_shows_the_binding_window_first() -> None:
     (text, style), *rest = limit_lines(status(), NOW)
     assert text.startswith("plan: 5h 42 % used, resets in 1h") and "7d 10 % used" in text
-    assert not rest and not style
+    assert not rest and not style and "full in" not in text
+    assert (
+        "5h 90 % used, resets in 1h 00m, full in 26m 40s at this pace"
+        in limit_lines(status(used=0.9), NOW)[0][0]
+    )
     assert "occtl spill off" in limit_lines(status(spilling=True), NOW)[1][0]
 
 

@@ -98,6 +98,7 @@ ALLOWED = {
         *("ocd.installer", "ocd.atomic", "ocd.errors", "ocd.paths", "ocd.provision", "ocd.core.state"),
         "ocd.__version__",
     },
+    "dashboard": {"ocd.dashboard", "ocd.adapters", "ocd.core", "ocd.atomic", "ocd.paths"},
     "aws": {"ocd.aws", "ocd.errors", "ocd.settings", "ocd.stack", "ocd.supervisor"},
     "selftest": {
         *("ocd.selftest", "ocd.errors", "ocd.paths", "ocd.settings", "ocd.stack", "ocd.core"),

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from ocd.adapters import git_place, usage_file
 from ocd.adapters.git_place import Place
-from ocd.core import blocks as core_blocks
+from ocd.core import pace as core_pace
 from ocd.core.blocks import HOUR, SPAN, blocks
 from ocd.ctl import usage as verb
 from ocd.ctl import usage_page
@@ -371,16 +371,16 @@ def test_when_a_window_would_be_full() -> None:
     reset = 1e9
     start = reset - SPAN
     # Half of it in the first hour: full after two.
-    assert core_blocks.full_at(0.5, reset, "5h", start + HOUR) == pytest.approx(start + 2 * HOUR)
-    assert core_blocks.full_at(0.1, reset, "5h", start + HOUR) is None
-    assert core_blocks.full_at(1.0, reset, "5h", start + HOUR) == start + HOUR
+    assert core_pace.full_at(0.5, reset, "5h", start + HOUR) == pytest.approx(start + 2 * HOUR)
+    assert core_pace.full_at(0.1, reset, "5h", start + HOUR) is None
+    assert core_pace.full_at(1.0, reset, "5h", start + HOUR) == start + HOUR
     for name, when, at in (
         ("5h", None, 0.0),
         ("odd", reset, start),
         ("5h", reset, start + 60),
         ("5h", reset, reset),
     ):
-        assert core_blocks.per_hour(0.5, when, name, at) is None
+        assert core_pace.per_hour(0.5, when, name, at) is None
 
 
 # --------------------------------------------------------------------------------------------------- savings

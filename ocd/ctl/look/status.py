@@ -201,13 +201,17 @@ def remarks(status: "Status") -> list[tuple[str, str]]:
 
 def limit_lines(status: "Status", now: float) -> list[tuple[str, str]]:
     """One line a login: each of its windows, the binding one first, and whether its requests go to AWS."""
+    from ocd.core.pace import full_at
+
     lines = []
     for login in status.limits:
         windows = sorted(login.windows, key=lambda one: one.name != login.binding)
         parts = []
         for window in windows:
             again = f", resets in {screen.duration(window.reset - now)}" if window.reset else ""
-            parts.append(f"{window.name} {_percent(window.used)} used{again}")
+            end = full_at(window.used, window.reset, window.name, now)
+            full = f", full in {screen.duration(end - now)} at this pace" if end and end > now else ""
+            parts.append(f"{window.name} {_percent(window.used)} used{again}{full}")
         who = f"plan {login.login[:6]}" if len(status.limits) > 1 else "plan"
         lines.append((f"{who}: {'; '.join(parts)}.", "bold yellow" if login.spilling else ""))
         if login.spilling:
