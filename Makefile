@@ -59,6 +59,7 @@ process: dev .venv-litellm-1.99.4/.stamp  ## real daemon, real LiteLLM, real sys
 	OCD_TEST_THOROUGH=1 $(PY) -m pytest -q $(RANDOMLY) -m slow tests/unit
 	@# A file at a time and two at once: most of the time they wait. What shares a daemon stays together, in its order.
 	$(PY) -m pytest -q -p no:randomly -n 2 --dist loadfile --durations=15 tests/process
+	$(PY) -m pytest -q -p no:randomly tests/browser
 	$(PY) -m pytest -q -p no:randomly --durations=5 tests/systemd
 
 client: dev  ## the real Claude Code (npm installs it below .claude-client) in a network of its own: tests/client/README.md

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -22,6 +23,12 @@ from ocd.dashboard.server import Dashboard
 from tests.unit.test_ctl_verbs import FakeDaemon, a_status
 
 Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvicorn takes its own log of requests out of the way, for good: put back after each test."""
+    monkeypatch.setattr(logging.getLogger("uvicorn.access"), "propagate", True)
 
 
 @pytest.fixture

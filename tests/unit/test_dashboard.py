@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import re
 import socket
@@ -32,6 +33,12 @@ from ocd.dashboard.status import Look, pace
 from ocd.errors import OcdError
 
 ASSETS = Path(server.__file__).parent / "assets"
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvicorn takes its own log of requests out of the way, for good: put back after each test."""
+    monkeypatch.setattr(logging.getLogger("uvicorn.access"), "propagate", True)
 
 
 # ---------------------------------------------------------------------------------------------------- access
