@@ -320,10 +320,11 @@ def _target(folders: "Folders") -> "Target":
     """What Claude Code is to use: what the daemon serves; what the files say when none runs."""
     from ocd.claude.overlay import Slots
     from ocd.claude.permanent import Target
-    from ocd.settings import external_key, keys
+    from ocd.settings import keys
     from ocd.settings.findings import ConfigError
     from ocd.settings.load import load
     from ocd.settings.schema import Settings
+    from ocd.settings.stored_key import EXTERNAL
     from ocd.stack.stack import names
     from ocd.stack.swap import read_stack
     from ocd.wire.messages import ConfigReply, Status
@@ -339,7 +340,7 @@ def _target(folders: "Folders") -> "Target":
         settings = load(folders)
     slots = Slots(**settings.slots.model_dump())
     if settings.external.enabled:
-        key = external_key.load(folders, os.environ)
+        key = EXTERNAL.load(folders, os.environ)
         return Target(settings.external.base_url, key, settings.auth, slots)
     try:
         groups = names(read_stack(folders, settings).main)

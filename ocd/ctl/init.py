@@ -13,7 +13,7 @@ from ocd.errors import EX_CONFIG, OcdError
 if TYPE_CHECKING:
     from ocd.settings.folders import Folders
 
-_NAMES = ("mixed", "fallback", "bedrock", "external")
+_NAMES = ("mixed", "fallback", "bedrock", "external", "team")
 
 
 @click.command(
@@ -23,6 +23,7 @@ _NAMES = ("mixed", "fallback", "bedrock", "external")
         "occtl init --preset fallback                Anthropic first, Bedrock's Claude when it is overloaded",
         "occtl init --preset mixed --force           back to the shipped files; yours are kept aside",
         "LITELLM_BASE_URL=https://… LITELLM_API_KEY=… occtl init --preset external",
+        "OCD_TEAM_URL=https://… OCD_TEAM_KEY=… occtl init --preset team",
         "occtl init --undo                           put back what the last init replaced",
     ),
 )
@@ -34,7 +35,7 @@ _NAMES = ("mixed", "fallback", "bedrock", "external")
 @click.option("--undo", is_flag=True, help="Put back what the last init replaced.")
 @json_option
 def init(preset: str | None, force: bool, dry_run: bool, undo: bool, as_json: bool) -> int:
-    """Write the configuration of a set-up: mixed (the default), fallback, bedrock or external.
+    """Write the configuration of a set-up: mixed (the default), fallback, bedrock, external or team.
 
     Of ocd.toml only the keys change that make the set-up; ports, profile and the like stay. Whatever is replaced
     is kept in a backup first. Files that are as they should be are left alone. Ends with 78 when a file of your
@@ -59,12 +60,13 @@ def init(preset: str | None, force: bool, dry_run: bool, undo: bool, as_json: bo
             # of a file that is not there yet, all would be new
             diff.show({path: text for path, text in texts.items() if _text(path) is not None})
         return effect.finish(said, findings, as_json, reload=False)
-    from ocd.settings import backup, external_key
+    from ocd.settings import backup
     from ocd.settings.folders import private_folder
+    from ocd.settings.stored_key import EXTERNAL, TEAM
 
     private_folder(folders.config)
     if key:
-        external_key.save(folders, key)
+        (TEAM if preset == "team" else EXTERNAL).save(folders, key)
     kept = backup.change(folders, "init", texts)
     if kept is not None and any(old is not None for old, _ in kept.files.values()):
         said["backup"] = str(kept.folder)
@@ -120,6 +122,8 @@ def _wanted(folders: "Folders", name: str | None, force: bool) -> tuple[dict[Pat
     if name == "external":
         url, key = _external(folders)
         keys[("external", "base_url")] = url
+    if name == "team":
+        keys[("team", "url")], key = _team(folders)
     texts[toml] = set_keys(there if there is not None else presets.toml_template(), keys)
     in_the_way = []
     for file, text in presets.files(preset, _region(folders)).items():
@@ -178,11 +182,39 @@ def _region(folders: "Folders") -> str:
         return Settings().aws_region
 
 
+def _team(folders: "Folders") -> tuple[str, str]:
+    """Address and key: from the environment, else what is stored. Raises OcdError, exit 78."""
+    from ocd.settings.load import load
+    from ocd.settings.schema import Team
+    from ocd.settings.stored_key import TEAM
+
+    url = os.environ.get("OCD_TEAM_URL") or load(folders).team.url
+    if not url:
+        raise OcdError(
+            "The set-up team needs an address",
+            "OCD_TEAM_URL is not set",
+            "Run `OCD_TEAM_URL=https://… OCD_TEAM_KEY=… occtl init --preset team`",
+            exit_code=EX_CONFIG,
+            code="no-team-address",
+        )
+    try:
+        url = Team(url=url).url
+    except ValueError:
+        raise OcdError(
+            "OCD_TEAM_URL is not an address that can be used",
+            "https://HOST or https://HOST:PORT is expected, without a key in it",
+            exit_code=EX_CONFIG,
+            code="team-address",
+        ) from None
+    key = TEAM.load(folders, os.environ)
+    return url, key if os.environ.get(TEAM.variable) else ""
+
+
 def _external(folders: "Folders") -> tuple[str, str]:
     """Address and key: from the environment, else what is stored. Raises OcdError, exit 78."""
-    from ocd.settings import external_key
     from ocd.settings.load import load
     from ocd.settings.schema import External
+    from ocd.settings.stored_key import EXTERNAL
 
     url = os.environ.get("LITELLM_BASE_URL") or load(folders).external.base_url
     if not url:
@@ -202,5 +234,5 @@ def _external(folders: "Folders") -> tuple[str, str]:
             exit_code=EX_CONFIG,
             code="external-address",
         ) from None
-    key = external_key.load(folders, os.environ)
-    return url, key if os.environ.get(external_key.VARIABLE) else ""
+    key = EXTERNAL.load(folders, os.environ)
+    return url, key if os.environ.get(EXTERNAL.variable) else ""

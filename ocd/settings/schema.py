@@ -262,6 +262,29 @@ class External(Section):
         return value.rstrip("/").removesuffix("/v1")
 
 
+class Team(Section):
+    """A team's Bedrock proxy: what would go to the bedrock proxy of this machine goes there instead, with a key of its
+    own, which is no setting: OCD_TEAM_KEY in the daemon's environment, or what `occtl init --preset team` took from it.
+    The plan's login never goes along."""
+
+    url: str = Field(
+        default="",
+        description="Its address without /v1, https://bedrock.team.example for instance (http only on this machine); "
+        "empty: the bedrock proxy of ocd is asked.",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        if not value:
+            return value
+        plain = External(base_url=value).base_url
+        parts = urlsplit(plain)
+        if parts.scheme != "https" and parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+            raise ValueError("https:// is needed: the key and the conversation go there")
+        return plain
+
+
 class Metrics(Section):
     """Figures for Prometheus; `occtl metrics` has them without any port."""
 
@@ -462,6 +485,7 @@ class Settings(BaseSettings):
     budget: Budget = Field(default=Budget(), description="What AWS may cost.")
     boundary: Boundary = Field(default=Boundary(), description="What of LiteLLM is reachable.")
     external: External = Field(default=External(), description="A LiteLLM that somebody else runs.")
+    team: Team = Field(default=Team(), description="A team's Bedrock proxy in the place of our own.")
 
     @classmethod
     def settings_customise_sources(

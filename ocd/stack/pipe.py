@@ -204,6 +204,9 @@ def _one(stack: Stack, route: Route) -> Way:
     head, slash, model = route.model.partition("/")
     asked = model if slash and (hop or head == "anthropic") else route.model
     if hop:
+        if team := stack.settings.team.url:
+            why = f"the Messages API of {team}, with your key for it and none of the session's"
+            return Way(route.name, HOP, why, f"{ENVIRON}OCD_BEDROCK_URL", asked, timeout)
         why = "the bedrock proxy's own /v1/messages, with its own key and none of the session's"
         return Way(route.name, HOP, why, f"{ENVIRON}OCD_BEDROCK_URL", asked, timeout)
     base = route.base or _default_base(stack.settings.proxies.main.env)
@@ -215,7 +218,12 @@ def _one(stack: Stack, route: Route) -> Way:
 
 def is_own_hop(stack: Stack, route: Route) -> bool:
     """Whether a route really leads to our bedrock proxy, with its key."""
-    if route.provider not in _OPENAI or not stack.settings.proxies.bedrock.enabled:
+    if route.provider not in _OPENAI:
+        return False
+    if stack.settings.team.url:
+        own = (f"{ENVIRON}OCD_BEDROCK_URL", f"{ENVIRON}OCD_BEDROCK_KEY")
+        return (route.base, route.params.get("api_key")) == own
+    if not stack.settings.proxies.bedrock.enabled:
         return False
     key = route.params.get("api_key")
     theirs = stack.bedrock.section("general_settings").get("master_key") if stack.bedrock else None

@@ -22,6 +22,7 @@ _NEUTRAL: dict[KeyPath, Value | None] = {
     ("proxies", "main", "enabled"): None,
     ("proxies", "bedrock", "enabled"): None,
     ("external", "enabled"): None,
+    ("team", "url"): None,
 }
 
 
@@ -68,6 +69,12 @@ PRESETS = {
                 ("proxies", "bedrock", "enabled"): False,
                 ("external", "enabled"): True,
             },
+        ),
+        Preset(
+            "team",
+            "Claude with your own plan, the haiku slot from a team's Bedrock proxy (OCD_TEAM_URL, OCD_TEAM_KEY)",
+            "",
+            {**_NEUTRAL, ("proxies", "bedrock", "enabled"): False},
         ),
     )
 }

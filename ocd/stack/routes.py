@@ -97,6 +97,9 @@ def _way(stack: Stack, name: str, route: Route, fallbacks: tuple[Fallback, ...])
     if not stack.is_hop(route):
         return Way(name, (_leaves(stack, "main", name, route),), fallbacks=fallbacks)
     wanted = _asked(route, name).partition("/")[2] or route.model
+    if team := stack.settings.team.url:
+        kept = "your key for it; the session's login stays behind"
+        return Way(name, (Hop("main", name, wanted, team, kept),), fallbacks=fallbacks)
     port = stack.settings.ports()["bedrock"]
     first = Hop(
         "main",

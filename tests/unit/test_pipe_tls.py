@@ -16,6 +16,7 @@ import pytest
 
 from ocd.guest.layers import upstream
 from tests.helpers.pipes import (
+    HOP_KEY,
     SECRET,
     Asked,
     Standin,
@@ -369,3 +370,41 @@ def test_redirects_are_answers() -> None:
     got, trap = run(one)
     assert got.status == 307 and got.header(b"location") is not None
     assert trap.asked == [] and trap.connections == 0
+
+
+# ------------------------------------------------------------------------------------------ a team's Bedrock proxy
+
+
+async def over_the_hop(pki: Path, name: str, host: str = "127.0.0.1") -> Any:
+    """A request for a group of the hop's, which leads over TLS to somebody with the certificate ``name``."""
+    up = Standin(saying(GOOD))
+    table: dict[str, Any] = {"groups": {"qwen": {"way": "hop", "model": "qwen", "provider": "hop"}}}
+    async with up.serving(ssl=context(pki, name)):
+        url = up.url.replace("127.0.0.1", host)
+        environ = {"OCD_BEDROCK_URL": f"{url}/v1", "NODE_EXTRA_CA_CERTS": str(pki / "authority.pem")}
+        async with serving(table, environ=environ) as setup:
+            return await setup.ask(request("qwen")), await setup.heard(), up
+
+
+@needs_openssl
+def test_a_teams_proxy_gets_its_own_key_and_nothing_of_the_sessions(pki: Path) -> None:
+    got, _told, up = run(over_the_hop, pki, "good")
+    assert got.status == 200
+    (seen,) = up.asked
+    assert seen.header(b"authorization") == f"Bearer {HOP_KEY}".encode()
+    assert (
+        SECRET.encode() not in seen.head + seen.body and seen.line == b"POST /v1/messages?beta=true HTTP/1.1"
+    )
+
+
+@needs_openssl
+@pytest.mark.parametrize(
+    ("name", "host"),
+    [("expired", "127.0.0.1"), ("other", "127.0.0.1"), ("itself", "127.0.0.1"), ("good", "localhost")],
+)
+def test_whoever_is_not_the_teams_proxy_hears_nothing(pki: Path, name: str, host: str) -> None:
+    """Expired, of another name, unknown, reached under another name: no head, no body, no key."""
+    got, told, up = run(over_the_hop, pki, name, host)
+    assert got.status in (502, 503) and b"did not answer" in got.body
+    assert up.asked == [] and told["trouble"] == "unreachable"
+    assert HOP_KEY.encode() not in got.raw and SECRET.encode() not in got.raw

@@ -48,7 +48,7 @@ from .headers import CREDENTIALS, end_to_end, is_key, to_hop
 from .headers import up as headers_up
 from .meter import EXCHANGE, TROUBLE, UPSTREAM, Exchange, classify
 from .passing import Writer
-from .upstream import Client, Response, UpstreamError
+from .upstream import Client, Response, UpstreamError, is_loopback
 from .ways import Budget, Route, Spill, Table
 
 Scope = MutableMapping[str, Any]
@@ -536,7 +536,10 @@ class _Request:
         )
         if route.way == "hop":
             exchange.upstream = "bedrock"
-        what = "the bedrock proxy" if route.way == "hop" else "Anthropic"
+        what = "Anthropic"
+        if route.way == "hop":
+            host = route.origin.host if route.origin else ""
+            what = f"the team's proxy {host}" if host and not is_loopback(host) else "the bedrock proxy"
         text = f"ocd: {what} did not answer: {error}. {_STEPS.get(error.kind, '')}".rstrip()
         said = json.dumps({"type": "error", "error": {"type": kind, "message": text}}).encode()
         extra = [] if again else [(b"x-should-retry", b"false")]

@@ -47,7 +47,7 @@ def _address(stack: Stack, route: Route) -> Iterator[Finding]:
     file, url, at = stack.main, route.url, route.at(route.base_key)
     if file is None:
         return
-    if not stack.settings.proxies.bedrock.enabled:
+    if not stack.settings.proxies.bedrock.enabled and not stack.settings.team.url:
         yield found(
             "error",
             "hop-to-nowhere",
@@ -128,7 +128,7 @@ def _key(stack: Stack, route: Route) -> Iterator[Finding]:
 
 
 def _model(stack: Stack, route: Route) -> Iterator[Finding]:
-    if stack.bedrock is None or stack.main is None:
+    if stack.bedrock is None or stack.main is None or stack.settings.team.url:
         return
     model = route.model.partition("/")[2] or route.model
     if "*" not in model and not serves(names(stack.bedrock), model):

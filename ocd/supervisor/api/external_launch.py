@@ -9,9 +9,9 @@ from ocd.adapters import external
 from ocd.claude import launch
 from ocd.claude.overlay import Slots
 from ocd.errors import EX_CONFIG, EX_NOPERM, EX_UNAVAILABLE, OcdError
-from ocd.settings import external_key
 from ocd.settings.folders import Folders
 from ocd.settings.schema import Settings
+from ocd.settings.stored_key import EXTERNAL
 from ocd.supervisor.observation.sessions import Sessions
 from ocd.wire.messages import LaunchReply, LaunchRequest
 
@@ -35,7 +35,7 @@ class ExternalLaunch:
     async def prepare(self, order: LaunchRequest) -> LaunchReply:
         """Be sure that it is a LiteLLM and takes our key, then say how Claude Code goes there. Raises OcdError."""
         settings = self._settings()
-        key = external_key.load(self._folders, os.environ)
+        key = EXTERNAL.load(self._folders, os.environ)
         url = settings.external.base_url
         if not url:
             raise OcdError(
@@ -51,7 +51,7 @@ class ExternalLaunch:
             raise OcdError(
                 f"The LiteLLM at {url} refuses the key",
                 str(error),
-                f"Run `{external_key.VARIABLE}=… occtl init --preset external` with the right one",
+                f"Run `{EXTERNAL.variable}=… occtl init --preset external` with the right one",
                 exit_code=EX_NOPERM,
                 code="external-key-refused",
             ) from None

@@ -63,7 +63,9 @@ async def candidates(
         elif "error" in taken:
             found[proxy] = Candidate(proxy, None, taken["error"])
         else:
-            revision = spec.revision(taken["id"], settings, proxy, home, path, host)
+            revision = spec.revision(
+                taken["id"], settings, proxy, home, path, host, spec.team_key(settings, folders)
+            )
             config = Config(revision, Path(taken["config"]), Path(taken["origin"]), settings, settings_id)
             found[proxy] = Candidate(proxy, config)
     inputs = {Path(file) for files in answer["inputs"].values() for file in files}

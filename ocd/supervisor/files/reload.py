@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import functools
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ from typing import Any
 from ocd.core import state as core
 from ocd.core import step as transitions
 from ocd.core.state import State
-from ocd.errors import EX_CONFIG
+from ocd.errors import EX_CONFIG, OcdError
 from ocd.settings import aws_profiles
 from ocd.settings.findings import ConfigError
 from ocd.settings.folders import Folders
 from ocd.settings.schema import Settings
+from ocd.settings.stored_key import TEAM
 from ocd.stack.inputs import aws_files
 from ocd.stack.retire import Retirement
 from ocd.supervisor.files import configuration
@@ -116,6 +118,7 @@ class Reload:
             self._follow(settings, examined.rows)
             outcome = self._apply(examined.candidates, only, why)
             await asyncio.to_thread(self._look_for_aws, settings)
+            self._look_for_team_key(settings)
             self._revisions.forget_settings()
             return wrong or outcome
 
@@ -140,6 +143,16 @@ class Reload:
                 next=f"Run `aws configure --profile {name}` or `aws configure sso --profile {name}`; it counts at once",
                 exit=EX_CONFIG,
             )
+
+    def _look_for_team_key(self, settings: Settings) -> None:
+        """Without its key a team's proxy refuses every request: said before the first one."""
+        self._report.problems.pop("team", None)
+        if not settings.team.url:
+            return
+        try:
+            TEAM.load(self._folders, os.environ)
+        except OcdError as error:
+            self._report.problems["team"] = Problem.of(error)
 
     def _would(self, found: dict[str, configuration.Candidate], only: str | None) -> Outcome:
         outcome = Outcome(ok=True)

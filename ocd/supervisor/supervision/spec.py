@@ -9,10 +9,12 @@ from typing import Any
 
 from ocd.core.state import Limits
 from ocd.core.step import Adjust
+from ocd.errors import OcdError
 from ocd.settings import aws_profiles
 from ocd.settings.folders import Folders
 from ocd.settings.keys import Keys
 from ocd.settings.schema import Proxy, Settings
+from ocd.settings.stored_key import TEAM
 from ocd.stack import pipe
 from ocd.stack.abilities import FILE as CONTRACT
 from ocd.supervisor.supervision import confinement, litellm_env
@@ -80,7 +82,7 @@ def public_environment(settings: Settings, proxy: str, home: str, path: str) -> 
     if proxy == "main":
         # Whatever a request names, there is no AWS credential to be found from here.
         env.update(NO_AWS)
-        env["OCD_BEDROCK_URL"] = f"http://127.0.0.1:{ports['bedrock']}/v1"
+        env["OCD_BEDROCK_URL"] = f"{settings.team.url or 'http://127.0.0.1:' + str(ports['bedrock'])}/v1"
     else:
         env["AWS_EC2_METADATA_DISABLED"] = "true"
         env["AWS_REGION"] = env["AWS_DEFAULT_REGION"] = settings.aws_region
@@ -97,11 +99,23 @@ def public_environment(settings: Settings, proxy: str, home: str, path: str) -> 
     return env
 
 
-def key_environment(keys: Keys, proxy: str) -> dict[str, str]:
-    """The keys that this proxy needs: main has its own and the hop's, bedrock only its own."""
+def key_environment(keys: Keys, proxy: str, team: str | None = None) -> dict[str, str]:
+    """The keys that this proxy needs: main has its own and the hop's, bedrock only its own. ``team``: the key for the
+    team's proxy, where that is asked instead; then the local one stays behind."""
     if proxy == "main":
-        return {"OCD_MAIN_KEY": keys.main, "OCD_BEDROCK_KEY": keys.bedrock}
+        return {"OCD_MAIN_KEY": keys.main, "OCD_BEDROCK_KEY": keys.bedrock if team is None else team}
     return {"OCD_BEDROCK_KEY": keys.bedrock}
+
+
+def team_key(settings: Settings, folders: Folders) -> str | None:
+    """The key for the team's proxy; None: there is none to be asked, empty: its key is missing (``occtl status`` says
+    so, and each request that goes there is refused)."""
+    if not settings.team.url:
+        return None
+    try:
+        return TEAM.load(folders, os.environ)
+    except OcdError:
+        return ""
 
 
 def policy(settings: Settings, keys: Keys, proxy: str) -> dict[str, Any]:
@@ -114,7 +128,9 @@ def policy(settings: Settings, keys: Keys, proxy: str) -> dict[str, Any]:
     }
 
 
-def revision(snapshot: str, settings: Settings, proxy: str, home: str, path: str, host: str) -> str:
+def revision(
+    snapshot: str, settings: Settings, proxy: str, home: str, path: str, host: str, team: str | None = None
+) -> str:
     """A name for everything that a generation depends on: the files' snapshot, what reaches it as environment, and
     the code that it runs (``host``, see ``litellm_env.identity``), and what there is for it to reach."""
     shared = {
@@ -123,6 +139,9 @@ def revision(snapshot: str, settings: Settings, proxy: str, home: str, path: str
         "args": settings.litellm.args,
         "boundary": settings.boundary.model_dump(),
     }
+    if proxy == "main" and team is not None:
+        # Another key is another process. Of the key itself nothing is in the name.
+        shared["team"] = hashlib.sha256(team.encode()).hexdigest()
     if proxy == "bedrock" and settings.boundary.confine:
         shared["reach"] = [name for name in confinement.APPEARING if (Path(home) / name).exists()]
     return f"{snapshot}-{zlib.crc32(json.dumps(shared, sort_keys=True).encode()):08x}"
@@ -146,7 +165,7 @@ def boot(
         public.setdefault("TMPDIR", public["HOME"])
     table = pipe_table(config)
     return {
-        "env": {**public, **key_environment(keys, proxy)},
+        "env": {**public, **key_environment(keys, proxy, team_key(settings, folders))},
         "cwd": str(folders.config),
         "path": [str(config.parent), str(folders.config)],
         "config": str(config),
