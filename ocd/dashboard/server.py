@@ -20,6 +20,7 @@ import uvicorn
 
 from ocd import atomic
 from ocd.adapters import peer
+from ocd.adapters.quiet_server import QuietServer
 from ocd.dashboard.access import HEADER, LINK_SECONDS, Access, cookie_name, cookie_of, refusal
 from ocd.dashboard.asking import Api, Gone, Message, Scope
 from ocd.dashboard.live import MOST_VIEWERS, Live
@@ -88,7 +89,7 @@ class Dashboard:
         #: whether anybody came in
         self.visited = False
         self._file: Path | None = None
-        self._server: _Server | None = None
+        self._server: QuietServer | None = None
         self._task: asyncio.Task[None] | None = None
         self._last_look = 0.0
 
@@ -121,7 +122,7 @@ class Dashboard:
             limit_concurrency=64,
             timeout_keep_alive=75,
         )
-        self._server = _Server(config)
+        self._server = QuietServer(config)
         self._task = asyncio.ensure_future(self._server.serve(sockets=[sock]))
         self._last_look = self.clock()
 
@@ -296,25 +297,6 @@ class Dashboard:
         async with contextlib.aclosing(self.live.events()) as events:
             async for event in events:
                 await send({"type": "http.response.body", "body": event.encode(), "more_body": True})
-
-
-class _Server(uvicorn.Server):
-    """Signals are the command's business, and nothing here needs uvicorn's ten looks a second."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.over = asyncio.Event()
-
-    def end(self) -> None:
-        self.should_exit = True
-        self.over.set()
-
-    async def main_loop(self) -> None:
-        await self.over.wait()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Any:
-        yield
 
 
 _STALE = (

@@ -11,9 +11,9 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from ocd import paths
+from ocd.adapters.quiet_server import QuietServer
 from ocd.errors import EX_SOFTWARE, OcdError
 from ocd.supervisor.api.http import Bounded
-from ocd.supervisor.quiet import QuietServer
 from ocd.supervisor.supervision.listeners import Listeners
 
 

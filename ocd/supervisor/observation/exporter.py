@@ -10,10 +10,10 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from ocd.adapters import ports
+from ocd.adapters.quiet_server import QuietServer
 from ocd.core import state as core
 from ocd.errors import EX_CONFIG
 from ocd.supervisor.observation.metrics import CONTENT_TYPE
-from ocd.supervisor.quiet import QuietServer
 from ocd.wire.messages import Problem
 
 HOST = "127.0.0.1"

@@ -1,4 +1,4 @@
-"""uvicorn without what a supervisor does not need of it."""
+"""uvicorn without what a process of ours does not need of it."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ import uvicorn
 
 
 class QuietServer(uvicorn.Server):
-    """Signals are the keeper's business, and nothing here needs uvicorn's ten looks a second."""
+    """Signals are somebody else's business, and nothing here needs uvicorn's ten looks a second."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
