@@ -1,4 +1,4 @@
-"""When another process may be started: the restart policy, pure. docs/decisions/restart-policy.md has the reasons.
+"""When another process may be started: the restart policy, pure. docs/decisions/0011-restart-policy.md has the reasons.
 
 Two things are told apart. A process that *had come up* and dies is replaced at once, at most once a second: whatever
 killed it, holding back its successor helps nobody. A process that *does not come up* is a crash loop: it is tried again
