@@ -111,6 +111,7 @@ LITELLM = $(COMPILE) --overrides requirements/litellm-overrides.in requirements/
 
 lock:  ## resolve the dependencies again (uv does it: make lock UV=/path/to/uv)
 	$(COMPILE) pyproject.toml -o requirements/ocd.txt
+	$(COMPILE) pyproject.toml --extra team -c requirements/ocd.txt -o requirements/team.txt
 	$(COMPILE) pyproject.toml --extra dev requirements/build.in -c requirements/ocd.txt -o requirements/dev.txt
 	$(LITELLM) -o requirements/litellm-full.txt
 	$(LITELLM) -c requirements/litellm-full.txt --excludes requirements/litellm-trim.in -o requirements/litellm.txt

@@ -47,6 +47,7 @@ VERBS: dict[str, dict[str, str]] = {
         "config": "config",
         "undo": "undo",
         "claude": "claude",
+        "team": "team",
         "migrate": "migrate",
         "completion": "completion",
         "service": "service",

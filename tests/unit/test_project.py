@@ -99,6 +99,16 @@ ALLOWED = {
         "ocd.__version__",
     },
     "dashboard": {"ocd.dashboard", "ocd.adapters", "ocd.core", "ocd.atomic", "ocd.paths"},
+    "team": {
+        *(
+            "ocd.team",
+            "ocd.supervisor.files.configuration",
+            "ocd.supervisor.supervision",
+            "ocd.stack",
+            "ocd.settings",
+        ),
+        *("ocd.adapters", "ocd.core.budget", "ocd.errors", "ocd.text"),
+    },
     "aws": {"ocd.aws", "ocd.errors", "ocd.settings", "ocd.stack", "ocd.supervisor"},
     "selftest": {
         *("ocd.selftest", "ocd.errors", "ocd.paths", "ocd.settings", "ocd.stack", "ocd.core"),
