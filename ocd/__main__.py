@@ -2,6 +2,7 @@
 
     ocd                run in the foreground; Ctrl-C drains and ends everything
     ocd --detach       run in the background, in a session of its own
+    ocd serve --team …  a team's server, another process altogether (ocd/team)
     ocd --version
 
 Exit codes: 0 stopped, 69 the daemon could not start, 75 another one runs, 78 a mistake in ocd.toml.
@@ -15,6 +16,7 @@ from ocd import __version__, paths
 from ocd.errors import EX_USAGE, OcdError
 
 USAGE = """usage: ocd [--detach] [--version] [--help]
+       ocd serve --team …
 
 The ocd daemon: keeps both LiteLLM proxies up. In a terminal it runs in the foreground with readable logs;
 Ctrl-C (SIGINT) or SIGTERM drains and ends everything, a second one ends it at once; SIGHUP reloads the
@@ -24,6 +26,7 @@ configuration. A terminal that closes ends it like SIGTERM, unless it was starte
   --version    print the version
   --help       print this text
 
+ocd serve --team is something else: the bedrock proxy for a team, see ocd serve --help and docs/team.md.
 Usually the service manager runs it: systemctl --user enable --now ocd, or occtl start.
 See occtl --help for the control command and ocd.toml for the settings (occtl config path).
 """
@@ -32,6 +35,10 @@ See occtl --help for the control command and ocd.toml for the settings (occtl co
 def main() -> int:
     """Run the keeper; returns the exit code."""
     arguments = sys.argv[1:]
+    if arguments[:1] == ["serve"]:
+        from ocd.team import serve
+
+        return serve.run(arguments[1:])
     resume = -1
     lock_fd = -1
     detach = False

@@ -179,6 +179,12 @@ class Store:
             for one in found
         ]
 
+    def find(self, key_hash: str, now: float) -> Person | None:
+        """Whose key that is; None: nobody's."""
+        with self.database.transaction() as tx:
+            row = tx.row(f"SELECT {_PERSON} FROM person WHERE key_hash = ?", key_hash)
+            return None if row is None else _with_sums(tx, _read(row), now)
+
     def audit(self) -> list[dict[str, Any]]:
         """Who did what, oldest first."""
         with self.database.transaction() as tx:

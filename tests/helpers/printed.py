@@ -193,12 +193,26 @@ def pieces(text: str) -> Iterator[list[str]]:
             words.append(word)
 
 
+def judge_serve(rest: list[str]) -> str:
+    from ocd.team import serve
+
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+        serve.arguments(["--team", "--help"])
+    known = {*re.findall(r"--[a-z]+", said.getvalue()), "-h"}
+    return next(
+        (f"ocd serve has no {word}" for word in rest if word.startswith("-") and word not in known), ""
+    )
+
+
 def judge(words: list[str], printed: Printed) -> str:
     if "<" in words or ">" in words:
         words = words[: min(words.index(sign) for sign in "<>" if sign in words)]
     name, rest = words[0], words[1:]
     if name == "occtl" or name == "$(occtl":
         return judge_occtl([word.rstrip(")") for word in rest], printed.whole)
+    if name == "ocd" and rest[:1] == ["serve"]:
+        return judge_serve(rest[1:])
     if name == "ocd":
         known = {"--check", "--detach", "--version", "--help", "-h"}
         return "" if set(rest) <= known else f"ocd has no {rest}"

@@ -102,7 +102,7 @@ ALLOWED = {
     "team": {
         *(
             "ocd.team",
-            "ocd.supervisor.files.configuration",
+            "ocd.supervisor.files",
             "ocd.supervisor.supervision",
             "ocd.stack",
             "ocd.settings",

@@ -6,8 +6,9 @@ Nothing is buffered, delayed or parsed as a whole while a stream passes: figures
 plain answer is read from a bounded copy, decompressed if need be (``decoders``), when the client has it. Any mistake in
 here is counted and costs a figure, never an answer.
 
-Three headers are ours: ``x-ocd-session`` (pid of the openclaude session, set by its overlay), ``x-ocd-hop`` (the main
-proxy asks the bedrock proxy) and ``x-ocd-probe`` (``occtl doctor --online``, whose login is made up). They end here.
+Four headers are ours: ``x-ocd-session`` (pid of the openclaude session, set by its overlay), ``x-ocd-hop`` (the main
+proxy asks the bedrock proxy), ``x-ocd-probe`` (``occtl doctor --online``, whose login is made up) and
+``x-ocd-request`` (an id that is told with the figures: ``ocd serve --team`` books by it). They end here.
 The bedrock proxy answers a hop with ``x-ocd-upstream`` (host and model) and ``x-ocd-trouble`` (one of our words), so
 that main knows who answered in the end; a layer behind this one that knows the trouble better sets that header itself.
 """
@@ -47,7 +48,7 @@ PATHS = frozenset(
         "/embeddings",
     )
 )
-SESSION, HOP, PROBE = b"x-ocd-session", b"x-ocd-hop", b"x-ocd-probe"
+SESSION, HOP, PROBE, REQUEST = b"x-ocd-session", b"x-ocd-hop", b"x-ocd-probe", b"x-ocd-request"
 UPSTREAM, TROUBLE = b"x-ocd-upstream", b"x-ocd-trouble"
 #: what Claude Code says of the conversation that a request belongs to → our field
 _OF_CLAUDE = {
@@ -169,6 +170,7 @@ class Exchange:
         "piped",
         "probe",
         "reached",
+        "request",
         "send",
         "session",
         "session_id",
@@ -190,6 +192,7 @@ class Exchange:
         self.parent_agent_id = ""
         self.hop = False
         self.probe = False
+        self.request = ""
         self.model = ""
         #: the credential that the client sent beside our key
         self.own = b""
@@ -435,6 +438,8 @@ class Meter:
                 exchange.hop = True
             elif name == PROBE:
                 exchange.probe = True
+            elif name == REQUEST and _ID.fullmatch(value):
+                exchange.request = value.decode()
             elif not name.startswith(b"x-ocd-"):
                 kept.append((name, value))
         scope["headers"] = kept
@@ -552,7 +557,7 @@ class Meter:
             "fallback": exchange.fallback,
             "trouble": exchange.trouble(),
         }
-        for name in ("session_id", "agent_id", "parent_agent_id", "login", "limits"):
+        for name in ("session_id", "agent_id", "parent_agent_id", "login", "limits", "request"):
             if value := getattr(exchange, name):
                 found[name] = value
         return found
