@@ -75,18 +75,28 @@ class Figures:
 
 
 class Front:
-    """``proxy`` is asked, ``gate`` decides, ``tell(what, **fields)`` takes news for the log."""
+    """``proxy`` is asked, ``gate`` decides, ``tell(what, **fields)`` takes news for the log, ``known`` each client (a
+    scope's) that has shown a good key."""
 
-    def __init__(self, proxy: Proxy, gate: Gate, figures: Figures, tell: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        proxy: Proxy,
+        gate: Gate,
+        figures: Figures,
+        tell: Callable[..., None],
+        known: Callable[[Any], None] = lambda _client: None,
+    ) -> None:
         self.proxy = proxy
         self.gate = gate
         self.figures = figures
         self.tell = tell
+        self.known = known
         #: no new requests are wanted
         self.draining = False
         self._waiting: dict[str, asyncio.Future[dict[str, Any]]] = {}
         timeout = httpx.Timeout(None, connect=5.0)
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+        # Below the proxy's own 5 s (uvicorn): a connection is not used in the moment in which it is closed.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=2.0)
         self._client = httpx.AsyncClient(
             timeout=timeout, limits=limits, trust_env=False, follow_redirects=False
         )
@@ -136,6 +146,7 @@ class Front:
         key_hash, headers = _take_key(scope["headers"])
         # Before the body is read: strangers cost no memory.
         await self.gate.look_up(key_hash, "")
+        self.known(scope.get("client"))
         body = await _read(receive)
         if body is None:
             return

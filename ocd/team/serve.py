@@ -17,6 +17,7 @@ from prometheus_client import start_http_server
 
 from ocd.adapters.mask import mask
 from ocd.errors import EX_CONFIG, EX_OK, EX_UNAVAILABLE, EX_USAGE, OcdError
+from ocd.guest.door import Door
 from ocd.settings.findings import ConfigError
 from ocd.settings.folders import Folders
 from ocd.supervisor.files.settings_file import SettingsFile
@@ -189,7 +190,8 @@ async def serve(
     figures = Figures()
     fronts: list[Front] = []
     proxy = Proxy(folders, settings, lambda fields: fronts[0].on_request(fields), tell)
-    front = Front(proxy, gate, figures, tell)
+    door = Door()
+    front = Front(proxy, gate, figures, tell, door.known)
     fronts.append(front)
     settings_id = file.keep(settings)
     await proxy.examine(settings_id, file.path(settings_id))
@@ -223,6 +225,9 @@ async def serve(
             exit_code=EX_CONFIG,
             code="team-certificate",
         ) from None
+    plain: Any = config.http_protocol_class
+    # Strangers that open connections and stay silent: so many at most, and each for so long.
+    config.http_protocol_class = lambda **given: door.watch(plain(**given))  # type: ignore[assignment]
     server = Server(config, front, options.linger)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.on_signal)

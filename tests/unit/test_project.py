@@ -107,7 +107,7 @@ ALLOWED = {
             "ocd.stack",
             "ocd.settings",
         ),
-        *("ocd.adapters", "ocd.core.budget", "ocd.errors", "ocd.text"),
+        *("ocd.adapters", "ocd.core.budget", "ocd.guest.door", "ocd.errors", "ocd.text"),
     },
     "aws": {"ocd.aws", "ocd.errors", "ocd.settings", "ocd.stack", "ocd.supervisor"},
     "selftest": {

@@ -81,6 +81,7 @@ class Scene:
         self.database.migrate()
         self.store = Store(self.database)
         self.upstream = Upstream()
+        self.known: list[Any] = []
         self.told: list[tuple[str, dict[str, Any]]] = []
         self.proxy: Any = SimpleNamespace(port=0, key="sk-inner", prices={"haiku": Price(1e-6, 1e-6, 0, 0)})
 
@@ -92,7 +93,7 @@ class Scene:
         server = await asyncio.start_server(self.upstream.serve, "127.0.0.1", 0)
         self.proxy.port = server.sockets[0].getsockname()[1]
         self.gate = Gate(self.store, 0.001, outage, 600, tell)
-        self.front = self.upstream.front = Front(self.proxy, self.gate, Figures(), tell)
+        self.front = self.upstream.front = Front(self.proxy, self.gate, Figures(), tell, self.known.append)
         await self.gate.look()
         transport = httpx.ASGITransport(self.front)
         try:
@@ -139,7 +140,7 @@ def test_a_request_goes_on_without_the_key_and_is_booked_as_the_meter_says(scene
             assert names["authorization"] == "Bearer sk-inner" and names["x-claude-code-session-id"] == "s"
             assert key not in str(headers) and "cookie" not in names and "x-mine" not in names
             assert scene.spent() == DOLLAR // 100 and not scene.gate.open
-            assert key not in str(scene.told)
+            assert key not in str(scene.told) and scene.known == [("127.0.0.1", 123)]
 
     asyncio.run(story())
 
@@ -161,7 +162,7 @@ def test_who_is_refused(scene: Scene, status: int, change: dict[str, str]) -> No
                 "/v1/messages", json=ASK, headers={"authorization": f"Bearer {key}", **change}
             )
             assert got.status_code == status and got.json()["type"] == "error"
-            assert not scene.upstream.seen and "canary" not in got.text + str(scene.told)
+            assert not scene.upstream.seen and "canary" not in got.text + str(scene.told) and not scene.known
 
     asyncio.run(story())
 

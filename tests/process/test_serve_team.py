@@ -1,0 +1,379 @@
+"""``ocd serve --team``: two real servers with TLS on one PostgreSQL, a colleague's real daemon, and what breaks."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import json
+import os
+import pwd
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from ocd.selftest.upstreams import Behaviour, Upstreams
+from tests.helpers.daemon import BEDROCK, PREFIXES, ROOT, SLOW, Daemon, eventually, free_ports, litellm_python
+
+pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
+
+INITDB, PG_CTL = (shutil.which(name) for name in ("initdb", "pg_ctl"))
+#: seconds: how old what is known of the people may be, and when a dead server's reservation is booked
+CACHE, HOLD = 0.5, 4.0
+needs = pytest.mark.skipif(
+    INITDB is None or PG_CTL is None or shutil.which("openssl") is None,
+    reason="initdb and pg_ctl (PostgreSQL) and openssl are needed",
+)
+pytest.importorskip("psycopg", reason="psycopg is not installed (requirements/team.txt)")
+
+
+class Postgres:
+    """A server of our own in a folder of its own; it refuses root, so then another user runs it."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="ocd-pg-", dir="/tmp"))
+        self.port = free_ports(1)
+        self.runs = False
+        self.user: dict[str, Any] = {}
+        if os.getuid() == 0:
+            found = pwd.getpwnam("nobody")
+            os.chown(self.folder, found.pw_uid, found.pw_gid)
+            self.user = {"user": found.pw_uid, "group": found.pw_gid, "extra_groups": []}
+        self.env = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
+        words = ["-D", str(self.folder / "data"), "-U", "team", "-A", "trust", "--no-sync"]
+        subprocess.run(
+            [str(INITDB), *words], check=True, capture_output=True, env=self.env, cwd="/", **self.user
+        )
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://team@127.0.0.1:{self.port}/postgres"
+
+    def control(self, *words: str) -> None:
+        subprocess.run(
+            [str(PG_CTL), "-D", str(self.folder / "data"), "-w", *words],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=self.env,
+            cwd="/",
+            timeout=60 * SLOW,
+            **self.user,
+        )
+
+    def start(self) -> None:
+        options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1"
+        self.control("-l", str(self.folder / "log"), "-o", options, "start")
+        self.runs = True
+
+    def stop(self) -> None:
+        """At once, as in a crash."""
+        if self.runs:
+            self.control("-m", "immediate", "stop")
+            self.runs = False
+
+    def close(self) -> None:
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Server:
+    """One replica, under a prefix of its own."""
+
+    def __init__(self, team: Team, *words: str) -> None:
+        self.prefix = Path(tempfile.mkdtemp(prefix="ocd-t-", dir="/tmp"))
+        PREFIXES.add(str(self.prefix))
+        config = self.prefix / "config"
+        config.mkdir(mode=0o700)
+        (config / "litellm-bedrock.yaml").write_text(BEDROCK.format(anthropic="", bedrock=team.bedrock))
+        python = f'[litellm]\npython = "{litellm_python()}"\n[proxies.main]\nenabled = false\n'
+        (config / "ocd.toml").write_text(python)
+        self.port = free_ports(2)
+        self.team = team
+        self.output = self.prefix / "output"
+        command = [sys.executable, "-m", "ocd", "serve", "--team", "--listen", f"127.0.0.1:{self.port}"]
+        command += ["--cert", str(team.pki / "good.pem"), "--key", str(team.pki / "good.key")]
+        command += ["--metrics", f"127.0.0.1:{self.port + 1}", "--linger", "0.2", "--cache", str(CACHE)]
+        command += ["--hold", str(HOLD), *words]
+        env = {**team.env, "OCD_PREFIX": str(self.prefix), "HOME": str(self.prefix)}
+        with open(self.output, "wb") as out:
+            self.process = subprocess.Popen(command, env=env, stdout=out, stderr=out, cwd="/")
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self.port}"
+
+    def client(self) -> httpx.Client:
+        trust = ssl.create_default_context(cafile=str(self.team.pki / "authority.pem"))
+        return httpx.Client(
+            base_url=self.url,
+            verify=trust,
+            trust_env=False,
+            timeout=60 * SLOW,
+        )
+
+    def ready(self) -> bool:
+        assert self.process.poll() is None, self.output.read_text()[-3000:]
+        with self.client() as client:
+            return client.get("/health/readiness").status_code == 200
+
+    def ask(self, key: str, **more: Any) -> httpx.Response:
+        with self.client() as client:
+            return client.post("/v1/messages", headers={"authorization": f"Bearer {key}"}, json=body(**more))
+
+    def events(self, what: str) -> list[dict[str, Any]]:
+        found = [json.loads(line) for line in self.output.read_text().splitlines() if line.startswith("{")]
+        return [one for one in found if one["event"] == what]
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(40 * SLOW)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        shutil.rmtree(self.prefix, ignore_errors=True)
+
+
+def body(**more: Any) -> dict[str, Any]:
+    ask = {"model": "qwen-3-coder", "max_tokens": 64, "messages": [{"role": "user", "content": "Say ok"}]}
+    return {**ask, **more}
+
+
+class Team:
+    def __init__(self, folder: Path, bedrock: str) -> None:
+        self.bedrock = bedrock
+        self.pki = folder
+        self.postgres = Postgres()
+        self.servers: list[Server] = []
+        self.env = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT),
+            "LANG": "C.UTF-8",
+            "OCD_TEAM_DATABASE": self.postgres.url,
+        }
+
+    def occtl(self, *words: str) -> Any:
+        done = subprocess.run(
+            [sys.executable, "-m", "ocd.ctl", "team", *words, "--json"],
+            env={**self.env, "HOME": "/nonexistent"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def invite(self, name: str, *words: str) -> str:
+        return str(self.occtl("invite", name, "--url", "https://team.example", *words)["key"])
+
+    def spent(self, name: str) -> float:
+        """US dollars of today, what is reserved included."""
+        return float(next(one for one in self.occtl("list") if one["name"] == name)["day"]["spent"])
+
+    def settled(self, name: str, dollars: float) -> None:
+        eventually(lambda: abs(self.spent(name) - dollars) < 1e-9, 20, f"{dollars} booked for {name}")
+
+
+@pytest.fixture(scope="module")
+def team(tmp_path_factory: pytest.TempPathFactory, upstreams: Upstreams) -> Iterator[Team]:
+    folder = tmp_path_factory.mktemp("pki")
+
+    def openssl(*words: str) -> None:
+        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True, timeout=60)
+
+    new = ("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    authority = ("-x509", "-days", "2", "-subj", "/CN=authority", "-addext", "keyUsage=critical,keyCertSign")
+    openssl(*new, *authority, "-keyout", "authority.key", "-out", "authority.pem")
+    (folder / "good.ext").write_text("subjectAltName=IP:127.0.0.1")
+    openssl(*new, "-subj", "/CN=good", "-keyout", "good.key", "-out", "good.csr")
+    openssl("x509", "-req", "-in", "good.csr", "-CA", "authority.pem", "-CAkey", "authority.key",
+            "-CAcreateserial", "-days", "2", "-extfile", "good.ext", "-out", "good.pem")  # fmt: skip
+    found = Team(folder, upstreams.bedrock)
+    try:
+        found.postgres.start()
+        found.servers = [Server(found), Server(found)]
+        for server in found.servers:
+            eventually(server.ready, 120, "a server is ready")
+        yield found
+    finally:
+        for server in found.servers:
+            server.close()
+        found.postgres.close()
+
+
+@pytest.fixture(scope="module")
+def price(team: Team) -> float:
+    """What one request of ``body`` costs, in US dollars."""
+    assert team.servers[0].ask(team.invite("price")).status_code == 200
+    mine = eventually(
+        lambda: [one for one in team.servers[0].events("request") if one["person"] == "price"], 10
+    )
+    (request,) = mine
+    assert request["units"] > 0
+    return float(request["units"]) / 1e8
+
+
+@needs
+def test_budgets_are_exact_across_servers(team: Team, upstreams: Upstreams, price: float) -> None:
+    upstreams.behave()
+    # What is reserved is more than a request costs; nobody is admitted once the limit is spent or reserved, whichever
+    # server is asked. So six are admitted in the end, the sixth of which crosses it.
+    key = team.invite("budget", "--budget-day", f"{price * 5.5:.8f}")
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        asked = [threads.submit(team.servers[n % 2].ask, key, max_tokens=1000) for n in range(24)]
+        codes = [one.result().status_code for one in asked]
+    assert set(codes) == {200, 424}, codes
+    got = None
+    while got is None or got.status_code == 200:
+        team.settled("budget", price * codes.count(200))
+        got = team.servers[len(codes) % 2].ask(key, max_tokens=1000)
+        codes.append(got.status_code)
+    assert got.status_code == 424 and "budget" in got.json()["error"]["message"]
+    assert codes.count(200) == 6
+    assert team.servers[len(codes) % 2].ask(key).status_code == 424
+    team.settled("budget", price * 6)
+
+
+@needs
+def test_a_revoked_key_is_refused_everywhere(team: Team) -> None:
+    key = team.invite("leaver")
+    assert [server.ask(key).status_code for server in team.servers] == [200, 200]
+    team.occtl("revoke", "leaver")
+    assert [server.ask(key).status_code for server in team.servers] == [403, 403]
+    trail = subprocess.run(
+        [sys.executable, "-m", "ocd.ctl", "team", "list", "--audit"],
+        env=team.env,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert "revoke  leaver" in trail and key not in trail
+
+
+@needs
+def test_a_database_that_is_away_stops_nobody_and_nothing_is_lost(team: Team, price: float) -> None:
+    key, unknown = team.invite("steady"), "sk-ocdteam-" + "0" * 64
+    # Both have read of whom they have not met yet.
+    reads = [eventually(lambda s=server: s.ask(key).status_code == 200, 10) for server in team.servers]
+    team.settled("steady", 2 * price)
+    team.postgres.stop()
+    try:
+        for n in range(6):
+            assert team.servers[n % 2].ask(key).status_code == 200
+        assert team.servers[0].ask(unknown).status_code == 403
+        assert all(server.ready() for server in team.servers) and all(reads)
+        assert team.servers[0].events("database-away")
+    finally:
+        team.postgres.start()
+    team.settled("steady", 8 * price)
+    eventually(lambda: team.servers[0].events("database-back"), 10)
+
+
+@needs
+def test_figures_for_prometheus(team: Team, price: float) -> None:
+    text = httpx.get(f"http://127.0.0.1:{team.servers[0].port + 1}/metrics", trust_env=False).text
+    assert 'ocd_team_requests_total{model="qwen-3-coder",person="price",status="200"} 1.0' in text
+    assert "sk-" not in text and "ocd_team_database_up 1.0" in text
+
+
+@needs
+def test_a_colleagues_ocd(team: Team, addresses: dict[str, str], upstreams: Upstreams, price: float) -> None:
+    upstreams.behave()
+    line = team.occtl("invite", "ada", "--url", "https://team.example")["line"]
+    key = line.split("OCD_TEAM_KEY=")[1].split()[0]
+    more = f'[team]\nurl = "{team.servers[1].url}"\n[proxies.bedrock]\nenabled = false\n'
+    more += f'[proxies.main.env]\nNODE_EXTRA_CA_CERTS = "{team.pki / "authority.pem"}"\n'
+    with Daemon(upstreams=addresses, settings=more) as daemon:
+        daemon.env["OCD_TEAM_KEY"] = key
+        daemon.start(wait=False)
+        eventually(lambda: daemon.proxy()["state"] == "ready", 90)
+        upstreams.reset()
+        for stream in (False, True):
+            got = daemon.ask("qwen-3-coder", stream=stream)
+            assert got.status_code == 200, got.text
+        assert len(upstreams.seen("bedrock")) == 2 and not upstreams.seen("anthropic")
+        eventually(lambda: team.spent("ada") >= 2 * price - 1e-9, 10)
+        team.occtl("revoke", "ada")
+        assert daemon.ask("qwen-3-coder").status_code == 424, "no login is asked for"
+
+
+@needs
+def test_its_litellm_killed_is_started_again(team: Team) -> None:
+    key, server = team.invite("again"), team.servers[0]
+    pid = server.events("proxy-started")[-1]["pid"]
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: server.events("proxy-ended"), 10)
+    eventually(lambda: server.ready() and server.events("proxy-started")[-1]["pid"] != pid, 60)
+    assert server.ask(key).status_code == 200
+    # Somebody who says nothing is sent away (after 20 s).
+    with ssl.create_default_context(cafile=str(team.pki / "authority.pem")).wrap_socket(
+        socket.create_connection(("127.0.0.1", server.port)), server_hostname="127.0.0.1"
+    ) as silent:
+        silent.settimeout(40 * SLOW)
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            assert silent.recv(1) == b""
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(
+            f"{server.url}/health/liveness", trust_env=False
+        )  # its authority is not one of the system's
+
+
+@needs
+def test_killed_in_flight_it_is_counted_and_ended_gently_nothing_is_cut(
+    team: Team, upstreams: Upstreams, price: float
+) -> None:
+    key = team.invite("flight")
+    upstreams.behave(Behaviour(upstream="bedrock", chunks=40, delay=0.1))
+    third = Server(team)
+    try:
+        eventually(third.ready, 120, "a third server is ready")
+        ended: list[str] = []
+
+        def stream(server: Server) -> None:
+            with contextlib.suppress(httpx.HTTPError), server.client() as client:
+                headers = {"authorization": f"Bearer {key}"}
+                asked = client.stream("POST", "/v1/messages", headers=headers, json=body(stream=True))
+                with asked as answer:
+                    ended.append("")
+                    ended[-1] = answer.read().decode()
+
+        one = threading.Thread(target=stream, args=(third,))
+        one.start()
+        eventually(lambda: ended, 30, "the answer has begun")
+        reserved = team.spent("flight")
+        assert reserved > 0
+        third.process.kill()
+        third.process.wait()
+        one.join(30)
+        assert "message_stop" not in ended[0]
+        booked = team.servers[0].events, team.servers[1].events
+        eventually(lambda: any(events("reservations-expired") for events in booked), 30, "it expires")
+        assert team.spent("flight") == reserved, "as it was reserved"
+    finally:
+        third.close()
+    # Ended gently: a server finishes what it has begun.
+    other = team.servers.pop()
+    ended.clear()
+    two = threading.Thread(target=stream, args=(other,))
+    two.start()
+    eventually(lambda: ended, 30)
+    other.process.send_signal(signal.SIGTERM)
+    two.join(60)
+    assert "message_stop" in ended[0]
+    assert other.process.wait(30 * SLOW) == 0 and other.events("ended") and not other.events("not-booked")
+    other.close()
+    assert team.spent("flight") > reserved
+    upstreams.behave()
+    team.servers.append(Server(team))
+    eventually(team.servers[-1].ready, 120, "a new server is ready")
