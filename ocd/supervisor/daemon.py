@@ -253,6 +253,8 @@ class Daemon:
             self.report.problems,
             self._on_session_begin,
             self.hold_ports,
+            self.limits.messages,
+            self.folders.state,
         )
         table = routes(verbs, proxies, streams, launching)
         self.control = Control(str(self.folders.runtime), table, self.listeners, self.report.event)

@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from ocd.claude import files, lasting, launch
+from ocd.claude import files, lasting, launch, profiles
 from ocd.claude.overlay import Slots
 from ocd.settings.folders import Folders
 from ocd.settings.schema import Settings
@@ -49,6 +49,8 @@ class Overlays:
             auth=settings.auth,
             known_models=self.models(),
             rows=self.rows,
+            profiles=profiles.named(settings),
+            ours=True,
         )
 
     def take_rows(self, rows: Any) -> None:
@@ -88,7 +90,7 @@ class Overlays:
         served = self.served()
         if not served.known_models:
             return
-        known = tuple(served.known_models), json.dumps(served.rows)
+        known = tuple(served.known_models), json.dumps([served.rows, served.profiles])
         now = (served.slots, served.base_url, served.key, served.auth, known)
         if now == self._written:
             return
