@@ -90,32 +90,34 @@ def read(path: str) -> File:
         raise _unusable(
             shown, error.strerror or "it cannot be opened", "Look at its mode and owner"
         ) from None
-    with os.fdopen(fd, "rb") as file:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            raise _unusable(shown, "it is not a plain file", "Put a plain file there")
-        if found.st_uid != os.getuid():
-            raise _unusable(shown, f"it belongs to user {found.st_uid}", "Make a copy of your own", EX_NOPERM)
-        if found.st_mode & stat.S_IWOTH:
-            raise _unusable(
-                shown, "every user of this machine may write to it", f"chmod o-w {shown}", EX_NOPERM
-            )
-        open_place = paths.open_to_all(path)
-        if open_place:
-            place = printable(open_place)
-            raise _unusable(
-                shown,
-                f"every user of this machine may write to {place}",
-                f"chmod o-w {place}, after a look at what is in it",
-                EX_NOPERM,
-            )
-        try:
+    try:
+        _see_owner(path, shown, os.fstat(fd))
+        # A folder or a pipe is refused before this: fdopen(3) would raise another error.
+        with os.fdopen(fd, "rb", closefd=False) as file:
             content = file.read(LARGEST + 1)
-        except OSError as error:
-            raise _unusable(shown, error.strerror or "it cannot be read", "Put a plain file there") from None
+    except OSError as error:
+        raise _unusable(shown, error.strerror or "it cannot be read", "Put a plain file there") from None
+    finally:
+        os.close(fd)
     if len(content) > LARGEST:
         raise _unusable(shown, f"it is larger than {LARGEST >> 10} KiB", "It needs a few lines only")
     return File(path, content)
+
+
+def _see_owner(path: str, shown: str, found: os.stat_result) -> None:
+    """Raises OcdError unless it is a plain file that nobody but its user can have written."""
+    if not stat.S_ISREG(found.st_mode):
+        raise _unusable(shown, "it is not a plain file", "Put a plain file there")
+    if found.st_uid != os.getuid():
+        raise _unusable(shown, f"it belongs to user {found.st_uid}", "Make a copy of your own", EX_NOPERM)
+    place = path if found.st_mode & stat.S_IWOTH else paths.open_to_all(path)
+    if place:
+        raise _unusable(
+            shown,
+            f"every user of this machine may write to {printable(place)}",
+            f"chmod o-w {printable(place)}, after a look at what is in it",
+            EX_NOPERM,
+        )
 
 
 def choices(file: File) -> dict[str, str]:
