@@ -215,9 +215,12 @@ def test_our_headers_end_here(measured: Measured, path: str, value: bytes, sessi
 
 
 @pytest.mark.parametrize(
-    ("value", "account"), [(b"work", "work"), (b"a.b_c-1", "a.b_c-1"), (b"../x", None), (b"", None), (b"x" * 41, None)]
+    ("value", "account"),
+    [(b"work", "work"), (b"a.b_c-1", "a.b_c-1"), (b"../x", None), (b"", None), (b"x" * 41, None)],
 )
-def test_the_account_is_told_and_goes_no_further(measured: Measured, value: bytes, account: str | None) -> None:
+def test_the_account_is_told_and_goes_no_further(
+    measured: Measured, value: bytes, account: str | None
+) -> None:
     seen: list[tuple[bytes, bytes]] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
