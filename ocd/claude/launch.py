@@ -25,6 +25,8 @@ class Served:
     known_models: Sequence[str] = ()
     #: what Claude Code's picker says of them (``ocd.stack.picker``); empty: not known
     rows: Sequence[picking.Row] = ()
+    #: who pays for main's groups for many names (``ocd.stack.picker.patterns``)
+    patterns: Sequence[picking.Row] = ()
     #: the profiles of ocd.toml (``ocd.claude.profiles.named``)
     profiles: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     #: the proxy is ours: it may be told whose session it is
@@ -123,7 +125,11 @@ def make(
         user = {**user, "model": recipe.model}
     managed = files.read_managed(managed_root, files.config_folder(recipe.env, "/"), notices)
     slots, more = profiles.resolve(
-        recipe.profile, served.profiles, served.slots, served.known_models, served.rows
+        recipe.profile,
+        served.profiles,
+        served.slots,
+        served.known_models,
+        [*served.rows, *served.patterns],
     )
     notices += more
     return build(

@@ -83,12 +83,12 @@ def resolve(
             exit_code=EX_UNAVAILABLE,
             code="no-aws-route",
         )
-    moved = dict(_signed(found, profile, rows))
+    moved = dict(_signed(found, profile, known, rows))
     notices = []
     if not moved:
         notices.append(
-            f"the AWS profile {profile} changes nothing here: no slot of this session is on AWS (fallbacks and spill"
-            " keep to the AWS profile of ocd.toml)"
+            f"the AWS profile {profile} changes nothing here: no slot of this session goes to AWS through the"
+            " bedrock proxy of ocd (fallbacks and spill keep to the routes that they name)"
         )
     return replace(found, **moved), notices
 
@@ -109,22 +109,36 @@ def _see(slot: str, group: str, known: Sequence[str]) -> None:
     )
 
 
-def _signed(slots: Slots, profile: str, rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
-    """Slot → the group that signs with the AWS profile, for each slot that is on AWS."""
-    by_name = {str(row["model"]): row for row in rows}
+def _signed(
+    slots: Slots, profile: str, known: Sequence[str], rows: Sequence[Row]
+) -> Iterator[tuple[str, str]]:
+    """Slot → the group that signs with the AWS profile, for each slot that is on AWS, pinned or not."""
     for slot in SLOTS:
         group = getattr(slots, slot)
-        bare = families.without_1m(group)
-        row = by_name.get(bare)
-        if row is None and bare and not families.family(bare) and bare not in (*families.SLOTS, "inherit"):
-            raise _no_route(slot, group, profile, f"nothing is known of {group}")
+        # Where no route takes new names, a slot without one has the first group of its family (``overlay``).
+        named = families.group_of(slot, group, known) if slot in families.SLOTS else group
+        asked = families.without_1m(named)
+        if asked in (*families.SLOTS, "inherit") or (not asked and slot not in families.SLOTS):
+            continue
+        # What Claude Code chooses in a slot that is not pinned goes where its names go.
+        row = _row(asked or families.made_up(slot), rows)
+        if row is None and asked:
+            raise _no_route(slot, named, profile, f"nothing is known of {named}")
         if row is None or row.get("signs") is None:
             continue
         twin = group if row["signs"] == profile else twin_of(row, profile, rows)
-        if not twin:
-            why = f"the bedrock file has no route to the model of {group} with aws_profile_name: {profile}"
-            raise _no_route(slot, group, profile, why)
+        if not twin and row["signs"] != profile:
+            shown = named or str(row["model"])
+            why = f"the bedrock file has no route to the model of {shown} with aws_profile_name: {profile}"
+            raise _no_route(slot, shown, profile, why)
         yield slot, twin
+
+
+def _row(name: str, rows: Sequence[Row]) -> Row | None:
+    """What is known of the group that serves a name: its own, else the longest pattern, as LiteLLM has it."""
+    fitting = [row for row in rows if "*" in str(row["model"]) and fnmatchcase(name, str(row["model"]))]
+    exact = next((row for row in rows if row["model"] == name), None)
+    return exact or max(fitting, key=lambda row: len(str(row["model"])), default=None)
 
 
 def _no_route(slot: str, group: str, profile: str, why: str) -> OcdError:
@@ -143,7 +157,10 @@ def twin_of(row: Row, profile: str, rows: Sequence[Row]) -> str:
     same = [
         str(one["model"])
         for one in rows
-        if one.get("signs") == profile and one.get("asks") and one.get("asks") == row.get("asks")
+        if one.get("signs") == profile
+        and one.get("asks")
+        and one.get("asks") == row.get("asks")
+        and "*" not in str(one["model"])
     ]
     start = str(row["model"])
     return next((name for name in same if name.startswith(start)), same[0] if same else "")

@@ -36,6 +36,17 @@ def rows(stack: Stack, table: Mapping[str, Any]) -> list[dict[str, Any]]:
     return found[:_MOST]
 
 
+def patterns(stack: Stack) -> list[dict[str, Any]]:
+    """Main's groups for many names (``claude-*``): no picker has them, but who pays for them has to be known.
+    ``model`` is the pattern; ``asks`` and ``signs`` as in ``rows``."""
+    found = []
+    for name in names(stack.main):
+        ways = find(stack, name) if "*" in name else []
+        if ways and not any(way.broken for way in ways):
+            found.append({"model": name} | _signed(stack, [way.hops[-1] for way in ways]))
+    return found[:_MOST]
+
+
 def _row(stack: Stack, name: str, last: Hop, table: Mapping[str, Any]) -> dict[str, Any]:
     info = {**_info(stack.bedrock, last.group), **_info(stack.main, name)}
     if last.proxy == "main":

@@ -9,9 +9,9 @@ from pathlib import Path
 from ocd.errors import EX_CONFIG, EX_USAGE, OcdError
 from ocd.settings.folders import Folders
 from ocd.settings.load import Settings
-from ocd.stack.families import without_1m
+from ocd.stack.families import SLOTS, made_up, without_1m
 from ocd.stack.rules.routes import hop_params
-from ocd.stack.stack import AWS, Route, Stack, names, routes
+from ocd.stack.stack import AWS, Route, Stack, names, routes, serves
 from ocd.stack.swap import Editing, read_stack
 
 _NOT_TAKEN = frozenset(
@@ -37,7 +37,7 @@ def plan(
         )
     editing = Editing(folders, settings, stack)
     made: dict[str, str] = {}
-    for group in groups or slot_groups(settings):
+    for group in groups or slot_groups(settings, names(stack.main)):
         target = _on_aws(stack, group)
         if target is None:
             if groups:
@@ -52,7 +52,7 @@ def plan(
         if target.params.get("aws_profile_name") == profile:
             made[group] = group
             continue
-        twin = f"{group}-{profile}"
+        twin = f"{target.name if '*' in group else group}-{profile}"
         params = {name: value for name, value in target.params.items() if name not in _NOT_TAKEN}
         there = [route for route in routes(stack.bedrock) if route.name == twin]
         if not there:
@@ -83,9 +83,12 @@ def plan(
     return made, editing.changed()
 
 
-def slot_groups(settings: Settings) -> tuple[str, ...]:
-    """What the slots and the profiles name, once each."""
+def slot_groups(settings: Settings, known: list[str]) -> tuple[str, ...]:
+    """What the slots and the profiles name, and what serves the slots that nothing is named for, once each."""
     named = [group for _, group in settings.slots]
+    for slot in SLOTS:
+        fitting = [one for one in known if "*" in one and serves([one], made_up(slot))]
+        named.append(max(fitting, key=len, default=""))
     for profile in settings.profiles.values():
         named += [
             value or "" for key, value in profile.model_dump().items() if key != "aws_profile" and value

@@ -20,7 +20,7 @@ from ocd.settings.findings import ConfigError
 from ocd.settings.folders import Folders
 from ocd.settings.load import load, parse
 from ocd.stack import twin
-from ocd.stack.picker import rows
+from ocd.stack.picker import patterns, rows
 from ocd.stack.swap import read_stack
 from ocd.wire.messages import LaunchReply, LaunchRequest
 
@@ -362,6 +362,48 @@ def test_nothing_is_paid_by_another_than_who_was_chosen(choice: dict[str, str], 
     with pytest.raises(OcdError) as caught:
         resolved(choice, known=[*KNOWN, "pair", "unseen"])
     assert caught.value.exit_code == code and word in caught.value.sentence()
+
+
+PATTERNS: list[dict[str, Any]] = [
+    {"model": "claude-*", "asks": "anthropic/claude-*", "signs": None},
+    {"model": "claude-haiku-*", "asks": "bedrock/h", "signs": ""},
+    {"model": "h-work", "asks": "bedrock/h", "signs": "work"},
+]
+
+
+def test_a_slot_that_is_not_pinned_is_paid_by_who_was_chosen_too() -> None:
+    """As with the preset bedrock: Claude Code's own names go to AWS."""
+    rows_ = [*ROWS, *PATTERNS]
+    found, _ = resolved({"aws_profile": "work"}, Slots("", "", ""), rows=rows_)
+    assert found == Slots("", "", "h-work"), "opus and sonnet are Anthropic's"
+    found, _ = resolved({"aws_profile": "work", "haiku": "claude-haiku-9"}, Slots("", "", ""), rows=rows_)
+    assert found.haiku == "h-work"
+    with pytest.raises(OcdError) as caught:
+        resolved({"aws_profile": "work"}, Slots("", "", ""), rows=[*ROWS, *PATTERNS[:2]])
+    assert "claude-haiku-*" in caught.value.what
+    # without a route for new names a slot has the first group of its family
+    old = [
+        {"model": "claude-haiku-9", "asks": "bedrock/h", "signs": ""},
+        {"model": "h-work", "asks": "bedrock/h", "signs": "work"},
+    ]
+    found, _ = resolved(
+        {"aws_profile": "work"}, Slots("", "", ""), rows=old, known=["claude-haiku-9", "h-work"]
+    )
+    assert found.haiku == "h-work"
+    own = [*PATTERNS[:1], {"model": "claude-haiku-*", "asks": "bedrock/h", "signs": "work"}]
+    assert resolved({"aws_profile": "work"}, Slots("", "", ""), rows=own)[0] == Slots("", "", "")
+
+
+def test_everything_on_aws_gets_a_route_for_each_slot(folders: Folders) -> None:
+    assert main(["init", "--preset", "bedrock", "--force"]) == 0
+    assert main(["aws", "route", "work"]) == 0
+    settings = load(folders, {})
+    stack = read_stack(folders, settings)
+    found, notices = profiles.resolve(
+        {"aws_profile": "work"}, {}, Slots("", "", ""), rows=[*rows(stack, {}), *patterns(stack)]
+    )
+    assert notices == []
+    assert found == Slots(*(f"claude-{slot}-bedrock-work" for slot in ("opus", "sonnet", "haiku", "fable")))
 
 
 def test_an_aws_profile_is_not_guessed_while_nothing_is_known() -> None:

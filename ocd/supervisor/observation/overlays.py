@@ -48,7 +48,8 @@ class Overlays:
             key=self._key,
             auth=settings.auth,
             known_models=self.models(),
-            rows=self.rows,
+            rows=[row for row in self.rows if "*" not in row["model"]],
+            patterns=[row for row in self.rows if "*" in row["model"]],
             profiles=profiles.named(settings),
             ours=True,
         )
@@ -90,7 +91,7 @@ class Overlays:
         served = self.served()
         if not served.known_models:
             return
-        known = tuple(served.known_models), json.dumps([served.rows, served.profiles])
+        known = tuple(served.known_models), json.dumps([self.rows, served.profiles])
         now = (served.slots, served.base_url, served.key, served.auth, known)
         if now == self._written:
             return
