@@ -185,6 +185,7 @@ class Daemon:
             self.line.news,
         ]
         self.overlays = Overlays(self.folders, settings, self.main, self.keys.main, report.log)
+        self.exchanges.of_profiles = lambda: self.overlays.pinned
         self.finder = SessionFinder(
             self.folders.state,
             self.overlays,

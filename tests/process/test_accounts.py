@@ -178,6 +178,12 @@ def test_two_sessions_with_different_profiles_at_once(
     for session in (plain, by_a, by_b, by_a, plain):
         assert session.ask("haiku") == 200
     assert signed_by(upstreams) == ["openclaude", "work", "work", "openclaude"]
+    # seconds after such a session began its group counts as the slot's
+    eventually(
+        lambda: by_a.ask("haiku") == 200 and "haiku" in _slots(stage, "qwen-3-coder-work"), what="the slot"
+    )
+    signed = signed_by(upstreams)
+    assert set(signed[4:]) == {"work"}
     assert len(plan.seen) == seen + 1, "client-b has the haiku slot on the plan"
     # each credential in its one place: no AWS signature at Anthropic's, no login at Bedrock's, no header of ours
     assert not any("AWS4" in value for one in plan.seen for value in one.values())
@@ -241,6 +247,14 @@ def test_limits_of_accounts_side_by_side(stage: Daemon, plan: Plan) -> None:
     assert run(stage, "ocd.ctl", "account", "remove", "work").returncode == 64
     assert run(stage, "ocd.ctl", "account", "remove", "work", "--yes").returncode == 0
     assert not os.path.exists(folder)
+
+
+def _slots(daemon: Daemon, model: str) -> set[str]:
+    """The slots that main's latest requests for a model counted as."""
+    with daemon.client() as client:
+        lines = client.get("/v1/requests?lines=20").text.splitlines()
+    found = [json.loads(line) for line in lines]
+    return {one["slot"] for one in found if one["model"] == model and one["proxy"] == "main"}
 
 
 _WAYS: dict[str, tuple[str, ...]] = {"default": (), "work": ("--account", "work")}

@@ -20,9 +20,12 @@ from ocd.client import account
 from ocd.core import accounts as core
 from ocd.core import limits as plan
 from ocd.ctl.__main__ import main
+from ocd.ctl.control_room import picture
+from ocd.ctl.look.status import limit_lines
 from ocd.errors import OcdError
 from ocd.supervisor.observation.limits import PlanLimits
-from ocd.wire.messages import Exchange, LaunchRequest, PlanLimit, PlanWindow
+from ocd.supervisor.observation.statusfile import limit_rows
+from ocd.wire.messages import Exchange, LaunchRequest, PlanLimit, PlanWindow, Status
 
 NOW = 1_795_000_000.0
 
@@ -295,3 +298,23 @@ def test_states_in_words() -> None:
     assert core.state(limit("a", 0.999), NOW, at) == "at 99 %"
     assert core.state(limit("a", 1.0), NOW, at) == "at its limit until <3600>"
     assert core.of([limit("a", 0.1)], "") is None
+
+
+def test_lines_name_the_account_where_there_are_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    several = Status(
+        version="1",
+        pid=1,
+        keeper_pid=1,
+        since=NOW,
+        proxies={},
+        limits=[limit("work", 0.3), limit("default", 1.0)],
+    )
+    (first, _), (second, style) = limit_lines(several, NOW)
+    assert first.startswith("plan work: 5h 30 % used")
+    assert second.startswith("plan default: at its limit until ") and style
+    assert limit_rows(several.limits, 75) == [("limit", "plan work 5h 30 %", "")]
+    assert picture.limits(several, NOW)[1].startswith("plan default 5h 100 %")
+    alone = several.model_copy(update={"limits": [limit("default", 0.3)]})
+    assert limit_lines(alone, NOW)[0][0].startswith("plan: 5h 30 % used")
+    assert limit_rows(alone.limits, 75) == [("limit", "plan 5h 30 %", "")]
