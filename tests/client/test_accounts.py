@@ -92,3 +92,23 @@ def test_a_profile_and_a_project_choose_the_model(
         assert [one for one in anthropic.messages() if "say three" in str(one.json)]
     finally:
         box.close()
+
+
+@pytest.mark.thorough
+def test_what_the_client_writes_goes_through_the_links(box: Box) -> None:
+    """A plugin that is switched on in an account is on in the ordinary folder, too: one settings.json."""
+    box.settings(cleanupPeriodDays=99)
+    folder = account(box)
+    market = box.root / "market"
+    (market / ".claude-plugin").mkdir(parents=True)
+    (market / "p" / ".claude-plugin").mkdir(parents=True)
+    plugin = {"name": "p", "source": "./p", "description": "nothing"}
+    listed = {"name": "m", "owner": {"name": "nobody"}, "plugins": [plugin]}
+    (market / ".claude-plugin" / "marketplace.json").write_text(json.dumps(listed))
+    (market / "p" / ".claude-plugin" / "plugin.json").write_text('{"name": "p", "version": "1.0.0"}')
+    for verb in (("marketplace", "add", str(market)), ("install", "p@m")):
+        run = box.openclaude("--account", "work", "plugin", *verb, timeout=60)
+        assert run.code == 0, run
+    assert (folder / "settings.json").is_symlink(), "Claude Code writes behind the link"
+    settings = json.loads((box.home / ".claude" / "settings.json").read_text())
+    assert settings["enabledPlugins"] == {"p@m": True} and settings["cleanupPeriodDays"] == 99
