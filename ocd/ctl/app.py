@@ -42,6 +42,8 @@ VERBS: dict[str, dict[str, str]] = {
     "Set up": {
         "setup": "setup",
         "aws": "aws",
+        "account": "account",
+        "profile": "profile",
         "init": "init",
         "model": "model",
         "config": "config",

@@ -185,6 +185,7 @@ class Daemon:
             self.line.news,
         ]
         self.overlays = Overlays(self.folders, settings, self.main, self.keys.main, report.log)
+        self.exchanges.of_profiles = lambda: self.overlays.pinned
         self.finder = SessionFinder(
             self.folders.state,
             self.overlays,
@@ -253,6 +254,8 @@ class Daemon:
             self.report.problems,
             self._on_session_begin,
             self.hold_ports,
+            self.limits.messages,
+            self.folders.state,
         )
         table = routes(verbs, proxies, streams, launching)
         self.control = Control(str(self.folders.runtime), table, self.listeners, self.report.event)

@@ -164,6 +164,9 @@ class PlanLimit(Message):
     """What is known of one login's limits. ``login`` is a salted hash of it, always the same here."""
 
     login: str
+    accounts: list[str] = Field(
+        default=[], description="the accounts (openclaude --account) whose sessions used it last"
+    )
     windows: list[PlanWindow]
     binding: str = Field(default="", description="the window that counts now")
     seen: float = Field(description="when Anthropic said so last")
@@ -212,6 +215,10 @@ class LaunchRequest(Message):
     )
     models: dict[str, str] = Field(
         default={}, description="model options: model, opus, sonnet, haiku, default-provider"
+    )
+    profile: str = Field(
+        default="",
+        description="the profile of ocd.toml that was asked for; none: not the project's either; empty: the project's",
     )
     wait: float = Field(
         default=1.0, ge=0, le=30, description="seconds to hold the answer while a proxy is starting"
@@ -294,6 +301,7 @@ class Exchange(Message):
     login: str = Field(
         default="", description="a salted hash of the client's own login, always the same for it"
     )
+    account: str = Field(default="", description="the account (openclaude --account) whose session it is")
     limits: dict[str, str] = Field(
         default={}, description="what Anthropic says of the login's limits: anthropic-ratelimit-unified-NAME"
     )

@@ -69,7 +69,18 @@ ALLOWED = {
     "adapters": {"ocd.adapters", "ocd.core", "ocd.text"},
     "settings": {"ocd.settings", "ocd.atomic", "ocd.text", "ocd.errors", "ocd.paths"},
     "stack": {"ocd.stack", "ocd.atomic", "ocd.text", "ocd.settings", "ocd.errors", "ocd.paths"},
-    "claude": {"ocd.claude", "ocd.atomic", "ocd.text", "ocd.errors", "ocd.wire", "ocd.settings", "ocd.stack"},
+    "claude": {
+        *(
+            "ocd.claude",
+            "ocd.atomic",
+            "ocd.text",
+            "ocd.errors",
+            "ocd.paths",
+            "ocd.wire",
+            "ocd.settings",
+            "ocd.stack",
+        ),
+    },
     "service": {
         "ocd.service",
         "ocd.atomic",

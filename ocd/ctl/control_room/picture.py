@@ -112,7 +112,10 @@ def limits(status: Status, now: float) -> list[str]:
             if window.name == login.binding:
                 again = f", resets in {screen.duration(window.reset - now)}" if window.reset else ""
                 spill = ", spilling to AWS" if login.spilling else ""
-                found.append(f"plan {window.name} {percent(window.used)}{again}{spill}")
+                who = "plan"
+                if len(status.limits) > 1 and login.accounts:
+                    who = f"plan {', '.join(login.accounts)}"
+                found.append(f"{who} {window.name} {percent(window.used)}{again}{spill}")
     return found
 
 

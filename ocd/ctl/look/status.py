@@ -201,9 +201,11 @@ def remarks(status: "Status") -> list[tuple[str, str]]:
 
 def limit_lines(status: "Status", now: float) -> list[tuple[str, str]]:
     """One line a login: each of its windows, the binding one first, and whether its requests go to AWS."""
+    from ocd.core.accounts import full_until
     from ocd.core.pace import full_at
 
     lines = []
+    named = len(status.limits) > 1 or any(login.accounts not in ([], ["default"]) for login in status.limits)
     for login in status.limits:
         windows = sorted(login.windows, key=lambda one: one.name != login.binding)
         parts = []
@@ -212,8 +214,10 @@ def limit_lines(status: "Status", now: float) -> list[tuple[str, str]]:
             end = full_at(window.used, window.reset, window.name, now)
             full = f", full in {screen.duration(end - now)} at this pace" if end and end > now else ""
             parts.append(f"{window.name} {_percent(window.used)} used{again}{full}")
-        who = f"plan {login.login[:6]}" if len(status.limits) > 1 else "plan"
-        lines.append((f"{who}: {'; '.join(parts)}.", "bold yellow" if login.spilling else ""))
+        who = f"plan {', '.join(login.accounts) or login.login[:6]}" if named else "plan"
+        until = full_until(login, now)
+        full = f"at its limit until {screen.time_of_day(until)}; " if until else ""
+        lines.append((f"{who}: {full}{'; '.join(parts)}.", "bold yellow" if login.spilling or until else ""))
         if login.spilling:
             lines.append(("  its requests go to AWS until the reset; `occtl spill off` ends that", ""))
     return lines

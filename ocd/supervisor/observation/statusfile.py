@@ -127,7 +127,9 @@ def limit_rows(limits: Sequence[PlanLimit], warn_at: int) -> list[tuple[object, 
     for login in limits[:1]:
         for window in login.windows:
             if window.name == login.binding:
-                text = f"plan {window.name} {percent(window.used)}"
+                named = len(limits) > 1 and login.accounts
+                who = f"plan {', '.join(login.accounts)}" if named else "plan"
+                text = f"{who} {window.name} {percent(window.used)}"
                 if login.spilling:
                     text += ", spilling to AWS"
                 near = login.spilling or window.used * 100 >= warn_at
