@@ -24,7 +24,12 @@ class Overlays:
     """``main`` is the proxy that sessions talk to, ``key`` its key, ``log`` a structlog logger."""
 
     def __init__(
-        self, folders: Folders, settings: Callable[[], Settings], main: Runner, key: str, log: Any
+        self,
+        folders: Folders,
+        settings: Callable[[], Settings],
+        main: Runner,
+        key: Callable[[], str],
+        log: Any,
     ) -> None:
         self._settings = settings
         self._main = main
@@ -45,7 +50,7 @@ class Overlays:
         return launch.Served(
             slots=Slots(**settings.slots.model_dump()),
             base_url=f"http://127.0.0.1:{self._main.port}",
-            key=self._key,
+            key=self._key(),
             auth=settings.auth,
             known_models=self.models(),
             rows=self.rows,
