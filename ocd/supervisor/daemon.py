@@ -314,7 +314,8 @@ class Daemon:
         """Serve until the keeper is gone or we are told to end; returns the exit code."""
         asyncio.get_running_loop().set_exception_handler(self.on_callback_error)
         self.link.start()
-        restarted = self._take_over(await self.keeper.handover(timeout=10))
+        found = await self.keeper.handover(timeout=10)
+        restarted = self._take_over(found)
         try:
             # Before anything else that takes time: the import of LiteLLM is what a cold start waits for.
             if self.anything_wanted():
@@ -329,7 +330,7 @@ class Daemon:
         if self.renewed:
             self.report.event("config-changed", text=self.renewed)
         if not restarted:
-            await self.renewal.begin(self.main.ports.ports())
+            await self.renewal.begin(found.listeners)
         for part in (
             self._heartbeat(),
             self.reload.reload("start"),

@@ -142,7 +142,7 @@ class House:
 
     def begin(self, *held: int) -> bool:
         before = self.renewal.keys
-        asyncio.run(self.renewal.begin(frozenset(held)))
+        asyncio.run(self.renewal.begin([f"main:{port}:127.0.0.1" for port in held]))
         return self.renewal.keys.main != before.main
 
 

@@ -9,7 +9,7 @@ off. So main and the bedrock proxy never hold different keys of the hop.
 """
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from ocd.core import state as core
@@ -80,10 +80,11 @@ class KeyRenewal:
 
     # ------------------------------------------------------------------------------------------ what makes them due
 
-    async def begin(self, held: frozenset[int]) -> None:
-        """A daemon starts that has nobody before it, with these ports handed to it by who kept them. Nothing of ours
-        runs: the best moment."""
-        if not self._unknown and self._settings().ports()["main"] not in held:
+    async def begin(self, held: Iterable[str]) -> None:
+        """A daemon starts that has nobody before it, with these listeners handed to it by who kept them. Nothing of
+        ours runs: the best moment."""
+        port = self._settings().ports()["main"]
+        if not self._unknown and not any(name.startswith(f"main:{port}:") for name in held):
             self._due("no daemon ran, and nobody kept the port")
         if self.keys.due and not await self._living():
             self._renew()
