@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import time
@@ -145,38 +146,15 @@ def test_methods_and_paths_that_nobody_has(daemon: Daemon, upstreams: Upstreams)
 
 def test_headers_that_would_give_orders(daemon: Daemon, upstreams: Upstreams) -> None:
     """3. What LiteLLM, a web server or a client library takes from headers decides nothing and goes nowhere."""
-    orders = {
-        **{
-            "x-litellm-api-base": "http://127.0.0.1:9",
-            "x-litellm-model": "qwen-3-coder",
-            "x-litellm-timeout": "0.001",
-        },
-        **{
-            "x-litellm-tags": "a",
-            "x-litellm-num-retries": "9",
-            "x-pass-x-api-key": "evil",
-            "x-http-method-override": "PUT",
-        },
-        **{
-            "x-forwarded-host": "evil.example",
-            "x-forwarded-for": "10.0.0.1",
-            "forwarded": "host=evil",
-            "x-original-url": "/x",
-        },
-        **{
-            "x-amz-security-token": "evil",
-            "x-amz-target": "evil",
-            "cookie": "a=b",
-            "proxy-authorization": "Basic eDp5",
-        },
-        **{
-            "x-aws-region": "evil",
-            "x-goog-api-key": "evil",
-            "api-key": "evil",
-            "te": "trailers",
-            "connection": "x-drop",
-        },
-    }
+    # What belongs to the client's own request goes up as it came (docs/fidelity.md): no credential of its own here.
+    lines = """
+        x-litellm-api-base: http://127.0.0.1:9 | x-litellm-model: qwen-3-coder | x-litellm-timeout: 0.001
+        x-litellm-tags: a | x-litellm-num-retries: 9 | x-pass-x-api-key: evil | x-http-method-override: PUT
+        x-forwarded-host: evil.example | x-forwarded-for: 10.0.0.1 | forwarded: host=evil | x-original-url: /x
+        x-amz-security-token: evil | x-amz-target: evil | cookie: a=b | proxy-authorization: Basic eDp5
+        x-aws-region: evil | x-goog-api-key: evil | te: trailers | connection: x-drop | expect: 100-continue
+    """
+    orders = dict(one.strip().split(": ", 1) for one in re.split(r"[|\n]", lines) if one.strip())
     for model in ("claude-opus-9-9", "qwen-3-coder"):
         before = len(upstreams.seen())
         answer = httpx.post(
@@ -187,17 +165,15 @@ def test_headers_that_would_give_orders(daemon: Daemon, upstreams: Upstreams) ->
             trust_env=False,
         )
         new = upstreams.seen()[before:]
-        assert answer.status_code in (200, 400, 403), answer.text[:300]
+        assert answer.status_code == 200, answer.text[:300]
         assert {one.upstream for one in new} <= {"anthropic" if "opus" in model else "bedrock"}
         for one in new:
             names = {name.lower() for name, _ in one.headers}
-            assert not names & {
-                "x-litellm-api-base",
-                "x-litellm-api-key",
-                "proxy-authorization",
-                "x-pass-x-api-key",
-            }
-            assert "evil" not in one.header("x-amz-security-token") + one.header("x-amz-target"), one.headers
+            assert not [
+                name for name in names if name.startswith("x-litellm-") or name == "proxy-authorization"
+            ]
+            if one.upstream == "bedrock":
+                assert "evil" not in str(one.headers), one.headers
             assert daemon.keys()["main"] not in str(one.headers) and daemon.keys()["bedrock"] not in str(
                 one.headers
             )
