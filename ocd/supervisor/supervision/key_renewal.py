@@ -139,10 +139,11 @@ class KeyRenewal:
                 runner.feed(transitions.Want(core.Wanted.IDLE))
             for runner in runners:
                 await runner.wait(lambda p: not p.members or p.wanted is core.Wanted.UP, PATIENCE)
-            if not any(r.state.members or r.state.wanted is core.Wanted.UP for r in runners):
+            asleep = not any(r.state.members or r.state.wanted is core.Wanted.UP for r in runners)
+            if asleep:
                 self._renew()
             if slept:
-                self._wake("the keys were renewed")
+                self._wake("the keys were renewed" if asleep else "the keys are renewed at another time")
         finally:
             self._under_way = False
 
