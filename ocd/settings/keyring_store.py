@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from ocd import paths
-from ocd.errors import EX_TEMPFAIL, EX_UNAVAILABLE, OcdError
+from ocd.errors import EX_CONFIG, EX_TEMPFAIL, OcdError
 
 FILES, KEYRING = "files", "keyring"
 #: seconds; somebody may have to type the password that opens the keyring
@@ -40,7 +40,7 @@ def entry(what: str, state: Path) -> str:
 
 
 def get(name: str) -> str:
-    """The secret of an entry. Raises OcdError: exit 69 when there is no keyring, 75 when it is locked or has none."""
+    """The secret of an entry. Raises OcdError: exit 78 when the library is missing, 75 when it is locked or has none."""
     return _ask("get", name)
 
 
@@ -77,14 +77,20 @@ def _ask(order: str, name: str, secret: str = "") -> str:
     else:
         if not why:
             return str(said["secret"])
+    if missing:
+        raise OcdError(
+            "The keyring cannot be used",
+            why,
+            f"Run `{sys.executable} -m pip install keyring`, or set store = 'files' under [keys] in ocd.toml"
+            " and remove keys.json from the state folder",
+            exit_code=EX_CONFIG,
+            code="keyring-missing",
+        )
     raise OcdError(
-        "The keyring cannot be used",
+        "The keyring does not answer",
         why,
-        f'Run `{sys.executable} -m pip install keyring`, or set store = "files" under [keys] in ocd.toml and remove'
-        " keys.json from the state folder"
-        if missing
-        else 'Unlock it (log in to the desktop), or set store = "files" under [keys] in ocd.toml and remove'
-        " keys.json from the state folder",
-        exit_code=EX_UNAVAILABLE if missing else EX_TEMPFAIL,
-        code="keyring-missing" if missing else "keyring-failed",
+        "Log in to the desktop, which unlocks it, or set store = 'files' under [keys] in ocd.toml and remove keys.json from"
+        " the state folder",
+        exit_code=EX_TEMPFAIL,
+        code="keyring-failed",
     )

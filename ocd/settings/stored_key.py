@@ -49,7 +49,7 @@ class StoredKey:
         return self._checked(self._secret(text))
 
     def save(self, folders: Folders, key: str, store: str = keyring_store.FILES) -> None:
-        """Store the key, replacing an earlier one, where ``[keys] store`` says. Raises OcdError, exit 73 (69, 75: the
+        """Store the key, replacing an earlier one, where ``[keys] store`` says. Raises OcdError, exit 73 (78, 75: the
         keyring)."""
         key = self._checked(key)
         private_folder(folders.state)

@@ -365,7 +365,7 @@ def test_without_the_library_a_sentence_says_so(folders: Folders) -> None:
     first = keys.load_or_create(folders)
     with pytest.raises(OcdError) as caught:
         keys.settle(folders, first, "keyring")
-    assert caught.value.exit_code == 69 and "not installed" in caught.value.why
+    assert caught.value.exit_code == 78 and "not installed" in caught.value.why
     assert "pip install keyring" in caught.value.next_step and len(caught.value.sentence().splitlines()) <= 3
     assert keys.load_or_create(folders) == first
 
