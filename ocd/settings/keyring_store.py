@@ -40,7 +40,7 @@ def entry(what: str, state: Path) -> str:
 
 
 def get(name: str) -> str:
-    """The secret of an entry. Raises OcdError: exit 78 when the library is missing, 75 when it is locked or has none."""
+    """The secret of an entry. Raises OcdError: exit 78 without the library, 75 when the keyring fails."""
     return _ask("get", name)
 
 
@@ -89,8 +89,8 @@ def _ask(order: str, name: str, secret: str = "") -> str:
     raise OcdError(
         "The keyring does not answer",
         why,
-        "Log in to the desktop, which unlocks it, or set store = 'files' under [keys] in ocd.toml and remove keys.json from"
-        " the state folder",
+        "Log in to the desktop, which unlocks it, or set store = 'files' under [keys] in ocd.toml and remove"
+        " keys.json from the state folder",
         exit_code=EX_TEMPFAIL,
         code="keyring-failed",
     )
