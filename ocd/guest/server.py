@@ -13,6 +13,8 @@ from typing import Any
 
 import uvicorn
 
+from ocd.guest.waiting import Waiting, most
+
 #: A listening connection on which no request came is closed this many seconds after the drain began.
 SILENT_CONNECTION = 5.0
 #: A connection that the kernel handed us just before we stopped listening shows up a few loop turns later.
@@ -132,11 +134,10 @@ class GuestServer(uvicorn.Server):
             for fd in fds:
                 os.close(fd)
             return
-        loop = asyncio.get_running_loop()
         for fd in fds:
             sock = socket.socket(fileno=fd)
             sock.setblocking(False)
-            server = await loop.create_server(self.protocol, sock=sock, backlog=self.config.backlog)
+            server: Any = Waiting(sock, self.protocol, most() // 2)
             self.shared.append(server)
             self.servers.append(server)
         self.guest.phase = "accepting"

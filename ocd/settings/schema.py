@@ -445,6 +445,17 @@ class Profile(Section):
     )
 
 
+class KeyStore(Section):
+    """Where our own keys are kept, and those for an external or a team's server."""
+
+    store: Literal["files", "keyring"] = Field(
+        default="files",
+        description="files: in the state folder, readable by you alone; keyring: in the desktop's keyring (Secret "
+        "Service, KWallet, Keychain), which needs the Python library keyring in ocd's environment and an unlocked "
+        "desktop whenever the daemon starts. Keys move when it changes.",
+    )
+
+
 class Settings(BaseSettings):
     """Everything in ``ocd.toml``. ``ocd.settings.load.load`` makes it; ``Settings()``: the defaults."""
 
@@ -507,6 +518,7 @@ class Settings(BaseSettings):
     search: Search = Field(default=Search(), description="Who searches the web for a slot on AWS.")
     budget: Budget = Field(default=Budget(), description="What AWS may cost.")
     boundary: Boundary = Field(default=Boundary(), description="What of LiteLLM is reachable.")
+    keys: KeyStore = Field(default=KeyStore(), description="Where keys are kept.")
     external: External = Field(default=External(), description="A LiteLLM that somebody else runs.")
     team: Team = Field(default=Team(), description="A team's Bedrock proxy in the place of our own.")
 

@@ -12,7 +12,6 @@ from ocd import __version__, paths
 from ocd.core import state as core
 from ocd.core import step as transitions
 from ocd.errors import EX_CONFIG, EX_TEMPFAIL, OcdError
-from ocd.settings import keys as settings_keys
 from ocd.settings.folders import Folders
 from ocd.settings.schema import Settings
 from ocd.stack import pipe
@@ -51,6 +50,7 @@ from ocd.supervisor.supervision.handover import Handover
 from ocd.supervisor.supervision.health import Health
 from ocd.supervisor.supervision.idle import Idle
 from ocd.supervisor.supervision.keeper_messages import KeeperMessages
+from ocd.supervisor.supervision.key_renewal import KeyRenewal
 from ocd.supervisor.supervision.link import KeeperLink
 from ocd.supervisor.supervision.listeners import Listeners
 from ocd.supervisor.supervision.notes import Notes
@@ -83,7 +83,15 @@ class Daemon:
         self.report = Report(folders, self.settings)
         if wrong is not None:
             self.report.problems["settings"] = Problem.of(wrong)
-        self.keys = settings_keys.load_or_create(folders)
+        self.renewal = KeyRenewal(
+            folders,
+            self.settings,
+            self.report,
+            lambda: self.finder.anybody(),
+            lambda: time.monotonic() if self.sessions.living else self.idle.last_activity,
+            lambda why: self.idle.wake(why),
+            self.start,
+        )
         self.link = KeeperLink(
             sock, lambda said, fds: self.keeper.take(said, fds), self.on_keeper_end, self.on_link_fault
         )
@@ -113,6 +121,7 @@ class Daemon:
             )
             for name in spec.PROXIES
         }
+        self.renewal.of(self.runners)
         self.main, self.bedrock = self.runners["main"], self.runners["bedrock"]
         self.service_manager = ServiceManager(send, self.runners, self.closing)
         self.notes = Notes(self._compose_notes, send, self.service_manager.tell)
@@ -184,7 +193,9 @@ class Daemon:
             *(self.usage.take, self.counts.take, self.limits.take, self.budget.take),
             self.line.news,
         ]
-        self.overlays = Overlays(self.folders, settings, self.main, self.keys.main, report.log)
+        self.overlays = Overlays(
+            self.folders, settings, self.main, lambda: self.renewal.keys.main, report.log
+        )
         self.exchanges.of_profiles = lambda: self.overlays.pinned
         self.finder = SessionFinder(
             self.folders.state,
@@ -200,7 +211,7 @@ class Daemon:
             self.folders.state,
             settings,
             self.main,
-            self.keys.main,
+            lambda: self.renewal.keys.main,
             self.overlays.models,
             report,
             self.start,
@@ -306,7 +317,8 @@ class Daemon:
         """Serve until the keeper is gone or we are told to end; returns the exit code."""
         asyncio.get_running_loop().set_exception_handler(self.on_callback_error)
         self.link.start()
-        restarted = self._take_over(await self.keeper.handover(timeout=10))
+        found = await self.keeper.handover(timeout=10)
+        restarted = self._take_over(found)
         try:
             # Before anything else that takes time: the import of LiteLLM is what a cold start waits for.
             if self.anything_wanted():
@@ -320,6 +332,8 @@ class Daemon:
         )
         if self.renewed:
             self.report.event("config-changed", text=self.renewed)
+        if not restarted:
+            await self.renewal.begin(found.listeners)
         for part in (
             self._heartbeat(),
             self.reload.reload("start"),
@@ -387,6 +401,7 @@ class Daemon:
             self.budget.follow()
             self.line.look()
             self.configured.look()
+            self.renewal.look()
             await asyncio.sleep(self.service_manager.pause)
 
     def _each_round(self) -> None:
@@ -488,6 +503,8 @@ class Daemon:
         """A proxy's state changed: tell the service manager, and keep the notes for a successor."""
         self.line.news()
         self.idle.follow()
+        if not self.stopping:
+            self.renewal.changed()
         self.notes.soon()
 
     def serves(self, proxy: str, revision: str, former: str) -> None:
@@ -504,7 +521,7 @@ class Daemon:
     def boot_message(self, proxy: str, generation: int, config: Config) -> dict[str, Any]:
         # The settings that this revision passed the checks with, whatever they are by now.
         message = spec.boot(
-            config.settings, self.keys, self.folders, proxy, generation, config.path, *self.base
+            config.settings, self.renewal.keys, self.folders, proxy, generation, config.path, *self.base
         )
         if proxy == "main":
             message["spill"] = self.limits.order()
@@ -543,6 +560,8 @@ class Daemon:
         self.budget.follow()
         # Who was told of a port keeps it, also one who was told a moment ago.
         self.hold_ports()
+        if old.keys != now.keys:
+            self.renewal.settle()
         if old != now:
             journal.set_level(now.logs.level)
 

@@ -26,7 +26,12 @@ class Overlays:
     """``main`` is the proxy that sessions talk to, ``key`` its key, ``log`` a structlog logger."""
 
     def __init__(
-        self, folders: Folders, settings: Callable[[], Settings], main: Runner, key: str, log: Any
+        self,
+        folders: Folders,
+        settings: Callable[[], Settings],
+        main: Runner,
+        key: Callable[[], str],
+        log: Any,
     ) -> None:
         self._settings = settings
         self._main = main
@@ -49,7 +54,7 @@ class Overlays:
         return launch.Served(
             slots=Slots(**settings.slots.model_dump()),
             base_url=f"http://127.0.0.1:{self._main.port}",
-            key=self._key,
+            key=self._key(),
             auth=settings.auth,
             known_models=self.models(),
             rows=[row for row in self.rows if "*" not in row["model"]],
