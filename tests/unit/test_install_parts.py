@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import errno
-import functools
 import importlib.util
 import io
 import os
@@ -101,7 +100,7 @@ class Parts:
         self.steps = Steps(Screen())
         self.occtl: Any = Occtl(self.places, self.steps.screen)
         self.daemon = Daemon(self.places, self.steps, self.occtl)
-        self.run = functools.partial(programs.run, self.places, self.steps.screen)
+        self.run = programs.Programs(self.places, self.steps.screen).run
         lock = ROOT / "requirements" / "uv.txt"
         self.tools: Any = provision.Tools(
             sys.executable, self.places.build, lock, self.run, (Failure,), wheels
@@ -249,7 +248,7 @@ def test_no_code_of_the_current_folder_runs(tmp_path: Path) -> None:
     one.tools.uv = lambda: ""
     one.tools.make(tmp_path / "env")
     one.tools.install("/env/bin/python", LOCKS / "ocd.txt", "install")
-    assert len(ran) == 3 and all(command[1] == "-I" for command in ran), ran
+    assert len(ran) == 2 and all(command[1] == "-I" for command in ran), ran
     one.run([sys.executable, "-c", "import os; print(os.getcwd())"], "say where it runs")
     assert str(one.places.state) in one.places.log.read_text()
 
