@@ -1,6 +1,7 @@
 """The order of an installation or an upgrade: judge, build beside what serves, swap the links, take over or go back."""
 
 import argparse
+import concurrent.futures
 import contextlib
 import functools
 import os
@@ -13,7 +14,7 @@ from ocd.installer.ahead import Ahead
 from ocd.installer.daemon import Daemon
 from ocd.installer.environments import Environments
 from ocd.installer.failure import Failure
-from ocd.installer.occtl import Occtl
+from ocd.installer.occtl import Occtl, answer
 from ocd.installer.places import LOCKS, Places
 from ocd.installer.programs import Programs
 from ocd.installer.screen import Steps
@@ -122,9 +123,11 @@ def _conclude(places: Places, steps: Steps, occtl: Occtl, started: bool) -> None
     screen.say("done" if steps.changed else nothing)
     lines = []
     if started:
-        occtl.show("status")
-        # Nothing when the doctor cannot be had, which is no fault of set-up's.
-        lines = closing.findings(occtl.asked("doctor")[1].get("rows", []))
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            doctor = pool.submit(occtl.quietly, "doctor", "--json")
+            occtl.show("status")
+            # Nothing when the doctor cannot be had, which is no fault of set-up's.
+            lines = closing.findings(answer(doctor.result()).get("rows", []))
     lines += closing.on_path(str(places.bin), os.environ, os.path.expanduser("~"), os.path.exists)
     for line in [*lines, "\nTry it: occtl selftest     Use it: openclaude     Look after it: occtl status"]:
         screen.put(line)

@@ -66,7 +66,8 @@ class Programs:
                 raise
             finally:
                 self._running.discard(process)
-            log.write(f"({time.monotonic() - began:.1f} s)\n".encode())
+            took = time.monotonic() - began
+            log.write(f"({took:.1f} s)\n".encode())
         if process.returncode:
             raise failure(f"{what} failed (exit {process.returncode})", lines, self.places.log)
         return "\n".join(lines)
