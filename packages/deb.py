@@ -1,7 +1,7 @@
 """A Debian package: `python3 -m packages.deb [FOLDER]` writes it into FOLDER (dist) and prints its path.
 
-That needs dpkg-deb, and no root. The package has no maintainer scripts: nothing runs at its installation, and nothing of
-a user's is touched when it goes.
+That needs dpkg-deb, and no root. The package has no maintainer scripts: nothing runs at its installation, and nothing
+of a user's is touched when it goes.
 """
 
 import gzip

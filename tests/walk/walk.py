@@ -265,12 +265,12 @@ def in_debian(folder: str, program: str, mirror: str, package: bool) -> int:
     if not package:
         return walk.all()
     built = subprocess.run(
-        [sys.executable, "-m", "packages.deb", f"{folder}/root"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "packages.deb", f"{folder}/srv"], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     if built.returncode:
         return 1
     name = os.path.basename(built.stdout.strip())
-    subprocess.run([*chroot, "dpkg", "-i", f"/root/{name}"], check=True)
+    subprocess.run([*chroot, "dpkg", "-i", f"/srv/{name}"], check=True)
     walk.package = True
     code = walk.all()
     # What the package has brought goes with it.
