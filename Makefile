@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 export OCD_TEST_LITELLM_PYTHON ?= $(CURDIR)/$(GUEST)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: walk attack mutants help docs coverage dev test unit unit-everywhere process client client-short systemd lint format bench chaos run lock clean canaries
+.PHONY: deb brew walk attack mutants help docs coverage dev test unit unit-everywhere process client client-short systemd lint format bench chaos run lock clean canaries
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -71,8 +71,14 @@ client-short: dev  ## its short form, the newest client alone; where there is no
 canaries: dev .venv-litellm-1.99.4/.stamp .venv-litellm-1.90.7/.stamp  ## where credentials go, on every LiteLLM that we test with
 	OCD_TEST_CANARIES=all $(PY) -m pytest -q tests/process/test_canaries.py
 
-walk:  ## the first ten minutes of a new user, from the README alone; WALK=--debian in a new Debian (debootstrap, root)
+walk:  ## the first ten minutes of a new user, from the README alone; WALK=--debian in a new Debian (debootstrap, root), --deb from its package
 	$(PYTHON) tests/walk/walk.py $(WALK)
+
+deb:  ## a Debian package, in dist; needs dpkg-deb
+	$(PYTHON) -m packages.deb dist
+
+brew:  ## a Homebrew formula and the archive that it installs, in dist
+	$(PYTHON) -m packages.homebrew dist
 
 systemd: dev  ## only what needs a systemd user manager
 	$(PY) -m pytest -q -m systemd tests/systemd
