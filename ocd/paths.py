@@ -22,7 +22,7 @@ def prefix() -> str:
 def _short(tag: str) -> str:
     import zlib
 
-    return f"/tmp/ocd-{os.getuid()}-{zlib.crc32(tag.encode()):08x}"
+    return f"/tmp/ocd-{os.getuid()}-{zlib.crc32(os.fsencode(tag)):08x}"
 
 
 def _fit(folder: str) -> str:
