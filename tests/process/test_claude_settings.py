@@ -62,10 +62,7 @@ def test_it_follows_the_daemon(addresses: dict[str, str], upstreams: Upstreams, 
             eventually(lambda file=file: address(file) == f"http://127.0.0.1:{moved}", what=str(file))
         now = json.loads(files[0].read_text())
         assert now["model"] == "haiku" and now["env"]["ANTHROPIC_CUSTOM_HEADERS"] != key
-        assert (
-            daemon.keys()["main"] in now["env"]["ANTHROPIC_CUSTOM_HEADERS"]
-            and daemon.ask().status_code == 200
-        )
+        assert daemon.keys()["main"] in now["env"]["ANTHROPIC_CUSTOM_HEADERS"]
         assert files[0].stat().st_mode & 0o777 == 0o600
         # What cannot be changed is a problem until it can.
         good = files[1].read_text()
