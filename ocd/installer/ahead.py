@@ -18,12 +18,28 @@ AHEAD = (
         "litellm/caching",
         "litellm/main.py",
     ),
-    *("litellm/llms", "litellm/router.py", "litellm/router_utils", "litellm/router_strategy"),
-    *("litellm/responses", "litellm/integrations", "litellm/proxy", "redis", "mcp_types", "mcp", "fastapi"),
-    *("starlette", "httpx2", "oauthlib", "expression", "cryptography", "uvicorn"),
+    *("litellm/llms/openai", "litellm/llms/anthropic", "litellm/llms/bedrock", "litellm/llms/vertex_ai"),
+    *(
+        "litellm/router.py",
+        "litellm/router_utils",
+        "litellm/router_strategy",
+        "litellm/responses",
+        "litellm/proxy",
+    ),
+    *(
+        "redis",
+        "mcp_types",
+        "mcp",
+        "fastapi",
+        "starlette",
+        "httpx2",
+        "oauthlib",
+        "expression",
+        "cryptography",
+    ),
 )
 #: what is in there and not imported: it would lie on the disk for nothing
-NEVER = "/litellm/(proxy/(guardrails/guardrail_hooks|_experimental/mcp_server|client|roi_calculator)|llms/mistral)/"
+NEVER = "/litellm/(proxy/(guardrails/guardrail_hooks|_experimental/mcp_server|client|roi_calculator))/"
 #: more than this many at once only wait for the disk
 _MOST = 4
 _CODE = """import compileall, os, re, sys
