@@ -18,32 +18,35 @@ AHEAD = (
         "litellm/caching",
         "litellm/main.py",
     ),
+    *("litellm/llms/openai", "litellm/llms/anthropic", "litellm/llms/bedrock", "litellm/llms/vertex_ai"),
     *(
-        "litellm/llms",
         "litellm/router.py",
         "litellm/router_utils",
         "litellm/router_strategy",
         "litellm/responses",
+        "litellm/proxy",
     ),
-    *("litellm/integrations", "litellm/proxy", "redis", "mcp_types", "mcp", "fastapi", "starlette", "httpx2"),
     *(
-        "numpy/_core",
-        "numpy/lib",
+        "redis",
+        "mcp_types",
+        "mcp",
+        "fastapi",
+        "starlette",
+        "httpx2",
         "oauthlib",
         "expression",
-        "numpy/ma",
         "cryptography",
-        "websockets",
-        "uvicorn",
     ),
-    *("litellm_enterprise", "litellm"),
 )
+#: what is in there and not imported: it would lie on the disk for nothing
+NEVER = "/litellm/(proxy/(guardrails/guardrail_hooks|_experimental/mcp_server|client|roi_calculator))/"
 #: more than this many at once only wait for the disk
 _MOST = 4
-_CODE = """import compileall, os, sys
-for name in sys.argv[2:]:
+_CODE = """import compileall, os, re, sys
+for name in sys.argv[3:]:
     path = os.path.join(sys.argv[1], name)
-    (compileall.compile_file if name.endswith(".py") else compileall.compile_dir)(path, quiet=2)
+    one = compileall.compile_file if name.endswith(".py") else compileall.compile_dir
+    one(path, quiet=2, rx=re.compile(sys.argv[2]))
 """
 
 
@@ -59,7 +62,7 @@ class Ahead:
                 continue
             count = min(_MOST, max(1, (os.cpu_count() or 1) - 1))
             for share in (AHEAD[nth::count] for nth in range(count)):
-                command = [str(env / "bin" / "python"), "-I", "-c", _CODE, str(site), *share]
+                command = [str(env / "bin" / "python"), "-I", "-c", _CODE, str(site), NEVER, *share]
                 self._running.append(
                     subprocess.Popen(
                         command,

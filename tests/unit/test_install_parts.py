@@ -743,7 +743,7 @@ def test_without_that_wheel_an_environment_has_pip(tmp_path: Path, monkeypatch: 
 def test_bytecode_is_made_beside_the_first_start_and_never_twice(tmp_path: Path) -> None:
     env = an_environment(tmp_path / "env")
     (site,) = provision.site_folders(env)
-    for name in ("litellm/types", "litellm/proxy"):
+    for name in ("litellm/types", "litellm/proxy", "litellm/proxy/client"):
         (site / name).mkdir(parents=True)
         (site / name / "one.py").write_text("ONE = 1\n")
     (site / "litellm" / "utils.py").write_text("not Python, which is no fault of set-up's")
@@ -756,6 +756,7 @@ def test_bytecode_is_made_beside_the_first_start_and_never_twice(tmp_path: Path)
     for process in running:
         process.wait(60)
     assert len(list((site / "litellm" / "proxy" / "__pycache__").glob("one.*.pyc"))) == 1
+    assert not (site / "litellm/proxy/client/__pycache__").exists(), "nothing for the disk alone"
     ahead.begin(env)
     assert ahead._running == running, "what has been imported from is left alone"
     ahead.end()
