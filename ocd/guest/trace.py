@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
+from ocd import atomic
 from ocd.guest.layers import decoders
 from ocd.guest.layers.meter import EXCHANGE, App, Message, Receive, Scope, Send
 from ocd.mask import MASK, mask
@@ -226,16 +227,7 @@ class Trace:
             os.mkdir(folder, 0o700)
         prune(folder, time.time() - AGE, FILES - 1, BYTES - len(text))
         path = f"{folder}/{int(kept.began * 1000):013d}-{os.getpid()}-{self.written}.json"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(f"{path}.part", flags, 0o600)
-        try:
-            with open(fd, "wb") as file:
-                file.write(text)
-            os.rename(f"{path}.part", path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(f"{path}.part")
-            raise
+        atomic.replace(path, text, durable=False)
         self.written += 1
 
     def record(self, kept: Kept) -> dict[str, Any]:

@@ -80,23 +80,20 @@ def test_exchanges_are_kept_while_it_is_on(daemon: Daemon, upstreams: Upstreams)
     assert daemon.kinds().count("trace-off") == 1
 
 
-def test_what_cannot_be_written_ends_it_and_no_request(daemon: Daemon) -> None:
-    occtl(daemon, "trace", "on")
-    folder = daemon.prefix / "state" / "trace" / "main"
-    shutil.rmtree(folder)
-    folder.write_text("in the way")
-    try:
+def test_it_ends_when_it_cannot_be_written_and_with_the_daemon(addresses: dict[str, str]) -> None:
+    with Daemon(upstreams=addresses) as daemon:
+        daemon.start()
+        occtl(daemon, "trace", "on")
+        folder = daemon.prefix / "state" / "trace" / "main"
+        shutil.rmtree(folder)
+        folder.write_text("in the way")
         assert daemon.ask().status_code == 200
         eventually(lambda: daemon.status()["trace_until"] is None, what="it ended")
         assert daemon.kinds()[-1] == "trace-off" and daemon.ask().status_code == 200
-    finally:
         folder.unlink()
 
-
-def test_after_a_restart_of_the_daemon_it_is_off(daemon: Daemon) -> None:
-    occtl(daemon, "trace", "on")
-    assert daemon.status()["trace_until"]
-    assert daemon.stop() == 0
-    daemon.start()
-    daemon.wait_ready()
-    assert daemon.status()["trace_until"] is None
+        occtl(daemon, "trace", "on")
+        assert daemon.status()["trace_until"]
+        assert daemon.stop() == 0
+        daemon.start()
+        assert daemon.status()["trace_until"] is None

@@ -62,7 +62,7 @@ def test_no_name_or_number_is_made_from_the_clock() -> None:
 ALLOWED = {
     "ipc": {"ocd.ipc"},
     "keeper": {"ocd.keeper", "ocd.ipc", "ocd.errors", "ocd.paths", "ocd.text", "ocd.__version__"},
-    "guest": {"ocd.guest", "ocd.ipc", "ocd.mask"},
+    "guest": {"ocd.guest", "ocd.ipc", "ocd.atomic", "ocd.mask"},
     "client": {"ocd.client", "ocd.errors", "ocd.paths", "ocd.API_VERSION"},
     "core": {"ocd.core"},
     "wire": {"ocd.API_VERSION", "ocd.core", "ocd.errors"},

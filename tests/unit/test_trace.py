@@ -181,7 +181,7 @@ def test_a_full_disk_ends_the_trace_and_no_request(tmp_path: Path, monkeypatch: 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(guest.os, "rename", full)
+    monkeypatch.setattr(os, "replace", full)
     pass_one(trace)
     assert trace.until == 0 and told == ["No space left on device"] and not list(tmp_path.iterdir())
     pass_one(trace)
