@@ -13,9 +13,13 @@ from typing import Any
 
 import pytest
 
+from ocd.ctl.control_room.picture import Room, heading
+from ocd.ctl.look.status import remarks
 from ocd.guest import trace as guest
 from ocd.guest.layers.meter import Meter
+from ocd.supervisor.observation.statusfile import compose
 from ocd.supervisor.observation.trace import AGE, Trace, sweep
+from ocd.wire.messages import Status
 
 OWN = "ocd-own-key-0123456789"
 ANT = "sk-ant-oat01-CANARYcanaryCANARY"
@@ -271,3 +275,15 @@ def test_a_start_removes_what_is_a_day_old(tmp_path: Path) -> None:
     told.trace.begin()
     assert not old.exists() and new.exists()
     sweep(tmp_path / "nowhere", time.time())
+
+
+def test_status_top_and_status_line_say_it() -> None:
+    until = time.time() + 600
+    on, off = (
+        Status(version="1", pid=1, keeper_pid=2, since=1.0, proxies={}, trace_until=one)
+        for one in (until, None)
+    )
+    for status, said in ((on, True), (off, False)):
+        assert any("occtl trace off" in line for line, _ in remarks(status)) is said
+        assert ("tracing until" in heading(Room(status=status), time.time())) is said
+        assert ("tracing until" in compose(status, {}, [], [90])) is said
