@@ -21,6 +21,7 @@ VERBS: dict[str, dict[str, str]] = {
         "top": "top",
         "dashboard": "dashboard",
         "usage": "usage",
+        "trace": "trace",
         "metrics": "metrics",
         "statusline": "statusline",
         "models": "models",

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 STATES: "tuple[str, ...]" = ('disabled', 'stopped', 'draining', 'idle', 'starting', 'ready', 'blocked', 'crash-loop', 'failed')
 FIELDS: "dict[str, tuple[tuple[Any, ...], ...]]" = {
-    'Status': (('api', 'i', 1), ('version', 's'), ('pid', 'i'), ('keeper_pid', 'i'), ('since', 'f'), ('mode', 's', 'fork'), ('litellm', 's', ''), ('proxies', 'dict ProxyStatus'), ('sessions', 'list Session', []), ('problems', 'list Problem', []), ('limits', 'list PlanLimit', []), ('budgets', 'list BudgetUse', []), ('external', 's', '')),
+    'Status': (('api', 'i', 1), ('version', 's'), ('pid', 'i'), ('keeper_pid', 'i'), ('since', 'f'), ('mode', 's', 'fork'), ('litellm', 's', ''), ('proxies', 'dict ProxyStatus'), ('sessions', 'list Session', []), ('problems', 'list Problem', []), ('limits', 'list PlanLimit', []), ('budgets', 'list BudgetUse', []), ('trace_until', '?f', None), ('external', 's', '')),
     'Version': (('api', 'i', 1), ('version', 's'), ('pid', 'i'), ('litellm', 's', '')),
     'LogLine': (('time', 'f'), ('proxy', 's'), ('generation', 'i'), ('pid', 'i'), ('stream', 's'), ('text', 's')),
     'Event': (('time', 'f'), ('kind', 's'), ('proxy', 's', ''), ('generation', '?i', None), ('text', 's', ''), ('data', 'dict any', {})),

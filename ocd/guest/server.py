@@ -119,6 +119,8 @@ class GuestServer(uvicorn.Server):
                 self.guest.pipe.spill.take(message)
             elif op == "budget" and self.guest.pipe is not None:
                 self.guest.pipe.budget.take(message)
+            elif op == "trace" and self.guest.trace is not None:
+                self.guest.trace.take(message)
             elif op == "rebind":
                 self.start(self.rebind())
             elif op == "status":

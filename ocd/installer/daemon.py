@@ -35,7 +35,7 @@ class Daemon:
 
         There is one daemon for each user: to go on would mean to replace or to end what serves somebody's work.
         """
-        if not (environment / "bin" / "python").exists() or not any(map(listens, self.places.runtime)):
+        if not (environment / "bin" / "python").exists():
             return
         folder = answer(self.occtl.of(environment, "config", "show", "--json")).get("folder")
         if not isinstance(folder, str):

@@ -49,10 +49,14 @@ class Stack:
     root: Path
     folders: Folders
     ports: dict[str, int]
-    keys: Keys
     pid: int = 0
     aws_key: str = field(default_factory=lambda: f"AKIA{secrets.token_hex(8).upper()}", repr=False)
     aws_secret: str = field(default_factory=lambda: secrets.token_hex(20), repr=False)
+
+    @property
+    def keys(self) -> Keys:
+        """Those that hold now: a daemon that starts may have renewed them. Raises OcdError when there are none."""
+        return load_or_create(self.folders)
 
     def url(self, proxy: str) -> str:
         return f"http://127.0.0.1:{self.ports[proxy]}"
@@ -79,7 +83,7 @@ def private_folders() -> Iterator[Stack]:
         folders.ensure()
         private_folder(folders.config)
         port = free_ports()
-        yield Stack(root, folders, {"main": port, "bedrock": port + 1}, load_or_create(folders))
+        yield Stack(root, folders, {"main": port, "bedrock": port + 1})
     finally:
         shutil.rmtree(root, ignore_errors=True)
 

@@ -23,6 +23,7 @@ from ocd.supervisor.api.launching import Launching
 from ocd.supervisor.api.proxy_verbs import ProxyVerbs
 from ocd.supervisor.api.routes import routes
 from ocd.supervisor.api.streams import Streams
+from ocd.supervisor.api.trace_verbs import TraceVerbs
 from ocd.supervisor.files import configuration
 from ocd.supervisor.files.reload import Reload
 from ocd.supervisor.files.revisions import Revisions
@@ -42,6 +43,7 @@ from ocd.supervisor.observation.report import Report
 from ocd.supervisor.observation.session_finder import SessionFinder
 from ocd.supervisor.observation.sessions import Sessions
 from ocd.supervisor.observation.statusfile import StatusFile
+from ocd.supervisor.observation.trace import Trace
 from ocd.supervisor.observation.usage import Usage
 from ocd.supervisor.supervision import handover, spec
 from ocd.supervisor.supervision.config import Config
@@ -169,6 +171,14 @@ class Daemon:
             lambda order: self.order_main("budget", order),
             self.notes.soon,
         )
+        self.trace = Trace(
+            self.folders.state / "trace",
+            report.event,
+            report.log.warning,
+            self._order_trace,
+            lambda: settings().slots.pins(),
+        )
+        self.trace.begin()
         self.counts = Counts(self.exchanges.label)
         self.sessions = Sessions(self.on_session_end)
         self.exchanges.owner = self.sessions.owner
@@ -186,6 +196,7 @@ class Daemon:
             self.budget,
             report.problems,
             lambda: self.reload.retiring,
+            self.trace,
         )
         self.exporter = Exporter(self._exposition, report.problems)
         self.line = StatusFile(self.folders.runtime, self._status_line)
@@ -268,7 +279,7 @@ class Daemon:
             self.limits.messages,
             self.folders.state,
         )
-        table = routes(verbs, proxies, streams, launching)
+        table = routes(verbs, proxies, streams, launching, TraceVerbs(self.trace, self._trace_changed))
         self.control = Control(str(self.folders.runtime), table, self.listeners, self.report.event)
         self.keeper = KeeperMessages(
             self.forkserver,
@@ -399,6 +410,7 @@ class Daemon:
             self.exporter.follow(self.settings().metrics.port)
             self.limits.follow()
             self.budget.follow()
+            self.trace.follow()
             self.line.look()
             self.configured.look()
             self.renewal.look()
@@ -458,6 +470,7 @@ class Daemon:
                 "limits": self.limits.notes(),
                 "usage": self.usage.notes(),
                 "budget": self.budget.notes(),
+                "trace": self.trace.notes(),
                 "litellm": self.forkserver.version,
                 "host": self.forkserver.runs,
             }
@@ -477,6 +490,7 @@ class Daemon:
         self.exchanges.restore(notes.get("exchanges", {}))
         self.limits.restore(notes.get("limits", []))
         self.budget.restore(notes.get("budget"))
+        self.trace.restore(notes.get("trace"))
         self.usage.restore(notes.get("usage", {}))
         self.finder.restore(notes)
         return bool(notes)
@@ -526,10 +540,12 @@ class Daemon:
         if proxy == "main":
             message["spill"] = self.limits.order()
             message["budget"] = self.budget.order()
+        self.trace.prepare(proxy, message)
         return message
 
     def heard(self, proxy: str, generation: int, message: dict[str, Any]) -> None:
-        self.news.take(proxy, generation, message)
+        if not self.trace.heard(proxy, message):
+            self.news.take(proxy, generation, message)
 
     def ended_process(self, proxy: str, generation: int) -> None:
         self.exchanges.on_guest_end(proxy, generation)
@@ -577,6 +593,15 @@ class Daemon:
         """Tell every process of main where requests go near the plan's limit, or when a budget is used up."""
         for member in self.main.state.members:
             self.main.guests.tell(member.generation, what, **order)
+        self.notes.soon()
+
+    def _order_trace(self, proxy: str, order: dict[str, Any]) -> None:
+        runner = self.runners[proxy]
+        for member in runner.state.members:
+            runner.guests.tell(member.generation, "trace", **order)
+
+    def _trace_changed(self) -> None:
+        self.line.news()
         self.notes.soon()
 
     def spill_targets(self) -> dict[str, str]:

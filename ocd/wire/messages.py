@@ -199,6 +199,9 @@ class Status(Message):
     problems: list[Problem] = []
     limits: list[PlanLimit] = []
     budgets: list[BudgetUse] = Field(default=[], description="what AWS may cost, as far as it is set")
+    trace_until: float | None = Field(
+        default=None, description="whole exchanges are kept until then (occtl trace); none: they are not"
+    )
     external: str = Field(
         default="", description="the external LiteLLM server that sessions use, empty: our own proxies"
     )
@@ -241,6 +244,11 @@ class LaunchReply(Message):
 class ReloadRequest(Message):
     proxy: str | None = None
     dry_run: bool = False
+
+
+class TraceRequest(Message):
+    seconds: float = Field(ge=0, le=86400, description="keep the exchanges of so many seconds; 0: no longer")
+    slot: str = Field(default="", pattern="^(opus|sonnet|haiku|fable|)$", description="of this slot only")
 
 
 class Outcome(Message):

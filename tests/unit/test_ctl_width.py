@@ -164,7 +164,7 @@ def test_every_table_is_looked_at() -> None:
         if "screen.show_table(" in path.read_text() or "screen.table(" in path.read_text()
     }
     looked_at = {"look/status.py", "look/sessions.py", "models.py", "selftest.py", "usage.py", "help.py"}
-    assert users == {*looked_at, "undo.py", "account.py"}
+    assert users == {*looked_at, "undo.py", "account.py", "trace.py"}
     for path in (ROOT / "ocd" / "ctl").rglob("*.py"):
         assert "rich.table" not in path.read_text(), f"{path}: a table goes through screen.table"
 

@@ -62,11 +62,11 @@ def test_no_name_or_number_is_made_from_the_clock() -> None:
 ALLOWED = {
     "ipc": {"ocd.ipc"},
     "keeper": {"ocd.keeper", "ocd.ipc", "ocd.errors", "ocd.paths", "ocd.text", "ocd.__version__"},
-    "guest": {"ocd.guest", "ocd.ipc"},
+    "guest": {"ocd.guest", "ocd.ipc", "ocd.atomic", "ocd.mask"},
     "client": {"ocd.client", "ocd.errors", "ocd.paths", "ocd.API_VERSION"},
     "core": {"ocd.core"},
     "wire": {"ocd.API_VERSION", "ocd.core", "ocd.errors"},
-    "adapters": {"ocd.adapters", "ocd.core", "ocd.text"},
+    "adapters": {"ocd.adapters", "ocd.core", "ocd.mask", "ocd.text"},
     "settings": {"ocd.settings", "ocd.atomic", "ocd.text", "ocd.errors", "ocd.paths"},
     "stack": {"ocd.stack", "ocd.atomic", "ocd.text", "ocd.settings", "ocd.errors", "ocd.paths"},
     "claude": {
@@ -97,6 +97,7 @@ ALLOWED = {
             "ocd.claude",
             "ocd.client.statusline",
             "ocd.atomic",
+            "ocd.mask",
             "ocd.text",
             "ocd.errors",
             "ocd.paths",
@@ -119,6 +120,7 @@ ALLOWED = {
         "ocd.paths",
         *("ocd.doctor", "ocd.aws", "ocd.adapters", "ocd.claude", "ocd.client", "ocd.service", "ocd.settings"),
         *(
+            "ocd.mask",
             "ocd.text",
             "ocd.stack",
             "ocd.wire",

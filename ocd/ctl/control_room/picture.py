@@ -95,6 +95,8 @@ def heading(room: Room, now: float) -> str:
         parts.append(f"LiteLLM {status.litellm} ({status.mode})")
     parts.append(f"{len(status.sessions)} session{'' if len(status.sessions) == 1 else 's'}")
     parts += limits(status, now)
+    if status.trace_until:
+        parts.append(f"tracing until {screen.time_of_day(status.trace_until)}")
     if status.external:
         parts.append(f"external {status.external}")
     if room.paused:

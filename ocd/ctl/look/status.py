@@ -188,6 +188,13 @@ def remarks(status: "Status") -> list[tuple[str, str]]:
         found += _about(name, proxy)
     found += [(text, style) for text, style in limit_lines(status, time.time())]
     found += budget_lines(status, time.time())
+    if status.trace_until:
+        found.append(
+            (
+                f"whole exchanges are kept until {screen.time_of_day(status.trace_until)}; `occtl trace off` ends that",
+                "bold yellow",
+            )
+        )
     for problem in status.problems:
         why = f": {problem.why}" if problem.why else ""
         found.append((f"{problem.what}{why}.", "bold yellow"))
