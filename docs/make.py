@@ -58,6 +58,14 @@ OPENCLAUDE_OPTIONS = (
     ),
     ("--model-opus, --model-sonnet, --model-haiku litellm@NAME", "use another model group for one slot"),
     ("--default-provider litellm", "names without litellm@ are model groups, too"),
+    (
+        "--account NAME",
+        "a login of its own: the folder ~/.claude-accounts/NAME (occtl account); default: ~/.claude",
+    ),
+    (
+        "--profile NAME",
+        "the slots and the AWS profile of [profiles.NAME] in ocd.toml(5); none: nor those of the project's .ocd.toml",
+    ),
     ("--settings FILE|JSON", "merged with the settings of the session; Claude Code takes only one"),
 )
 OPENCLAUDE_ENVIRONMENT = (

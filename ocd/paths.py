@@ -22,7 +22,7 @@ def prefix() -> str:
 def _short(tag: str) -> str:
     import zlib
 
-    return f"/tmp/ocd-{os.getuid()}-{zlib.crc32(tag.encode()):08x}"
+    return f"/tmp/ocd-{os.getuid()}-{zlib.crc32(os.fsencode(tag)):08x}"
 
 
 def _fit(folder: str) -> str:
@@ -69,6 +69,34 @@ def runtime_dirs() -> list[str]:
 def runtime_dir() -> str:
     """The folder for sockets and session files; a daemon that starts uses this one."""
     return runtime_dirs()[0]
+
+
+#: below a user's home: one folder of Claude Code's for each account
+ACCOUNTS = ".claude-accounts"
+#: the account whose folder is the user's ordinary one
+ORDINARY = "default"
+_LONGEST_CHOSEN = 40
+_IN_NAMES = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
+
+
+def is_name(text: str) -> bool:
+    """Whether an account or a profile may be called so: up to 40 of letters, digits, ``.``, ``_`` and ``-``, the first
+    of them a letter or a digit. Safe as a file's name and in a header."""
+    return 0 < len(text) <= _LONGEST_CHOSEN and text[0] not in "._-" and _IN_NAMES.issuperset(text)
+
+
+def account_folder(home: str, name: str) -> str:
+    """Claude Code's folder of an account; empty for the ordinary one, which Claude Code finds by itself."""
+    return "" if name == ORDINARY else os.path.join(home, ACCOUNTS, name)
+
+
+def account_of(home: str, folder: str) -> str:
+    """The account whose folder (absolute) that is; empty: somebody's own folder, which has no name."""
+    above, name = os.path.split(os.path.normpath(folder))
+    if above == os.path.join(home, ACCOUNTS) and is_name(name):
+        return name
+    # ~/.openClaude is the ordinary one's with isolation = "separate"
+    return ORDINARY if above == os.path.normpath(home) and name in (".claude", ".openClaude") else ""
 
 
 def open_to_all(path: str) -> str:

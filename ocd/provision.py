@@ -6,11 +6,15 @@ uv does the work where there is one (its own wheel is pinned by hash like everyt
 
 import configparser
 import contextlib
+import importlib.util
 import os
 import re
 import shutil
 import subprocess
+import sysconfig
+import threading
 import tomllib
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -173,6 +177,7 @@ def isolated(environ: Mapping[str, str], work: Path) -> dict[str, str]:
         "PIP_USER": "0",
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "PIP_NO_INPUT": "1",
+        "PIP_ROOT_USER_ACTION": "ignore",
         "UV_NO_CONFIG": "1",
         "UV_PYTHON_DOWNLOADS": "never",
     }
@@ -249,7 +254,8 @@ class Tools:
     """uv or pip, found or made when first needed, below ``work``, which the caller removes.
 
     ``run(command, what)`` runs a command with ``isolated``'s environment in a folder that holds no code, returns its
-    output, and raises one of ``failures``. ``wheels`` is a folder to install from without a network.
+    output, and raises one of ``failures``. ``wheels`` is a folder to install from without a network. Two threads may
+    install at once; uv is looked for by one of them.
     """
 
     def __init__(
@@ -268,7 +274,8 @@ class Tools:
         self.failures = failures
         self.source = ["--no-index", "--find-links", wheels] if wheels else []
         self._uv: str | None = None
-        self._pip = ""
+        self._pip: list[str] = []
+        self._lock = threading.RLock()
 
     def environment(self, folder: Path, fill: Callable[[str], None]) -> None:
         """A whole environment; what is left of an earlier try goes first. ``fill`` gets its interpreter's path.
@@ -289,18 +296,35 @@ class Tools:
         return str(folder / "bin" / "python")
 
     def pip(self) -> list[str]:
-        """pip's command: of an environment of its own, since ours have none."""
-        if not self._pip:
-            folder = self.work / "pip"
-            self.run([self.python, "-I", "-m", "venv", str(folder)], "make an environment with pip")
-            self._pip = str(folder / "bin" / "python")
-        return [self._pip, "-I", "-m", "pip"]
+        """pip's command: that of the wheel which comes with Python, since our environments have none."""
+        with self._lock:
+            if not self._pip:
+                self._pip = [self.python, "-I", *self._unpacked_pip()]
+            return self._pip
+
+    def _unpacked_pip(self) -> list[str]:
+        """What Python is given to run that pip.
+
+        Unpacking the wheel takes a tenth of the three seconds in which the modules venv and ensurepip install it. Where
+        it is not found they do that.
+        """
+        folder = self.work / "pip"
+        with contextlib.suppress(OSError, zipfile.BadZipFile, StopIteration):
+            with zipfile.ZipFile(next(bundled_pip())) as wheel:
+                wheel.extractall(folder)
+            if (folder / "pip" / "__pip-runner__.py").exists():
+                return [str(folder / "pip" / "__pip-runner__.py")]
+        remove(folder)
+        self.run([self.python, "-I", "-m", "venv", str(folder)], "make an environment with pip")
+        (site,) = site_folders(folder)
+        return [str(site / "pip" / "__pip-runner__.py")]
 
     def uv(self) -> str:
         """uv's path, empty when there is none and none can be had."""
-        if self._uv is None:
-            self._uv = next(find_uv(os.environ), "") or self._uv_wheel()
-        return self._uv
+        with self._lock:
+            if self._uv is None:
+                self._uv = next(find_uv(os.environ), "") or self._uv_wheel()
+            return self._uv
 
     def has_uv(self) -> bool:
         """Whether there is a uv already: then nothing needs pip, nor the module ensurepip that makes it."""
@@ -308,7 +332,15 @@ class Tools:
 
     def _uv_wheel(self) -> str:
         target = self.work / "uv"
-        exact = ["--quiet", "--require-hashes", "--only-binary", ":all:", "--no-deps", *self.source]
+        exact = [
+            "--quiet",
+            "--no-compile",
+            "--require-hashes",
+            "--only-binary",
+            ":all:",
+            "--no-deps",
+            *self.source,
+        ]
         command = [*self.pip(), "install", *exact, "--target", str(target), "-r", str(self.uv_lock)]
         try:
             self.run(command, "install uv")
@@ -326,6 +358,15 @@ class Tools:
         if uv := self.uv():
             return [uv, "--no-config", "pip", "install", "--python", python]
         return [*self.pip(), "--python", python, "install"]
+
+
+def bundled_pip() -> Iterator[Path]:
+    """The wheels of pip that come with this Python: in its module ensurepip, or where a distribution keeps them."""
+    found = importlib.util.find_spec("ensurepip")
+    folders = [Path(place) / "_bundled" for place in (found and found.submodule_search_locations) or ()]
+    kept = sysconfig.get_config_var("WHEEL_PKG_DIR")
+    for folder in [*folders, *([Path(kept)] if kept else [])]:
+        yield from sorted(folder.glob("pip-*.whl"), reverse=True)
 
 
 def find_uv(environ: Mapping[str, str]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ocd.adapters.mask import mask
+from ocd.mask import mask
 from ocd.text import printable
 
 _TAIL_LINES = 400

@@ -18,8 +18,8 @@ from typing import Any
 
 import psutil
 
-from ocd.adapters.mask import mask
 from ocd.core.state import Holder
+from ocd.mask import mask
 from ocd.text import printable
 
 _LISTEN = "0A"

@@ -44,19 +44,31 @@ class Recipe:
     model: Any = None
     #: a person looks at its terminal
     terminal: bool = False
+    #: what a profile chose, by name (``ocd.claude.profiles``); of a project's file what it said when it was trusted
+    profile: dict[str, str] = field(default_factory=dict)
 
     @staticmethod
-    def of(request: LaunchRequest, env: Mapping[str, str], given: Any, model: Any) -> "Recipe":
+    def of(
+        request: LaunchRequest,
+        env: Mapping[str, str],
+        given: Any,
+        model: Any,
+        profile: Mapping[str, str] | None = None,
+    ) -> "Recipe":
         """``env``: the variables of the launch, its config folder already decided."""
         kept = {name: env[name] for name in WITH_VALUE if env.get(name) and name != "OPENCLAUDE_VERBOSE"}
         if kept.get("CLAUDE_CONFIG_DIR"):
             kept["CLAUDE_CONFIG_DIR"] = os.path.join(request.cwd, kept["CLAUDE_CONFIG_DIR"])
-        return Recipe(kept, dict(request.models), given, model, request.terminal)
+        return Recipe(kept, dict(request.models), given, model, request.terminal, dict(profile or {}))
 
     @property
     def name(self) -> str:
         """The overlay's file name: the same choices have the same one."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        said = asdict(self)
+        if not self.profile:
+            # Files of former versions keep their names: a session that rests may have one of these.
+            del said["profile"]
+        text = json.dumps(said, sort_keys=True)
         return f"overlay-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}.json"
 
     def request(self) -> LaunchRequest:

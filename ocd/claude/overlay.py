@@ -38,6 +38,8 @@ NOT_CAPABLE = (
     "-tool_loaded_text"
 )
 KEY_HEADER = "x-litellm-api-key"
+#: the account's name (``openclaude --account``); it ends in our proxy (``ocd/guest/layers/meter.py``)
+ACCOUNT_HEADER = "x-ocd-account"
 #: what earlier versions told sessions apart by; a user's own line with that name would be taken for it
 _FORMER_HEADER = "x-ocd-session"
 #: A header of the user's with one of these names would travel instead of the plan's token.
@@ -97,13 +99,15 @@ def build(
     known_models: Sequence[str] = (),
     rows: Sequence[picking.Row] = (),
     env_file: str = "",
+    account: str = "",
 ) -> Overlay:
     """The overlay for one session. Nothing in it belongs to a process: another session may use it as well.
 
     ``user_settings`` is the user's own settings.json, ``extra_settings`` what they gave with ``--settings``,
     ``managed`` the administrator's. ``known_models`` are the groups of main's LiteLLM file (``claude-*``
     stands for many); empty means that they cannot be known, and no name is refused. ``rows`` say more of them
-    (``ocd.stack.picker``). ``env_file``: where the overlay's ``script`` is going to be, empty: nowhere.
+    (``ocd.stack.picker``). ``account``: what a proxy of ours is to know the session's login by, empty: nothing.
+    ``env_file``: where the overlay's ``script`` is going to be, empty: nowhere.
     Raises OcdError: exit 64 for a model that main does not have, 78 when managed settings keep Claude Code away
     from the proxy.
     """
@@ -121,7 +125,7 @@ def build(
         # Any login of Claude's stays at home: with this variable it is not sent.
         env["ANTHROPIC_AUTH_TOKEN"] = key
     env["ANTHROPIC_BASE_URL"] = base_url
-    env["ANTHROPIC_CUSTOM_HEADERS"] = _headers(levels, key, notices)
+    env["ANTHROPIC_CUSTOM_HEADERS"] = _headers(levels, key, account, notices)
     pins = _pins(used, levels, known_models, base_url, notices)
     pins |= _models(used, levels, known_models, notices)
     env |= pins
@@ -355,14 +359,19 @@ def _capabilities(own: str, names: Sequence[str]) -> str:
 # ---- headers, proxies, time-outs
 
 
-def _headers(levels: Sequence[Mapping[str, str]], key: str, notices: list[str]) -> str:
+def _headers(levels: Sequence[Mapping[str, str]], key: str, account: str, notices: list[str]) -> str:
     """The user's own headers, of all levels, and ours: Claude Code replaces the variable whole."""
     lines: dict[str, str] = {}
     for level in levels:
         for line in level.get("ANTHROPIC_CUSTOM_HEADERS", "").splitlines():
             name, colon, value = (part.strip() for part in line.partition(":"))
             lowered = name.lower()
-            if not colon or not name or lowered in lines or lowered in (KEY_HEADER, _FORMER_HEADER):
+            if (
+                not colon
+                or not name
+                or lowered in lines
+                or lowered in (KEY_HEADER, _FORMER_HEADER, ACCOUNT_HEADER)
+            ):
                 continue
             if lowered in _CREDENTIAL_HEADERS:
                 notices.append(
@@ -370,7 +379,9 @@ def _headers(levels: Sequence[Mapping[str, str]], key: str, notices: list[str]) 
                 )
                 continue
             lines[lowered] = f"{name}: {value}"
-    return "\n".join([*lines.values(), f"{KEY_HEADER}: Bearer {key}"])
+    # The key last: what reads a former version's line looks for its end.
+    named = [f"{ACCOUNT_HEADER}: {account}"] if account else []
+    return "\n".join([*lines.values(), *named, f"{KEY_HEADER}: Bearer {key}"])
 
 
 def _no_proxy(levels: Sequence[Mapping[str, str]]) -> str:

@@ -20,7 +20,7 @@ def encode_plan(reply: LaunchReply) -> bytes:
     records = [_record("unset", _name(name)) for name in reply.unset]
     records += [_record("set", f"{_name(name)}={value}") for name, value in reply.set.items()]
     records += [_record("arg", value) for value in reply.args]
-    records += [_record("notice", _shown(text)) for text in reply.notices]
+    records += [_record("notice", _told(text)) for text in reply.notices]
     return b"".join(records)
 
 
@@ -46,6 +46,14 @@ def _name(name: str) -> str:
     if not name or "=" in name:
         raise ValueError("no name of a variable")
     return name
+
+
+def _told(text: str) -> str:
+    """A notice; one in the three lines of an error keeps them, whatever else has line ends is on one."""
+    first, *more = text.split("\n")
+    if all(line.startswith(("  why:  ", "  next: ")) for line in more):
+        return "\n".join(map(_shown, (first, *more)))
+    return _shown(text)
 
 
 def _shown(text: str) -> str:

@@ -86,6 +86,13 @@ def _run(given: list[bytes], line: "_ProgressLine") -> int:
         return _become(program, given, environ)
     rest, settings, options = arguments.split(given)
     notices: list[bytes] = []
+    if "account" in options:
+        from ocd.client import account
+
+        said = account.choose(options.pop("account"), environ)
+        if said:
+            notices.append(said.encode())
+            _say(said)
     # Most of what may stand there needs no table: nothing, a short option, a prompt of several words.
     if rest and rest[0][:1] != b"/" and b" " not in rest[0]:
         from ocd.client import verbs
@@ -300,15 +307,18 @@ def request_body(
     """The LaunchRequest (``ocd/wire/messages.py``) as JSON. No credential's value is ever in it."""
     fields = [_field(name, environ[name]) for name in WITH_VALUE if environ.get(name)]
     fields += [_field(name, b"") for name in NAME_ONLY if environ.get(name)]
-    models = [_field(name.encode(), value) for name, value in options.items()]
+    profile = options.get("profile", b"")
+    models = [_field(name.encode(), value) for name, value in options.items() if name != "profile"]
     try:
         cwd = os.getcwdb()
     except OSError:  # the folder was removed under us
         cwd = b"/"
     text = _settings_text(settings)
+    # A daemon of a former version knows no profile, and need not where none is asked for.
+    more = f'"profile":{_text(profile)},' if profile else ""
     return (
         f'{{"pid":{os.getpid()},"cwd":{_text(cwd)},"env":{{{",".join(fields)}}},'
-        f'"settings":{"null" if text is None else _quoted(text)},"models":{{{",".join(models)}}},'
+        f'"settings":{"null" if text is None else _quoted(text)},"models":{{{",".join(models)}}},{more}'
         f'"wait":{wait},"terminal":{"true" if _on_terminal() else "false"},"client_api":{API_VERSION}}}'
     ).encode()
 

@@ -1,8 +1,9 @@
 """Which of the arguments are ours. Everything else goes to Claude Code as it came, byte for byte.
 
 Ours are the user's own ``--settings`` (Claude Code takes only one, so the daemon merges theirs into its own)
-and the model options: ``--model litellm@NAME`` or ``ll@NAME``, ``--default-provider litellm``,
-``--model-opus|-sonnet|-haiku litellm@NAME``. Nothing after a ``--`` is looked at.
+the model options: ``--model litellm@NAME`` or ``ll@NAME``, ``--default-provider litellm``,
+``--model-opus|-sonnet|-haiku litellm@NAME``, and ``--account NAME``, ``--profile NAME``. Nothing after a ``--`` is
+looked at, and for the last two nothing after ``mcp``: an MCP server's command may have options of these names.
 """
 
 from ocd.errors import EX_USAGE, OcdError
@@ -13,6 +14,7 @@ _OWN = {
     b"--model-haiku": "haiku",
     b"--default-provider": "default-provider",
 }
+_NAMED = {b"--account": "account", b"--profile": "profile"}
 _SHARED = (b"--settings", b"--model")
 
 
@@ -21,7 +23,7 @@ def _is_litellm(value: bytes) -> bool:
 
 
 def split(arguments: list[bytes]) -> tuple[list[bytes], bytes | None, dict[str, bytes]]:
-    """The arguments for Claude Code, the user's ``--settings`` value, and the model options by name.
+    """The arguments for Claude Code, the user's ``--settings`` value, and our own options by name.
 
     The last ``--model`` counts, as it does in Claude Code: if it is ours, earlier ones are superseded and go
     too. Raises OcdError (exit 64) when one of our own options has no value.
@@ -38,7 +40,8 @@ def split(arguments: list[bytes]) -> tuple[list[bytes], bytes | None, dict[str, 
             rest.append(arguments[at:])
             break
         name, equals, value = argument.partition(b"=")
-        if name not in _OWN and name not in _SHARED:
+        named = name in _NAMED and [b"mcp"] not in rest
+        if name not in _OWN and name not in _SHARED and not named:
             rest.append([argument])
             at += 1
             continue
@@ -46,10 +49,11 @@ def split(arguments: list[bytes]) -> tuple[list[bytes], bytes | None, dict[str, 
         at += 1
         if not equals:
             if at == count:
-                if name in _OWN:
+                if name in _OWN or named:
                     option = name.decode()
+                    example = "work" if named else "litellm@NAME"
                     raise OcdError(
-                        f"{option} needs a value", "", f"Example: {option} litellm@NAME", exit_code=EX_USAGE
+                        f"{option} needs a value", "", f"Example: {option} {example}", exit_code=EX_USAGE
                     )
                 rest.append(whole)  # Claude Code has its own words for this
                 break
@@ -62,7 +66,7 @@ def split(arguments: list[bytes]) -> tuple[list[bytes], bytes | None, dict[str, 
             chosen.append((len(rest), value))
             rest.append(whole)
         else:
-            options[_OWN[name]] = value
+            options[_NAMED[name] if named else _OWN[name]] = value
     if chosen:
         everything = options.get("default-provider") == b"litellm"
         last = chosen[-1][1]

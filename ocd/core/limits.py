@@ -50,6 +50,8 @@ class Login:
     status: str = ""
     seen: float = 0.0
     told: tuple[tuple[str, float, int], ...] = ()
+    #: the accounts (``openclaude --account``) whose sessions used it last
+    accounts: tuple[str, ...] = ()
 
     def window(self, name: str) -> Window | None:
         return next((one for one in self.windows if one.name == name), None)
@@ -93,16 +95,28 @@ class Limits:
         return next((one for one in self.logins if one.key == key), None)
 
     def put(self, login: Login) -> Limits:
-        others = [one for one in self.logins if one.key != login.key]
+        """With this login as the one seen last. An account has one login: one that an account of this used before
+        (its token was renewed, or somebody else logged in there) is forgotten with its last account."""
+        others = []
+        for one in self.logins:
+            left = tuple(name for name in one.accounts if name not in login.accounts)
+            if one.key != login.key and (left or not one.accounts):
+                others.append(replace(one, accounts=left))
         return Limits((*others, login)[-KEPT_LOGINS:])
 
 
 def take(
-    limits: Limits, key: str, said: Mapping[str, str], now: float, thresholds: tuple[int, ...] = ()
+    limits: Limits,
+    key: str,
+    said: Mapping[str, str],
+    now: float,
+    thresholds: tuple[int, ...] = (),
+    account: str = "",
 ) -> tuple[Limits, list[Told]]:
     """Anthropic's headers of one answer (names without the common beginning), and what is to be announced.
 
-    ``thresholds`` are whole per cents. Headers that cannot be read are left out; an answer without any changes nothing.
+    ``thresholds`` are whole per cents; ``account`` is the one that the login was used in, empty: not known. Headers
+    that cannot be read are left out; an answer without any changes nothing.
     """
     windows = _windows(said)
     if not key or not windows:
@@ -125,7 +139,8 @@ def take(
         if passed and not known and window.reset > now:
             news.append(Told(key, window.name, window.used, window.reset, max(passed)))
             told = (*told, *((window.name, window.reset, one) for one in passed))
-    login = Login(key, windows, binding, said.get("status", "")[:30], now, told)
+    accounts = tuple(dict.fromkeys([*before.accounts, *filter(None, [account])]))[-KEPT_LOGINS:]
+    login = Login(key, windows, binding, said.get("status", "")[:30], now, told, accounts)
     return limits.put(login), news
 
 

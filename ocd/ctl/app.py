@@ -21,6 +21,7 @@ VERBS: dict[str, dict[str, str]] = {
         "top": "top",
         "dashboard": "dashboard",
         "usage": "usage",
+        "trace": "trace",
         "metrics": "metrics",
         "statusline": "statusline",
         "models": "models",
@@ -42,6 +43,8 @@ VERBS: dict[str, dict[str, str]] = {
     "Set up": {
         "setup": "setup",
         "aws": "aws",
+        "account": "account",
+        "profile": "profile",
         "init": "init",
         "model": "model",
         "config": "config",

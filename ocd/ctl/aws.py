@@ -10,7 +10,7 @@ import click
 
 from ocd.ctl import screen
 from ocd.ctl.options import examples, json_option
-from ocd.errors import EX_CONFIG, EX_OK, EX_UNAVAILABLE, OcdError
+from ocd.errors import EX_CONFIG, EX_OK, EX_UNAVAILABLE, EX_USAGE, OcdError
 
 if TYPE_CHECKING:
     from ocd.aws.ask import Report
@@ -86,6 +86,66 @@ def _show(verdict: "Verdict") -> None:
         screen.out(f"  {problem.severity}: {screen.plain(problem.what)}")
         screen.sentence(f"    why:  {screen.plain(problem.why)}")
         screen.out(f"    next: {screen.plain(problem.next)}")
+
+
+@aws.command(
+    short_help="Add model groups that sign with another AWS profile.",
+    epilog=examples(
+        "occtl aws route work                     for each slot that is on AWS",
+        "occtl aws route work GROUP               for one model group of litellm.yaml",
+        "occtl aws route work --dry-run",
+        "occtl undo",
+    ),
+)
+@click.argument("profile")
+@click.argument("groups", nargs=-1, metavar="[GROUP]...")
+@click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
+@json_option
+def route(profile: str, groups: tuple[str, ...], dry_run: bool, as_json: bool) -> int:
+    """Add, beside each model group on AWS, one for the same model that signs with the AWS profile PROFILE.
+
+    For `aws_profile` in [profiles.NAME] of ocd.toml, or in a project's .ocd.toml. The new groups are called
+    GROUP-PROFILE: a route of the bedrock file with `aws_profile_name`, and the way to it in main's. Credentials stay in
+    AWS's own files. Ends with 78, and changes nothing, when the check finds a new error.
+    """
+    from ocd.ctl import diff, effect
+    from ocd.settings import backup
+    from ocd.settings.folders import Folders
+    from ocd.settings.load import load
+    from ocd.stack import twin
+    from ocd.stack.trial import try_out
+
+    if not profile or not profile.isprintable() or set(profile) & set(" \"'`$\\<>|;&/"):
+        raise OcdError(f"{profile!r} is not the name of an AWS profile", "", "Example: occtl aws route work",
+                       exit_code=EX_USAGE)  # fmt: skip
+    folders = Folders.find()
+    made, texts = twin.plan(folders, load(folders), profile, groups)
+    known = {(one.code, one.key) for one in effect.errors(try_out(folders, {}))}
+    findings = try_out(folders, texts)
+    fresh = [one for one in effect.errors(findings) if (one.code, one.key) not in known]
+    if fresh:
+        raise OcdError(
+            f"No group can sign with {profile}",
+            fresh[0].what,
+            f"{fresh[0].fix.rstrip('.')}. Nothing was changed",
+            exit_code=EX_CONFIG,
+            code=fresh[0].code,
+        )
+    kept = None if dry_run else backup.change(folders, "aws route", texts)
+    if not as_json:
+        for group, one in made.items():
+            screen.out(f"{group} with the AWS profile {profile}: {one}")
+        for path in texts:
+            screen.out(f"{'would change' if dry_run else 'changed'} {path}")
+        if not texts:
+            screen.out("It was so already.")
+        if dry_run:
+            diff.show(texts)
+        if kept:
+            screen.out(f"what was there is in {kept.folder} (`occtl undo` puts it back)")
+    said = {"groups": made, "changed": [str(path) for path in texts], "dry_run": dry_run}
+    said["backup"] = str(kept.folder) if kept else None
+    return effect.finish(said, findings, as_json, reload=kept is not None)
 
 
 @aws.command(

@@ -4,8 +4,8 @@ import difflib
 from collections.abc import Mapping
 from pathlib import Path
 
-from ocd.adapters.mask import mask
 from ocd.ctl import screen
+from ocd.mask import mask
 
 _STYLES = {"+": "green", "-": "red", "@": "cyan"}
 

@@ -66,7 +66,7 @@ def init(preset: str | None, force: bool, dry_run: bool, undo: bool, as_json: bo
 
     private_folder(folders.config)
     if key:
-        (TEAM if preset == "team" else EXTERNAL).save(folders, key)
+        (TEAM if preset == "team" else EXTERNAL).save(folders, key, _store(folders))
     kept = backup.change(folders, "init", texts)
     if kept is not None and any(old is not None for old, _ in kept.files.values()):
         said["backup"] = str(kept.folder)
@@ -180,6 +180,17 @@ def _region(folders: "Folders") -> str:
         return load(folders).aws_region
     except ConfigError:
         return Settings().aws_region
+
+
+def _store(folders: "Folders") -> str:
+    """Where keys are kept, by the settings; a file that cannot be read says nothing of it."""
+    from ocd.settings.findings import ConfigError
+    from ocd.settings.load import load
+
+    try:
+        return load(folders).keys.store
+    except ConfigError:
+        return "files"
 
 
 def _team(folders: "Folders") -> tuple[str, str]:

@@ -190,6 +190,12 @@ def clock(moment: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(moment))
 
 
+def time_of_day(moment: float) -> str:
+    """``14:03``, with the day of the week when it is another day than now."""
+    then = time.localtime(moment)
+    return time.strftime("%H:%M" if then[:3] == time.localtime()[:3] else "%a %H:%M", then)
+
+
 def home(path: str) -> str:
     """``path`` with the user's home folder as ``~``."""
     own = os.path.expanduser("~")

@@ -81,6 +81,7 @@ def status(as_json: bool) -> int:
                 "manager": manager.name,
                 "available": not why,
                 "reason": why,
+                "hint": hint() if why else "",
                 "installed": manager.installed(),
                 "state": state,
                 "lingers": lingers,

@@ -28,6 +28,7 @@ from ocd.service.base import overlooked, template
 from ocd.service.manager import current
 from ocd.settings.findings import ConfigError
 from ocd.settings.folders import Folders
+from ocd.settings.keys import load_or_create
 from ocd.settings.load import FILE, Settings, load
 from ocd.stack.inputs import config_path
 from ocd.stack.migrate import find
@@ -127,7 +128,7 @@ def service() -> list[Row]:
 
 def permissions(folders: Folders, settings: Settings) -> list[Row]:
     own: list[Path] = [folders.state, folders.runtime]
-    own += [folders.state / name for name in ("keys.json", "external-key", "usage.db")]
+    own += [folders.state / name for name in ("keys.json", "external-key", "team-key", "usage.db")]
     for folder in (folders.state / "logs", folders.runtime):
         with contextlib.suppress(OSError):
             own += sorted(found for found in folder.iterdir() if not found.is_socket())[:_MOST_FILES]
@@ -327,6 +328,12 @@ def keys(folders: Folders) -> list[Row]:
         ]
     except ValueError:
         found = None
+    if isinstance(found, dict) and "keyring" in found:
+        try:
+            stored = load_or_create(folders)
+        except OcdError as error:
+            return [Row("error", "keys", error.code, error.what, error.why, error.next_step)]
+        found = {"main": stored.main, "bedrock": stored.bedrock}
     return checks.keys(found if isinstance(found, dict) else None)
 
 

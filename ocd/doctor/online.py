@@ -8,11 +8,11 @@ from typing import Any
 
 import httpx
 
-from ocd.adapters.mask import mask
 from ocd.adapters.usage_file import last_seen
 from ocd.ctl.daemon import Daemon
 from ocd.doctor.report import Row
 from ocd.errors import EX_CONFIG, OcdError
+from ocd.mask import mask
 from ocd.settings.folders import Folders
 from ocd.settings.load import Settings, load
 from ocd.stack import routes

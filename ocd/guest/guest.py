@@ -18,6 +18,7 @@ import functools
 import gc
 import importlib
 import os
+import re
 import select
 import signal
 import socket
@@ -54,6 +55,11 @@ def _sibling(name: str) -> Any:
 
 #: The forkserver goes on importing when nobody has asked for a fork for so long (seconds).
 QUIET = 1.0
+
+#: variables whose values no trace may hold
+SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD")
+#: seconds that the last exchanges of a trace may take to be written
+TRACE_PATIENCE = 5.0
 
 EX_CONFIG = 78
 EX_UNAVAILABLE = 69
@@ -130,6 +136,7 @@ class Guest:
         self.counters: dict[str, int] = {}
         self.meter: Any = None
         self.pipe: Any = None
+        self.trace: Any = None
 
     @staticmethod
     def misunderstood(text: object) -> None:
@@ -260,6 +267,12 @@ def run_command(guest: Guest) -> int:
     meter = guest.meter = meters.Meter(
         guest.tell_request, table.names, policy.get("key", ""), spec.get("salt", "")
     )
+    trace = guest.trace = _sibling("trace").Trace(
+        os.environ.get("OCD_PROXY", "main"),
+        [policy.get("key", ""), *(value for name, value in os.environ.items() if SECRET.search(name))],
+        lambda why: guest.tell("report", kind="trace-failed", where=why),
+    )
+    trace.take(spec.get("trace") or {})
     server = _sibling("server")
     door = _sibling("door").Door()
     private = guest.private_socket()
@@ -307,8 +320,9 @@ def run_command(guest: Guest) -> int:
         options.update(server_header=False, date_header=False)
         # A client of this machine is who it is, whatever X-Forwarded-For says. What was asked is told by the meter.
         options.update(proxy_headers=False, access_log=False)
-        config = uvicorn.Config(server.answer_liveness(meter.outside(app)), **options)
+        config = uvicorn.Config(server.answer_liveness(trace.outside(meter.outside(app))), **options)
         server.GuestServer(config, guest, door).run(sockets=[private])
+        trace.finish(TRACE_PATIENCE)
 
     uvicorn.run = run
     # 4000 would make the command look for another port when it sees ours taken, by us (FACTS): any other number.

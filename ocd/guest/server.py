@@ -13,6 +13,8 @@ from typing import Any
 
 import uvicorn
 
+from ocd.guest.waiting import Waiting, most
+
 #: A listening connection on which no request came is closed this many seconds after the drain began.
 SILENT_CONNECTION = 5.0
 #: A connection that the kernel handed us just before we stopped listening shows up a few loop turns later.
@@ -117,6 +119,8 @@ class GuestServer(uvicorn.Server):
                 self.guest.pipe.spill.take(message)
             elif op == "budget" and self.guest.pipe is not None:
                 self.guest.pipe.budget.take(message)
+            elif op == "trace" and self.guest.trace is not None:
+                self.guest.trace.take(message)
             elif op == "rebind":
                 self.start(self.rebind())
             elif op == "status":
@@ -132,11 +136,10 @@ class GuestServer(uvicorn.Server):
             for fd in fds:
                 os.close(fd)
             return
-        loop = asyncio.get_running_loop()
         for fd in fds:
             sock = socket.socket(fileno=fd)
             sock.setblocking(False)
-            server = await loop.create_server(self.protocol, sock=sock, backlog=self.config.backlog)
+            server: Any = Waiting(sock, self.protocol, most() // 2)
             self.shared.append(server)
             self.servers.append(server)
         self.guest.phase = "accepting"

@@ -107,8 +107,8 @@ class Daemon:
         found = self.occtl.asked("service", "status")[1]
         if not found.get("available"):
             # Why, and what to do about it: WSL, a container, no user bus (ocd/service/base.py, hint).
-            said = self.occtl.run("service", "status").stdout.decode("utf-8", "replace").split("\n")[0]
-            self.screen.say(f"no service manager, so it is started by itself; {said.strip()}")
+            why = f"{found.get('manager')}: {found.get('reason')}. {found.get('hint')}."
+            self.screen.say(f"no service manager, so it is started by itself; {why}")
             return False
         done = self.occtl.run("service", "install")
         if done.returncode == 0:

@@ -51,12 +51,12 @@ class Environments:
         self.envs = places.envs
         self.steps = steps
         self.tools = tools
+        self.ours_folder = self.envs / f"ocd-{__version__}-{source_hash()}"
 
     def ours(self) -> Path:
         """This checkout's environment, made if need be."""
-        folder = self.envs / f"ocd-{__version__}-{source_hash()}"
-        self.make(folder, self._fill_ours, f"install ocd {__version__}")
-        return folder
+        self.make(self.ours_folder, self._fill_ours, f"install ocd {__version__}")
+        return self.ours_folder
 
     def litellm(self, before: str, replaced: bool, full: bool) -> Path:
         """The environment of LiteLLM that serves from now on, made if need be.

@@ -1,6 +1,7 @@
 """The order of an installation or an upgrade: judge, build beside what serves, swap the links, take over or go back."""
 
 import argparse
+import concurrent.futures
 import contextlib
 import functools
 import os
@@ -8,12 +9,14 @@ import sys
 from pathlib import Path
 
 from ocd import atomic, provision
-from ocd.installer import closing, commands, configuration, ground, programs
+from ocd.installer import closing, commands, configuration, ground
+from ocd.installer.ahead import Ahead
 from ocd.installer.daemon import Daemon
 from ocd.installer.environments import Environments
 from ocd.installer.failure import Failure
-from ocd.installer.occtl import Occtl
+from ocd.installer.occtl import Occtl, answer
 from ocd.installer.places import LOCKS, Places
+from ocd.installer.programs import Programs
 from ocd.installer.screen import Steps
 
 
@@ -29,9 +32,11 @@ def install(options: argparse.Namespace, places: Places, steps: Steps) -> None:
     if own:
         ground.environment(own)
     with contextlib.nullcontext() if steps.dry_run else places.alone():
+        ahead = Ahead(places)
         try:
-            fresh = _install_alone(options, own, places, steps)
+            fresh = _install_alone(options, own, places, steps, ahead)
         finally:
+            ahead.end()
             provision.remove(places.build)
     occtl, started = Occtl(places, steps.screen), options.start and not steps.dry_run
     if fresh:
@@ -39,27 +44,40 @@ def install(options: argparse.Namespace, places: Places, steps: Steps) -> None:
     _conclude(places, steps, occtl, started)
 
 
-def _install_alone(options: argparse.Namespace, own: Path | None, places: Places, steps: Steps) -> bool:
+def _install_alone(
+    options: argparse.Namespace, own: Path | None, places: Places, steps: Steps, ahead: Ahead
+) -> bool:
     """``own``: a LiteLLM of the person's. Returns whether a configuration was written."""
     daemon = Daemon(places, steps, Occtl(places, steps.screen))
-    run = functools.partial(programs.run, places, steps.screen)
-    tools = provision.Tools(sys.executable, places.build, LOCKS / "uv.txt", run, (Failure,), options.wheels)
+    programs = Programs(places, steps.screen)
+    tools = provision.Tools(
+        sys.executable, places.build, LOCKS / "uv.txt", programs.run, (Failure,), options.wheels
+    )
     environments = Environments(places, steps, tools)
-
-    ours = environments.ours()
-    if options.start:
-        daemon.refuse_anothers(ours, "Give this one a folder of its own with --prefix DIR")
     before = {
         link: os.readlink(link) if link.is_symlink() else "" for link in (places.current, places.litellm)
     }
-    replaced = before[places.current] not in ("", str(ours))
-    litellm = own or environments.litellm(before[places.litellm], replaced, options.full)
+    replaced = before[places.current] not in ("", str(environments.ours_folder))
+
+    def make_ours() -> Path:
+        made = environments.ours()
+        if options.start:
+            daemon.refuse_anothers(made, "Give this one a folder of its own with --prefix DIR")
+        return made
+
+    def make_litellm() -> Path:
+        made = own or environments.litellm(before[places.litellm], replaced, options.full)
+        if options.start and not steps.dry_run and not own:
+            ahead.begin(made)
+        return made
+
+    ours, litellm = programs.both(make_ours, make_litellm)
     running = not steps.dry_run and daemon.running()
     # A mistake that was in the configuration before is no fault of the new version.
     suits = running and replaced and daemon.accepts_configuration(Path(before[places.current]), ours)
     commands.write(places, steps)
     defaults = [str(ours / "bin" / "python"), "-I", "-m", "ocd.stack.defaults"]
-    shipped = functools.partial(run, defaults, "write the configuration")
+    shipped = functools.partial(programs.run, defaults, "write the configuration")
     fresh = configuration.write(places, steps, shipped)
     wanted = {places.current: ours, places.litellm: litellm}
     swapped = [link for link, target in wanted.items() if before[link] != str(target)]
@@ -105,9 +123,11 @@ def _conclude(places: Places, steps: Steps, occtl: Occtl, started: bool) -> None
     screen.say("done" if steps.changed else nothing)
     lines = []
     if started:
-        occtl.show("status")
-        # Nothing when the doctor cannot be had, which is no fault of set-up's.
-        lines = closing.findings(occtl.asked("doctor")[1].get("rows", []))
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            doctor = pool.submit(occtl.quietly, "doctor", "--json")
+            occtl.show("status")
+            # Nothing when the doctor cannot be had, which is no fault of set-up's.
+            lines = closing.findings(answer(doctor.result()).get("rows", []))
     lines += closing.on_path(str(places.bin), os.environ, os.path.expanduser("~"), os.path.exists)
     for line in [*lines, "\nTry it: occtl selftest     Use it: openclaude     Look after it: occtl status"]:
         screen.put(line)

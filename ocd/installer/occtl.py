@@ -21,10 +21,14 @@ class Occtl:
         """The result, with its output. Raises Failure when it ends badly and ``check`` is set."""
         words = " ".join(arguments)
         with self.screen.moving(lambda: f"waiting for occtl {words}"):
-            done = self._run(str(self.places.bin / "occtl"), *arguments)
+            done = self.quietly(*arguments)
         if check and done.returncode:
             raise Failure(f"occtl {words} failed (exit {done.returncode})", complaint(done))
         return done
+
+    def quietly(self, *arguments: str) -> Done:
+        """The result, with its output; nothing moves meanwhile."""
+        return self._run(str(self.places.bin / "occtl"), *arguments)
 
     def show(self, *arguments: str) -> None:
         """What it says is for the person."""

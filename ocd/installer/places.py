@@ -5,6 +5,7 @@ import fcntl
 import os
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +49,8 @@ class Places:
         self.log = self.state / "install.log"
         #: of the folders that were made
         self.record = self.data / "made-folders"
+        # Two environments are made at once.
+        self._lock = threading.Lock()
 
     def environment(self) -> dict[str, str]:
         """For our own commands: the user's, with the prefix and without another project's Python settings."""
@@ -64,19 +67,20 @@ class Places:
 
     def make(self, path: Path, mode: int = 0o755) -> None:
         """Make a folder and those above it, and note them. Raises Failure."""
-        missing = [one for one in (path, *path.parents) if not one.exists()]
-        try:
-            path.mkdir(parents=True, exist_ok=True, mode=mode)
-        except OSError as error:
-            here = missing[-1].parent if missing else path
-            step = f"Make {here} writable, or name another place with --prefix DIR"
-            what, why = f"the folder {path} cannot be made", error.strerror or ""
-            raise Failure(what, why, step, EX_CANTCREAT) from None
-        known = self.made()
-        fresh = [one for one in missing if one not in known]
-        if fresh and self.data.is_dir():
-            with self.record.open("a") as file:
-                file.write("".join(f"{one}\n" for one in fresh))
+        with self._lock:
+            missing = [one for one in (path, *path.parents) if not one.exists()]
+            try:
+                path.mkdir(parents=True, exist_ok=True, mode=mode)
+            except OSError as error:
+                here = missing[-1].parent if missing else path
+                step = f"Make {here} writable, or name another place with --prefix DIR"
+                what, why = f"the folder {path} cannot be made", error.strerror or ""
+                raise Failure(what, why, step, EX_CANTCREAT) from None
+            known = self.made()
+            fresh = [one for one in missing if one not in known]
+            if fresh and self.data.is_dir():
+                with self.record.open("a") as file:
+                    file.write("".join(f"{one}\n" for one in fresh))
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:

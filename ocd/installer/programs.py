@@ -1,16 +1,27 @@
 """Programs that do the work, their output in the log, and what their failures mean."""
 
+import concurrent.futures
+import contextlib
+import io
 import os
 import re
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from ocd import provision
 from ocd.errors import EX_IOERR, EX_UNAVAILABLE
 from ocd.installer.failure import Failure
 from ocd.installer.places import Places
 from ocd.installer.screen import Screen
+
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
 
 _VENV = "Install the system's package python3-venv (Debian, Ubuntu: sudo apt install python3-venv)"
 NO_VENV = f"{_VENV}, then run this again"
@@ -26,27 +37,26 @@ _NO_PACKAGE = re.compile(
 )
 
 
-def run(places: Places, screen: Screen, command: list[str], what: str) -> str:
-    """Returns the end of a program's output. Raises Failure with its last lines."""
-    places.make(places.state, 0o700)
-    with places.log.open("ab") as log:
-        log.write(f"\n$ {' '.join(command)}\n".encode())
-        log.flush()
-        places.log.chmod(0o600)
+class Programs:
+    """Runs programs, several at once if need be; ``end`` ends those that run."""
+
+    def __init__(self, places: Places, screen: Screen) -> None:
+        self.places = places
+        self.screen = screen
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._ended = False
+        self._lock = threading.Lock()
+
+    def run(self, command: list[str], what: str) -> str:
+        """Returns the end of a program's output. Raises Failure with its last lines."""
+        self.places.make(self.places.state, 0o700)
         lines: list[str] = []
-        counted = 0
-        with subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=places.environment(),
-            # Python looks for modules where it is started, and pip and uv for settings.
-            cwd=places.state,
-        ) as process:
+        counted, began = 0, time.monotonic()
+        with self._log() as log, self._start(command, what) as process:
             assert process.stdout is not None
+            log.write(f"\n$ {' '.join(command)}\n".encode())
             try:
-                with screen.moving(lambda: so_far(what, command, counted)):
+                with self.screen.moving(lambda: so_far(what, command, counted)):
                     for raw in process.stdout:
                         log.write(raw)
                         lines = [*lines[-40:], raw.decode("utf-8", "replace").rstrip()]
@@ -54,9 +64,73 @@ def run(places: Places, screen: Screen, command: list[str], what: str) -> str:
             except BaseException:
                 process.kill()
                 raise
-    if process.returncode:
-        raise failure(f"{what} failed (exit {process.returncode})", lines, places.log)
-    return "\n".join(lines)
+            finally:
+                self._running.discard(process)
+            took = time.monotonic() - began
+            log.write(f"({took:.1f} s)\n".encode())
+        if process.returncode:
+            raise failure(f"{what} failed (exit {process.returncode})", lines, self.places.log)
+        return "\n".join(lines)
+
+    def _start(self, command: list[str], what: str) -> subprocess.Popen[bytes]:
+        with self._lock:
+            if self._ended:
+                raise Failure(f"{what} was given up", "another step failed")
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=self.places.environment(),
+                # Python looks for modules where it is started, and pip and uv for settings.
+                cwd=self.places.state,
+            )
+            self._running.add(process)
+            return process
+
+    @contextlib.contextmanager
+    def _log(self) -> Iterator[io.BytesIO]:
+        """What is written to it comes into the log in one piece, at the end, whatever that is."""
+        piece = io.BytesIO()
+        try:
+            yield piece
+        finally:
+            with self._lock, self.places.log.open("ab") as log:
+                self.places.log.chmod(0o600)
+                log.write(piece.getvalue())
+
+    def end(self) -> None:
+        """Kill what runs; nothing is started from now on."""
+        with self._lock:
+            self._ended = True
+            for process in self._running:
+                process.kill()
+
+    def both(self, first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
+        """Two pieces of work at once, ``second`` in this thread; when one fails the other's programs are ended.
+
+        Returns both results. Raises what the one that failed first has raised.
+        """
+        reasons: list[BaseException] = []
+
+        def or_end(work: Callable[[], C]) -> C:
+            try:
+                return work()
+            except BaseException as error:
+                # What fails after this is a consequence of it.
+                reasons.append(error)
+                self.end()
+                raise
+
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            beside = pool.submit(or_end, first)
+            try:
+                here = or_end(second)
+                return or_end(beside.result), here
+            except BaseException:
+                # The other one needs a moment to take away what it has half made.
+                concurrent.futures.wait([beside])
+                raise reasons[0] from None
 
 
 def so_far(what: str, command: list[str], counted: int) -> str:

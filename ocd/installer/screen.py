@@ -18,14 +18,20 @@ class Screen:
                 # A folder's name that the terminal cannot show must not end the installation.
                 stream.reconfigure(errors="replace")
         self.live = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+        #: what is under way, in the order in which it began, and who shows it
+        self._moving: list[Callable[[], str]] = []
+        self._ended = threading.Event()
+        self._beat: threading.Thread | None = None
+        self._lock = threading.RLock()
 
     def _timed(self, text: str) -> str:
         seconds = time.monotonic() - self.began
         return f"[{seconds:5.1f} s] {text}"
 
     def say(self, text: str) -> None:
-        self.clear()
-        self.put(self._timed(text))
+        with self._lock:
+            self.clear()
+            self.put(self._timed(text))
 
     def put(self, text: str) -> None:
         """One line, or several, as they are."""
@@ -38,29 +44,45 @@ class Screen:
     def tick(self, text: str) -> None:
         if self.live:
             line = "\r\033[K" + self._timed(text)
-            print(line[: 3 + shutil.get_terminal_size().columns], end="", flush=True)
+            with self._lock:
+                print(line[: 3 + shutil.get_terminal_size().columns], end="", flush=True)
 
     @contextlib.contextmanager
     def moving(self, text: Callable[[], str]) -> Iterator[None]:
-        """Seconds count on while the block runs; ``text`` is asked four times a second."""
-        ended = threading.Event()
+        """Seconds count on while the block runs; ``text`` is asked four times a second.
 
-        def beat() -> None:
-            # Not a terminal: a line now and then, so that nobody takes a slow network for a hang.
-            while not ended.wait(0.25 if self.live else 10):
-                if self.live:
-                    self.tick(text())
-                else:
-                    self.say("  … " + text())
-
-        thread = threading.Thread(target=beat, daemon=True)
-        thread.start()
+        Blocks of several threads share the line.
+        """
+        with self._lock:
+            self._moving.append(text)
+            if self._beat is None:
+                self._ended = threading.Event()
+                self._beat = threading.Thread(target=self._show, args=(self._ended,), daemon=True)
+                self._beat.start()
         try:
             yield
         finally:
-            ended.set()
-            thread.join()
-            self.clear()
+            last = None
+            with self._lock:
+                self._moving.remove(text)
+                if not self._moving:
+                    last, self._beat = self._beat, None
+                    self._ended.set()
+            if last is not None:
+                last.join()
+                self.clear()
+
+    def _show(self, ended: threading.Event) -> None:
+        # Not a terminal: a line now and then, so that nobody takes a slow network for a hang.
+        while not ended.wait(0.25 if self.live else 10):
+            with self._lock:
+                texts = [text() for text in self._moving]
+            if not texts:
+                continue
+            if self.live:
+                self.tick("; ".join(texts))
+            else:
+                self.say("  … " + "; ".join(texts))
 
     def clear(self) -> None:
         if self.live:

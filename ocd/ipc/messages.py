@@ -307,6 +307,10 @@ class Budget(NamedTuple):
     """What main does with requests for AWS while a budget is used up (``ocd/supervisor/observation/budget.py``)."""
 
 
+class Trace(NamedTuple):
+    """Whether whole exchanges are kept, and until when (``ocd/guest/trace.py``)."""
+
+
 class Rebind(NamedTuple):
     """Make the private socket's file again."""
 
@@ -408,7 +412,7 @@ FromKeeper: TypeAlias = (
 )
 ToForkserver: TypeAlias = Fork | Warm
 FromForkserver: TypeAlias = Forked | Importing | HostReady | HostWarm
-ToGuest: TypeAlias = Boot | Accept | Drain | Release | Spill | Budget | Rebind | AskStatus
+ToGuest: TypeAlias = Boot | Accept | Drain | Release | Spill | Budget | Trace | Rebind | AskStatus
 FromGuest: TypeAlias = (
     GuestImporting
     | Version
@@ -469,6 +473,7 @@ TO_GUEST: dict[str, type[ToGuest]] = {
     "release": Release,
     "spill": Spill,
     "budget": Budget,
+    "trace": Trace,
     "rebind": Rebind,
     "status": AskStatus,
 }

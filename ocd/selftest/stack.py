@@ -6,6 +6,7 @@ import ctypes
 import errno
 import json
 import os
+import random
 import re
 import secrets
 import shutil
@@ -48,10 +49,14 @@ class Stack:
     root: Path
     folders: Folders
     ports: dict[str, int]
-    keys: Keys
     pid: int = 0
     aws_key: str = field(default_factory=lambda: f"AKIA{secrets.token_hex(8).upper()}", repr=False)
     aws_secret: str = field(default_factory=lambda: secrets.token_hex(20), repr=False)
+
+    @property
+    def keys(self) -> Keys:
+        """Those that hold now: a daemon that starts may have renewed them. Raises OcdError when there are none."""
+        return load_or_create(self.folders)
 
     def url(self, proxy: str) -> str:
         return f"http://127.0.0.1:{self.ports[proxy]}"
@@ -78,22 +83,23 @@ def private_folders() -> Iterator[Stack]:
         folders.ensure()
         private_folder(folders.config)
         port = free_ports()
-        yield Stack(root, folders, {"main": port, "bedrock": port + 1}, load_or_create(folders))
+        yield Stack(root, folders, {"main": port, "bedrock": port + 1})
     finally:
         shutil.rmtree(root, ignore_errors=True)
 
 
 def free_ports() -> int:
-    """A port that is free together with the next one, on all of loopback. Raises OcdError, exit 75."""
+    """A port that is free together with the next one, on all of loopback. Raises OcdError, exit 75.
+
+    Not of those that the system gives to outgoing connections (from 32768 on Linux, ip(7); 49152 on macOS): between
+    this look and the start of the stack, somebody's connection would be on it.
+    """
+    dice = random.SystemRandom()
     for _attempt in range(50):
+        port = dice.randrange(12_000, 32_000)
         with contextlib.ExitStack() as held, contextlib.suppress(OSError):
-            first = held.enter_context(socket.socket())
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
-            if port > 65000:
-                continue
-            held.enter_context(socket.socket()).bind(("127.0.0.1", port + 1))
             for number in (port, port + 1):
+                held.enter_context(socket.socket()).bind(("127.0.0.1", number))
                 _bind_six(held, number)
             return port
     raise OcdError(

@@ -54,15 +54,27 @@ def section_of(field: FieldInfo) -> type[BaseModel] | None:
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
+def sections_of(field: FieldInfo) -> type[BaseModel] | None:
+    """The model of each of a field's sections, whose names are the user's (``[profiles.NAME]``); None: it has none."""
+    args = get_args(field.annotation) if get_origin(field.annotation) is dict else ()
+    kind = args[1] if args else None
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
 def field_at(path: tuple[str, ...]) -> FieldInfo | None:
-    """The field at ``path``; None when there is no such key."""
+    """The field at ``path``; None when there is no such key. At the name of one of several sections it is the field
+    that has them."""
     model: type[BaseModel] | None = Settings
     field: FieldInfo | None = None
+    several: type[BaseModel] | None = None
     for name in path:
+        if several is not None:
+            model, several = several, None
+            continue
         field = model.model_fields.get(name) if model is not None else None
         if field is None:
             return None
-        model = section_of(field)
+        model, several = section_of(field), sections_of(field)
     return field
 
 
@@ -116,7 +128,9 @@ def kind(field: FieldInfo) -> str:
         if origin is list:
             return "a list of texts"
         if origin is dict:
-            return "a table of names and texts"
+            inner = args[1] if len(args) > 1 else None
+            several = isinstance(inner, type) and issubclass(inner, BaseModel)
+            return "sections, one for each name" if several else "a table of names and texts"
         plain = {
             bool: "true or false",
             int: "a whole number",

@@ -19,7 +19,7 @@ from pydantic_settings import EnvSettingsSource, SettingsError
 from pydantic_settings.sources.utils import parse_env_vars
 
 from ocd.settings import aws_profiles
-from ocd.settings.describe import field_at, fields_below, kind, section_of, variables
+from ocd.settings.describe import field_at, fields_below, kind, section_of, sections_of, variables
 from ocd.settings.findings import ConfigError, Finding, worst_first
 from ocd.settings.folders import Folders
 from ocd.settings.schema import SEED_NAMES, BedrockProxy, MainProxy, Proxy, Settings
@@ -231,7 +231,7 @@ def _not_json(name: str, value: str) -> bool:
     if not value or not name.upper().startswith("OCD_"):
         return False
     field = field_at(tuple(name[4:].lower().split("__")))
-    if field is None or not kind(field).startswith(("a list", "a table", "a section")):
+    if field is None or not kind(field).startswith(("a list", "a table", "a section", "sections")):
         return False
     try:
         json.loads(value)
@@ -327,7 +327,9 @@ def _unknown(place: str, line: int | None, path: KeyPath) -> Finding:
     siblings: type[BaseModel] | None = Settings
     if above:
         field = field_at(tuple(above))
-        siblings = section_of(field) if field is not None else None
+        siblings = None
+        if field is not None:
+            siblings = section_of(field) or (sections_of(field) if len(above) > 1 else None)
     names = list(siblings.model_fields) if siblings is not None else []
     near = difflib.get_close_matches(name, names, 1, 0.6)
     elsewhere = [p for p in fields_below() if p[-1] == name]

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from ocd.paths import is_name
+
 #: environment variables of the seeds' launcher → the key that they set
 SEED_NAMES = {
     "OPENCLAUDE_AWS_PROFILE": "aws_profile",
@@ -427,6 +429,33 @@ class Boundary(Section):
     )
 
 
+class Profile(Section):
+    """Other slots, or another AWS profile, for the sessions that ask for it: `openclaude --profile NAME`, or a trusted
+    `.ocd.toml` in their folder (docs/profiles.md). What is not set here is as under [slots]."""
+
+    opus: str | None = Field(default=None, description="As [slots] opus, for these sessions.")
+    sonnet: str | None = Field(default=None, description="As [slots] sonnet, for these sessions.")
+    haiku: str | None = Field(default=None, description="As [slots] haiku, for these sessions.")
+    fable: str | None = Field(default=None, description="As [slots] fable, for these sessions.")
+    subagents: str | None = Field(default=None, description="As [slots] subagents, for these sessions.")
+    aws_profile: str = Field(
+        default="",
+        description="The AWS profile that pays for their slots on AWS; the bedrock file needs groups that sign with it "
+        "(`occtl aws route NAME` adds them). Empty: as for all others.",
+    )
+
+
+class KeyStore(Section):
+    """Where our own keys are kept, and those for an external or a team's server."""
+
+    store: Literal["files", "keyring"] = Field(
+        default="files",
+        description="files: in the state folder, readable by you alone; keyring: in the desktop's keyring (Secret "
+        "Service, KWallet, Keychain), which needs the Python library keyring in ocd's environment and an unlocked "
+        "desktop whenever the daemon starts. Keys move when it changes.",
+    )
+
+
 class Settings(BaseSettings):
     """Everything in ``ocd.toml``. ``ocd.settings.load.load`` makes it; ``Settings()``: the defaults."""
 
@@ -470,6 +499,11 @@ class Settings(BaseSettings):
         "separate: a folder of its own, ~/.openClaude.",
     )
     slots: Slots = Field(default=Slots(), description="Model groups of Claude Code's slots.")
+    profiles: dict[str, Profile] = Field(
+        default={},
+        description="Profiles for some sessions, a table [profiles.NAME] each: opus, sonnet, haiku, fable, subagents "
+        "as under [slots], and aws_profile (docs/profiles.md).",
+    )
     litellm: LiteLLM = Field(default=LiteLLM(), description="The LiteLLM that serves.")
     proxies: Proxies = Field(default=Proxies(), description="The two proxies.")
     supervision: Supervision = Field(
@@ -484,6 +518,7 @@ class Settings(BaseSettings):
     search: Search = Field(default=Search(), description="Who searches the web for a slot on AWS.")
     budget: Budget = Field(default=Budget(), description="What AWS may cost.")
     boundary: Boundary = Field(default=Boundary(), description="What of LiteLLM is reachable.")
+    keys: KeyStore = Field(default=KeyStore(), description="Where keys are kept.")
     external: External = Field(default=External(), description="A LiteLLM that somebody else runs.")
     team: Team = Field(default=Team(), description="A team's Bedrock proxy in the place of our own.")
 
@@ -504,6 +539,17 @@ class Settings(BaseSettings):
     def _ports_differ(cls, value: int | None, info: ValidationInfo) -> int | None:
         if value is not None and value == info.data.get("port"):
             raise ValueError("both proxies cannot have the same port")
+        return value
+
+    @field_validator("profiles")
+    @classmethod
+    def _profiles_have_names(cls, value: dict[str, Profile]) -> dict[str, Profile]:
+        for name in value:
+            if not is_name(name) or name == "none":
+                raise ValueError(
+                    f"{name!r} cannot be a profile's name: letters, digits, dots, underscores and dashes are allowed, "
+                    "40 at most; none means no profile"
+                )
         return value
 
     @field_validator("metrics")

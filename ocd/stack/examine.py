@@ -48,6 +48,7 @@ def examine(folders: Folders, settings: Settings, site: Path | None) -> dict[str
                 {"id": row["model"], "display_name": row["label"], "description": row["description"]}
                 for row in models
             ]
+            models += picker.patterns(stack)
     except MemoryError:
         what = "the configuration needs too much memory to read"
         findings = [

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def plan(folders: Folders, settings: Settings, slot: str, model: str, name: str 
         raise OcdError(
             f"{name!r} cannot be a model's name", "", "Example: --name llama-scout", exit_code=EX_USAGE
         )
-    editing = _Editing(folders, settings, stack)
+    editing = Editing(folders, settings, stack)
     provider, slash, rest = model.partition("/")
     if not slash:
         return editing.to_group(slot, plain_name(model), name)
@@ -100,7 +101,9 @@ def unpin(folders: Folders, settings: Settings, slot: str) -> Swap:
     return Swap(slot, "", "", "", {toml: after} if after != before else {})
 
 
-class _Editing:
+class Editing:
+    """Changes to the user's files, gathered as texts in ``texts``."""
+
     def __init__(self, folders: Folders, settings: Settings, stack: Stack) -> None:
         self.folders, self.settings, self.stack = folders, settings, stack
         self.texts: dict[Path, str] = {}
@@ -115,8 +118,11 @@ class _Editing:
         )
         if after != before:
             self.texts[toml] = after
-        changed = {path: text for path, text in self.texts.items() if read_text(path, 1 << 20) != text}
-        return Swap(slot, group, model, bedrock, changed, list(notes))
+        return Swap(slot, group, model, bedrock, self.changed(), list(notes))
+
+    def changed(self) -> dict[Path, str]:
+        """The new content of each file that is another than it was."""
+        return {path: text for path, text in self.texts.items() if read_text(path, 1 << 20) != text}
 
     # ---- the three cases
 
@@ -221,8 +227,8 @@ class _Editing:
         assert self.stack.bedrock is not None
         return self.stack.bedrock
 
-    def add(self, file: LiteLLMFile, group: str, params: dict[str, str]) -> None:
-        self.edit(file, ("model_list",), {"model_name": group, "litellm_params": params}, append=True)
+    def add(self, file: LiteLLMFile, group: str, params: Mapping[str, Any]) -> None:
+        self.edit(file, ("model_list",), {"model_name": group, "litellm_params": dict(params)}, append=True)
 
     def edit(self, file: LiteLLMFile | None, where: Where, value: Any, *, append: bool = False) -> None:
         assert file is not None

@@ -12,7 +12,6 @@ from ocd import __version__, paths
 from ocd.core import state as core
 from ocd.core import step as transitions
 from ocd.errors import EX_CONFIG, EX_TEMPFAIL, OcdError
-from ocd.settings import keys as settings_keys
 from ocd.settings.folders import Folders
 from ocd.settings.schema import Settings
 from ocd.stack import pipe
@@ -24,6 +23,7 @@ from ocd.supervisor.api.launching import Launching
 from ocd.supervisor.api.proxy_verbs import ProxyVerbs
 from ocd.supervisor.api.routes import routes
 from ocd.supervisor.api.streams import Streams
+from ocd.supervisor.api.trace_verbs import TraceVerbs
 from ocd.supervisor.files import configuration
 from ocd.supervisor.files.reload import Reload
 from ocd.supervisor.files.revisions import Revisions
@@ -43,6 +43,7 @@ from ocd.supervisor.observation.report import Report
 from ocd.supervisor.observation.session_finder import SessionFinder
 from ocd.supervisor.observation.sessions import Sessions
 from ocd.supervisor.observation.statusfile import StatusFile
+from ocd.supervisor.observation.trace import Trace
 from ocd.supervisor.observation.usage import Usage
 from ocd.supervisor.supervision import handover, spec
 from ocd.supervisor.supervision.config import Config
@@ -51,6 +52,7 @@ from ocd.supervisor.supervision.handover import Handover
 from ocd.supervisor.supervision.health import Health
 from ocd.supervisor.supervision.idle import Idle
 from ocd.supervisor.supervision.keeper_messages import KeeperMessages
+from ocd.supervisor.supervision.key_renewal import KeyRenewal
 from ocd.supervisor.supervision.link import KeeperLink
 from ocd.supervisor.supervision.listeners import Listeners
 from ocd.supervisor.supervision.notes import Notes
@@ -83,7 +85,15 @@ class Daemon:
         self.report = Report(folders, self.settings)
         if wrong is not None:
             self.report.problems["settings"] = Problem.of(wrong)
-        self.keys = settings_keys.load_or_create(folders)
+        self.renewal = KeyRenewal(
+            folders,
+            self.settings,
+            self.report,
+            lambda: self.finder.anybody(),
+            lambda: time.monotonic() if self.sessions.living else self.idle.last_activity,
+            lambda why: self.idle.wake(why),
+            self.start,
+        )
         self.link = KeeperLink(
             sock, lambda said, fds: self.keeper.take(said, fds), self.on_keeper_end, self.on_link_fault
         )
@@ -113,6 +123,7 @@ class Daemon:
             )
             for name in spec.PROXIES
         }
+        self.renewal.of(self.runners)
         self.main, self.bedrock = self.runners["main"], self.runners["bedrock"]
         self.service_manager = ServiceManager(send, self.runners, self.closing)
         self.notes = Notes(self._compose_notes, send, self.service_manager.tell)
@@ -160,6 +171,14 @@ class Daemon:
             lambda order: self.order_main("budget", order),
             self.notes.soon,
         )
+        self.trace = Trace(
+            self.folders.state / "trace",
+            report.event,
+            report.log.warning,
+            self._order_trace,
+            lambda: settings().slots.pins(),
+        )
+        self.trace.begin()
         self.counts = Counts(self.exchanges.label)
         self.sessions = Sessions(self.on_session_end)
         self.exchanges.owner = self.sessions.owner
@@ -177,6 +196,7 @@ class Daemon:
             self.budget,
             report.problems,
             lambda: self.reload.retiring,
+            self.trace,
         )
         self.exporter = Exporter(self._exposition, report.problems)
         self.line = StatusFile(self.folders.runtime, self._status_line)
@@ -184,7 +204,10 @@ class Daemon:
             *(self.usage.take, self.counts.take, self.limits.take, self.budget.take),
             self.line.news,
         ]
-        self.overlays = Overlays(self.folders, settings, self.main, self.keys.main, report.log)
+        self.overlays = Overlays(
+            self.folders, settings, self.main, lambda: self.renewal.keys.main, report.log
+        )
+        self.exchanges.of_profiles = lambda: self.overlays.pinned
         self.finder = SessionFinder(
             self.folders.state,
             self.overlays,
@@ -199,7 +222,7 @@ class Daemon:
             self.folders.state,
             settings,
             self.main,
-            self.keys.main,
+            lambda: self.renewal.keys.main,
             self.overlays.models,
             report,
             self.start,
@@ -253,8 +276,10 @@ class Daemon:
             self.report.problems,
             self._on_session_begin,
             self.hold_ports,
+            self.limits.messages,
+            self.folders.state,
         )
-        table = routes(verbs, proxies, streams, launching)
+        table = routes(verbs, proxies, streams, launching, TraceVerbs(self.trace, self._trace_changed))
         self.control = Control(str(self.folders.runtime), table, self.listeners, self.report.event)
         self.keeper = KeeperMessages(
             self.forkserver,
@@ -303,7 +328,8 @@ class Daemon:
         """Serve until the keeper is gone or we are told to end; returns the exit code."""
         asyncio.get_running_loop().set_exception_handler(self.on_callback_error)
         self.link.start()
-        restarted = self._take_over(await self.keeper.handover(timeout=10))
+        found = await self.keeper.handover(timeout=10)
+        restarted = self._take_over(found)
         try:
             # Before anything else that takes time: the import of LiteLLM is what a cold start waits for.
             if self.anything_wanted():
@@ -317,6 +343,8 @@ class Daemon:
         )
         if self.renewed:
             self.report.event("config-changed", text=self.renewed)
+        if not restarted:
+            await self.renewal.begin(found.listeners)
         for part in (
             self._heartbeat(),
             self.reload.reload("start"),
@@ -382,8 +410,10 @@ class Daemon:
             self.exporter.follow(self.settings().metrics.port)
             self.limits.follow()
             self.budget.follow()
+            self.trace.follow()
             self.line.look()
             self.configured.look()
+            self.renewal.look()
             await asyncio.sleep(self.service_manager.pause)
 
     def _each_round(self) -> None:
@@ -440,6 +470,7 @@ class Daemon:
                 "limits": self.limits.notes(),
                 "usage": self.usage.notes(),
                 "budget": self.budget.notes(),
+                "trace": self.trace.notes(),
                 "litellm": self.forkserver.version,
                 "host": self.forkserver.runs,
             }
@@ -459,6 +490,7 @@ class Daemon:
         self.exchanges.restore(notes.get("exchanges", {}))
         self.limits.restore(notes.get("limits", []))
         self.budget.restore(notes.get("budget"))
+        self.trace.restore(notes.get("trace"))
         self.usage.restore(notes.get("usage", {}))
         self.finder.restore(notes)
         return bool(notes)
@@ -485,6 +517,8 @@ class Daemon:
         """A proxy's state changed: tell the service manager, and keep the notes for a successor."""
         self.line.news()
         self.idle.follow()
+        if not self.stopping:
+            self.renewal.changed()
         self.notes.soon()
 
     def serves(self, proxy: str, revision: str, former: str) -> None:
@@ -501,15 +535,17 @@ class Daemon:
     def boot_message(self, proxy: str, generation: int, config: Config) -> dict[str, Any]:
         # The settings that this revision passed the checks with, whatever they are by now.
         message = spec.boot(
-            config.settings, self.keys, self.folders, proxy, generation, config.path, *self.base
+            config.settings, self.renewal.keys, self.folders, proxy, generation, config.path, *self.base
         )
         if proxy == "main":
             message["spill"] = self.limits.order()
             message["budget"] = self.budget.order()
+        self.trace.prepare(proxy, message)
         return message
 
     def heard(self, proxy: str, generation: int, message: dict[str, Any]) -> None:
-        self.news.take(proxy, generation, message)
+        if not self.trace.heard(proxy, message):
+            self.news.take(proxy, generation, message)
 
     def ended_process(self, proxy: str, generation: int) -> None:
         self.exchanges.on_guest_end(proxy, generation)
@@ -540,6 +576,8 @@ class Daemon:
         self.budget.follow()
         # Who was told of a port keeps it, also one who was told a moment ago.
         self.hold_ports()
+        if old.keys != now.keys:
+            self.renewal.settle()
         if old != now:
             journal.set_level(now.logs.level)
 
@@ -555,6 +593,15 @@ class Daemon:
         """Tell every process of main where requests go near the plan's limit, or when a budget is used up."""
         for member in self.main.state.members:
             self.main.guests.tell(member.generation, what, **order)
+        self.notes.soon()
+
+    def _order_trace(self, proxy: str, order: dict[str, Any]) -> None:
+        runner = self.runners[proxy]
+        for member in runner.state.members:
+            runner.guests.tell(member.generation, "trace", **order)
+
+    def _trace_changed(self) -> None:
+        self.line.news()
         self.notes.soon()
 
     def spill_targets(self) -> dict[str, str]:

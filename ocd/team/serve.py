@@ -15,7 +15,7 @@ from typing import Any
 import uvicorn
 from prometheus_client import start_http_server
 
-from ocd.adapters.mask import mask
+from ocd.mask import mask
 from ocd.errors import EX_CONFIG, EX_OK, EX_UNAVAILABLE, EX_USAGE, OcdError
 from ocd.guest.door import Door
 from ocd.settings.findings import ConfigError

@@ -164,6 +164,9 @@ class PlanLimit(Message):
     """What is known of one login's limits. ``login`` is a salted hash of it, always the same here."""
 
     login: str
+    accounts: list[str] = Field(
+        default=[], description="the accounts (openclaude --account) whose sessions used it last"
+    )
     windows: list[PlanWindow]
     binding: str = Field(default="", description="the window that counts now")
     seen: float = Field(description="when Anthropic said so last")
@@ -196,6 +199,9 @@ class Status(Message):
     problems: list[Problem] = []
     limits: list[PlanLimit] = []
     budgets: list[BudgetUse] = Field(default=[], description="what AWS may cost, as far as it is set")
+    trace_until: float | None = Field(
+        default=None, description="whole exchanges are kept until then (occtl trace); none: they are not"
+    )
     external: str = Field(
         default="", description="the external LiteLLM server that sessions use, empty: our own proxies"
     )
@@ -212,6 +218,10 @@ class LaunchRequest(Message):
     )
     models: dict[str, str] = Field(
         default={}, description="model options: model, opus, sonnet, haiku, default-provider"
+    )
+    profile: str = Field(
+        default="",
+        description="the profile of ocd.toml that was asked for; none: not the project's either; empty: the project's",
     )
     wait: float = Field(
         default=1.0, ge=0, le=30, description="seconds to hold the answer while a proxy is starting"
@@ -234,6 +244,11 @@ class LaunchReply(Message):
 class ReloadRequest(Message):
     proxy: str | None = None
     dry_run: bool = False
+
+
+class TraceRequest(Message):
+    seconds: float = Field(ge=0, le=86400, description="keep the exchanges of so many seconds; 0: no longer")
+    slot: str = Field(default="", pattern="^(opus|sonnet|haiku|fable|)$", description="of this slot only")
 
 
 class Outcome(Message):
@@ -294,6 +309,7 @@ class Exchange(Message):
     login: str = Field(
         default="", description="a salted hash of the client's own login, always the same for it"
     )
+    account: str = Field(default="", description="the account (openclaude --account) whose session it is")
     limits: dict[str, str] = Field(
         default={}, description="what Anthropic says of the login's limits: anthropic-ratelimit-unified-NAME"
     )

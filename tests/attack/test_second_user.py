@@ -13,6 +13,7 @@ import pytest
 
 from ocd.selftest.upstreams import Behaviour, Upstreams
 from tests.attack import second
+from tests.attack.second import CROWD
 from tests.helpers import load
 from tests.helpers.daemon import Daemon, eventually
 
@@ -88,62 +89,7 @@ for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET, "0.0.0.0"),
                     pass
 print(json.dumps(found))
 """
-#: idle connections, connections with half a body, large bodies without a key; goes on until its input ends
-CROWD = """
-import contextlib, resource, select, socket, threading
-soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-ports, idle, half = given
-HALF = b"POST /v1/messages HTTP/1.1\\r\\nHost: 127.0.0.1\\r\\nContent-Length: 60000000\\r\\n\\r\\n" + b"{" * 60000
-FLOOD = b"GET /health/liveliness HTTP/1.1\\r\\nHost: 127.0.0.1\\r\\nContent-Length: 60000000\\r\\n\\r\\n"
-over = threading.Event()
-
-def crowd(many, first):
-    mine = []
-    while not over.is_set():
-        mine = [one for one in mine if not gone(one)]
-        while len(mine) < many and not over.is_set():
-            try:
-                sock = socket.socket()
-                sock.setblocking(False)
-                sock.connect_ex(("127.0.0.1", ports[len(mine) % len(ports)]))
-                mine.append(sock)
-                if first:
-                    sock.setblocking(True)
-                    sock.settimeout(5)
-                    with contextlib.suppress(OSError):
-                        sock.sendall(first)
-                    sock.setblocking(False)
-            except OSError:
-                break
-        over.wait(0.05)
-
-def gone(sock):
-    try:
-        return sock.recv(1, socket.MSG_PEEK) == b""
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-
-def flood():
-    while not over.is_set():
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", ports[0]), 5) as sock:
-            sock.sendall(FLOOD)
-            while not over.is_set():
-                sock.sendall(b"x" * 1000000)
-
-threads = [threading.Thread(target=crowd, args=(idle, b"")), threading.Thread(target=crowd, args=(half, HALF))]
-threads += [threading.Thread(target=flood) for _ in range(4)]
-for one in threads:
-    one.start()
-print(json.dumps("started"), flush=True)
-sys.stdin.read()
-over.set()
-for one in threads:
-    one.join()
-"""
-#: connections of the crowd in this suite; bench has ten times as many for two minutes
+#: connections of the crowd in this file; test_crowd.py has many more for two minutes
 IDLE, HALF_SENT = 1500, 100
 
 
@@ -258,7 +204,7 @@ def test_a_crowd_without_a_key_harms_nobody(daemon: Daemon, upstreams: Upstreams
     """Silent connections, half-sent bodies and floods: no request fails, no stream is cut, nobody grows."""
     upstreams.behave(Behaviour(chunks=40, delay=0.1))
     before = daemon.status()
-    crowd = second.start(CROWD, [daemon.port, daemon.port + 1], IDLE, HALF_SENT)
+    crowd = second.start(CROWD, [daemon.port, daemon.port + 1], IDLE, HALF_SENT, 4)
     made = load.Load()
     grown: dict[int, int] = {}
     fresh = {process.pid: process.memory_info().rss for process in ours(daemon)}

@@ -19,6 +19,7 @@ class Load:
     failed: list[str] = field(default_factory=list)
     cut: list[str] = field(default_factory=list)
     longest: float = 0.0
+    times: list[float] = field(default_factory=list)
     streams: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -26,6 +27,7 @@ class Load:
         with self.lock:
             self.sent += 1
             self.longest = max(self.longest, seconds)
+            self.times.append(seconds)
             if failure:
                 self.failed.append(failure)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from ocd import provision
 from ocd.installer.environments import BUILD
 from tests.helpers.checkout import copy_sources
 from tests.helpers.daemon import PREFIXES, ROOT, SLOW, free_ports
@@ -43,6 +44,11 @@ def tool(tmp_path_factory: pytest.TempPathFactory) -> Path:
     site = next(path for path in sys.path if path.endswith("site-packages"))
     run(sys.executable, "-I", "-c", BUILD, site, source, folder / "wheels")
     [wheel] = (folder / "wheels").glob("*.whl")
+    if uv := next(provision.find_uv(os.environ), ""):
+        # As it is printed, into folders of its own.
+        env = {**os.environ, "UV_TOOL_DIR": str(folder / "tools"), "UV_TOOL_BIN_DIR": str(folder / "bin")}
+        run(uv, "--no-config", "tool", "install", "--python", sys.executable, wheel, env=env)
+        return folder / "bin"
     run(sys.executable, "-I", "-m", "venv", folder / "venv")
     pip = [folder / "venv/bin/python", "-I", "-m", "pip", "install", "--quiet", "--no-deps"]
     run(*pip, "--require-hashes", "--only-binary", ":all:", "-r", ROOT / "requirements/ocd.txt")

@@ -633,3 +633,54 @@ def test_only_who_has_shown_the_key_is_known() -> None:
     assert known == []
     asyncio.run(ask("/v1/models", OURS))
     assert known == [("127.0.0.1", 9)]
+
+
+def test_a_crowd_of_strangers_waits_for_its_refusals_and_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is refused at once comes again at once. The first few, and whoever has the key, wait for nothing."""
+    waited: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr(boundary.asyncio, "sleep", sleep)
+    now = [100.0]
+    monkeypatch.setattr(boundary.time, "monotonic", lambda: now[0])
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    wrapped = boundary.wrap(app, {"role": "main", "key": KEY}, lambda _report: None)
+
+    def ask(*headers: tuple[str, str], path: str = "/v1/messages") -> int:
+        sent: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        scope = {
+            **{
+                "type": "http",
+                "method": "POST",
+                "path": path,
+                "raw_path": path.encode(),
+                "query_string": b"",
+            },
+            **{"headers": [(name.encode(), value.encode()) for name, value in (HOST, *headers)]},
+            **{"server": ("127.0.0.1", 4000), "client": ("127.0.0.1", 50000)},
+        }
+        asyncio.run(wrapped(scope, receive, send))
+        return int(sent[0]["status"])
+
+    for _ in range(20):
+        assert ask() == 424
+    assert waited == []
+    assert ask() == 424 and ask(("origin", "http://evil.example")) == 403 and len(waited) == 2
+    assert ask(OURS) == 200 and ask(OURS, path="/config/yaml") == 403 and len(waited) == 2
+    now[0] += 0.5
+    for _ in range(10):
+        assert ask() == 424
+    assert len(waited) == 2, "half a second later there is room for half as many"
+    assert ask() == 424 and len(waited) == 3

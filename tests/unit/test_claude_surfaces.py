@@ -156,7 +156,7 @@ def test_settings_follow_what_is_served(tmp_path: Path) -> None:
     state.mkdir()
     house: Any = House()
     models = ["claude-*", "qwen-3-coder"]
-    kept = Configured(state, lambda: house.settings, house, KEY, lambda: models, house, house.start)
+    kept = Configured(state, lambda: house.settings, house, lambda: KEY, lambda: models, house, house.start)
 
     async def looked() -> str:
         kept.look()

@@ -45,6 +45,16 @@ from ocd.errors import OcdError
         ),
         ([b"--fallback-model", b"--models", b"--setting-sources", b"user"],) * 2 + (None, {}),
         ([b"\xff\xfe", b"--x=\xff"], [b"\xff\xfe", b"--x=\xff"], None, {}),
+        ([b"--account", b"work", b"-p", b"hi"], [b"-p", b"hi"], None, {"account": b"work"}),
+        ([b"auth", b"login", b"--account=work"], [b"auth", b"login"], None, {"account": b"work"}),
+        ([b"hi", b"--profile", b"a", b"--profile=b"], [b"hi"], None, {"profile": b"b"}),
+        ([b"--", b"--account", b"work"], [b"--", b"--account", b"work"], None, {}),
+        (
+            [b"--account", b"work", b"mcp", b"add", b"x", b"cmd", b"--profile", b"y"],
+            [b"mcp", b"add", b"x", b"cmd", b"--profile", b"y"],
+            None,
+            {"account": b"work"},
+        ),
     ],
 )
 def test_examples(given_, rest, settings, models):
@@ -54,6 +64,9 @@ def test_examples(given_, rest, settings, models):
 def test_own_option_without_value_is_an_error():
     with pytest.raises(OcdError) as caught:
         split([b"--model-haiku"])
+    for option in (b"--account", b"--profile"):
+        with pytest.raises(OcdError, match="needs a value"):
+            split([option])
     assert caught.value.exit_code == 64
 
 

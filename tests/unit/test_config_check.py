@@ -147,6 +147,8 @@ BROKEN: list[tuple[str, str, str, tuple[Change, ...]]] = [
     ("debug-logs-prompts", "warning", "ocd.toml", (ocd('[litellm]\nargs = ["--detailed_debug"]\n'),)),
     ("option-is-ours", "error", "ocd.toml", (ocd('[litellm]\nargs = ["--port=4000"]\n'),)),
     ("search-slot", "warning", "ocd.toml", (ocd('[search]\nslot = "haiku"\n'),)),
+    ("profile-without-route", "warning", "ocd.toml", (ocd('[profiles.work]\nhaiku = "qwen-4"\n'),)),
+    ("profile-without-aws-route", "warning", "ocd.toml", (ocd('[profiles.work]\naws_profile = "work"\n'),)),
     ("fallback-wrong-form", "error", "litellm.yaml", (main(ROUTER, ROUTER + "  fallbacks: {a: [b]}\n"),)),
     ("fallback-unknown", "warning", "litellm.yaml",
      (main(ROUTER, ROUTER + "  fallbacks: [{claude-opus-9-9: [qwen-9]}]\n"),)),

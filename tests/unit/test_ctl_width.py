@@ -118,6 +118,10 @@ def show_undo() -> None:
     main(["undo", "--list"])
 
 
+def show_accounts() -> None:
+    main(["account", "list"])
+
+
 TABLES: dict[str, Callable[[], None]] = {
     "status": show_status,
     "sessions": show_sessions,
@@ -127,6 +131,7 @@ TABLES: dict[str, Callable[[], None]] = {
     "usage --blocks": show_blocks,
     "help exit-codes": show_exit_codes,
     "undo --list": show_undo,
+    "account list": show_accounts,
 }
 
 
@@ -159,7 +164,7 @@ def test_every_table_is_looked_at() -> None:
         if "screen.show_table(" in path.read_text() or "screen.table(" in path.read_text()
     }
     looked_at = {"look/status.py", "look/sessions.py", "models.py", "selftest.py", "usage.py", "help.py"}
-    assert users == {*looked_at, "undo.py"}
+    assert users == {*looked_at, "undo.py", "account.py", "trace.py"}
     for path in (ROOT / "ocd" / "ctl").rglob("*.py"):
         assert "rich.table" not in path.read_text(), f"{path}: a table goes through screen.table"
 

@@ -255,3 +255,10 @@ def test_status_says_what_happened_how_often_and_the_next_step(meter: Recorded) 
         "bedrock, haiku (qwen-3-coder): the AWS login has expired, or there is none; 2 times in 0s, last 0s"
     )
     assert lines[1] == "  next: Run `occtl aws login`"
+
+
+def test_a_group_of_a_profile_counts_as_its_slot() -> None:
+    made = Exchanges(lambda *a, **k: None, lambda: {"haiku": "q", "opus": ""})
+    assert made.slot("q-work") == ""
+    made.of_profiles = lambda: {"q-work": "haiku", "q": "opus"}
+    assert (made.slot("q-work[1m]"), made.slot("q"), made.slot("claude-opus-9")) == ("haiku", "haiku", "opus")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import errno
-import functools
 import importlib.util
 import io
 import os
@@ -13,6 +12,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import pytest
 
 from ocd import atomic, paths, provision
 from ocd.installer import commands, configuration, ground, programs
+from ocd.installer.ahead import Ahead
 from ocd.installer.commands import launcher
 from ocd.installer.daemon import Daemon
 from ocd.installer.environments import SOURCES, Environments, is_complete
@@ -101,7 +103,7 @@ class Parts:
         self.steps = Steps(Screen())
         self.occtl: Any = Occtl(self.places, self.steps.screen)
         self.daemon = Daemon(self.places, self.steps, self.occtl)
-        self.run = functools.partial(programs.run, self.places, self.steps.screen)
+        self.run = programs.Programs(self.places, self.steps.screen).run
         lock = ROOT / "requirements" / "uv.txt"
         self.tools: Any = provision.Tools(
             sys.executable, self.places.build, lock, self.run, (Failure,), wheels
@@ -249,7 +251,7 @@ def test_no_code_of_the_current_folder_runs(tmp_path: Path) -> None:
     one.tools.uv = lambda: ""
     one.tools.make(tmp_path / "env")
     one.tools.install("/env/bin/python", LOCKS / "ocd.txt", "install")
-    assert len(ran) == 3 and all(command[1] == "-I" for command in ran), ran
+    assert len(ran) == 2 and all(command[1] == "-I" for command in ran), ran
     one.run([sys.executable, "-c", "import os; print(os.getcwd())"], "say where it runs")
     assert str(one.places.state) in one.places.log.read_text()
 
@@ -656,3 +658,106 @@ def test_it_is_written_down_once(
     text = (one.places.config / "ocd.toml").read_text()
     assert f"\n{written}\n" in text
     assert len(text.splitlines()) == len(template.read_text().splitlines())
+
+
+def test_two_environments_at_once_and_the_first_failure_is_the_one_that_is_told(tmp_path: Path) -> None:
+    one = programs.Programs(Places(str(tmp_path / "p")), Screen())
+    say = [sys.executable, "-I", "-c", "print('said')"]
+    both = one.both(lambda: one.run(say, "say it"), lambda: one.run(say, "say it again"))
+    assert both == ("said", "said")
+    log = one.places.log.read_text()
+    assert log.count("\nsaid\n(") == 2, "each program's output is in one piece, with its time"
+
+    began = time.monotonic()
+    wait = [sys.executable, "-I", "-c", "import time; time.sleep(100)"]
+    fail = [sys.executable, "-I", "-c", "raise SystemExit('no network')"]
+    for first, second in ((wait, fail), (fail, wait)):
+        one = programs.Programs(Places(str(tmp_path / "p")), Screen())
+        with pytest.raises(Failure, match="no network"):
+            one.both(
+                lambda command=first, run=one.run: run(command, "install"),  # type: ignore[misc]
+                lambda command=second, run=one.run: run(command, "install"),  # type: ignore[misc]
+            )
+        assert not one._running
+        with pytest.raises(Failure, match="given up"):
+            one.run(say, "go on")
+    assert time.monotonic() - began < 60, "what runs is ended when the other fails"
+
+
+def test_ctrl_c_ends_what_runs_beside(tmp_path: Path) -> None:
+    one = programs.Programs(Places(str(tmp_path / "p")), Screen())
+    begun = threading.Event()
+
+    def beside() -> str:
+        begun.set()
+        return one.run([sys.executable, "-I", "-c", "import time; time.sleep(100)"], "install")
+
+    def interrupted() -> None:
+        begun.wait(20)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        one.both(beside, interrupted)
+    assert not one._running
+
+
+def test_what_moves_is_said_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = Screen()
+    screen.live = True
+    with screen.moving(lambda: "one"), screen.moving(lambda: "two"):
+        end = time.monotonic() + 20
+        said = ""
+        while "one; two" not in said and time.monotonic() < end:
+            time.sleep(0.05)
+            said += capsys.readouterr().out
+    assert "one; two" in said and screen._beat is None
+    assert capsys.readouterr().out.endswith("\r\033[K")
+
+
+def test_pip_is_that_of_pythons_own_wheel(tmp_path: Path) -> None:
+    if not list(provision.bundled_pip()):
+        pytest.skip("this Python comes without a wheel of pip")
+    one = Parts(tmp_path / "p")
+    one.tools.run = lambda *_: pytest.fail("nothing is installed for it")
+    command = one.tools.pip()
+    assert one.tools.pip() is command
+    assert re.match(r"pip \d+\.\d+", one.run([*command, "--version"], "ask pip"))
+
+
+def test_without_that_wheel_an_environment_has_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provision, "bundled_pip", lambda: iter(()))
+    one = Parts(tmp_path / "p")
+    made: list[str] = []
+
+    def run(command: list[str], what: str) -> str:
+        made.append(what)
+        site = Path(command[-1]) / "lib" / "python3.11" / "site-packages"
+        site.mkdir(parents=True)
+        return ""
+
+    one.tools.run = run
+    assert one.tools.pip()[-1].endswith("site-packages/pip/__pip-runner__.py")
+    assert made == ["make an environment with pip"]
+
+
+def test_bytecode_is_made_beside_the_first_start_and_never_twice(tmp_path: Path) -> None:
+    env = an_environment(tmp_path / "env")
+    (site,) = provision.site_folders(env)
+    for name in ("litellm/types", "litellm/proxy", "litellm/proxy/client"):
+        (site / name).mkdir(parents=True)
+        (site / name / "one.py").write_text("ONE = 1\n")
+    (site / "litellm" / "utils.py").write_text("not Python, which is no fault of set-up's")
+    places = Places(str(tmp_path / "p"))
+    places.make(places.state)
+    ahead = Ahead(places)
+    ahead.begin(env)
+    running = list(ahead._running)
+    assert running
+    for process in running:
+        process.wait(60)
+    assert len(list((site / "litellm" / "proxy" / "__pycache__").glob("one.*.pyc"))) == 1
+    assert not (site / "litellm/proxy/client/__pycache__").exists(), "nothing for the disk alone"
+    ahead.begin(env)
+    assert ahead._running == running, "what has been imported from is left alone"
+    ahead.end()
+    assert not ahead._running and all(process.returncode is not None for process in running)

@@ -86,6 +86,7 @@ EXAMPLES: dict[str, list[Any]] = {
         m.Release(4000),
         m.Spill(),
         m.Budget(),
+        m.Trace(),
         m.Rebind(),
         m.AskStatus(),
     ],

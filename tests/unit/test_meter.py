@@ -214,6 +214,24 @@ def test_our_headers_end_here(measured: Measured, path: str, value: bytes, sessi
         assert sent[0]["headers"] == JSON, "x-ocd- headers are for hops alone"
 
 
+@pytest.mark.parametrize(
+    ("value", "account"),
+    [(b"work", "work"), (b"a.b_c-1", "a.b_c-1"), (b"../x", None), (b"", None), (b"x" * 41, None)],
+)
+def test_the_account_is_told_and_goes_no_further(
+    measured: Measured, value: bytes, account: str | None
+) -> None:
+    seen: list[tuple[bytes, bytes]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.extend(scope["headers"])
+        await answering(PLAIN)(scope, receive, send)
+
+    measured.run(app, headers=((b"x-ocd-account", value), (b"x-app", b"cli")))
+    assert [name for name, _value in seen] == [b"authorization", b"x-app"]
+    assert measured.last.get("account") == account
+
+
 # ----------------------------------------------------------------------------------------------------- troubles
 
 

@@ -62,14 +62,25 @@ def test_no_name_or_number_is_made_from_the_clock() -> None:
 ALLOWED = {
     "ipc": {"ocd.ipc"},
     "keeper": {"ocd.keeper", "ocd.ipc", "ocd.errors", "ocd.paths", "ocd.text", "ocd.__version__"},
-    "guest": {"ocd.guest", "ocd.ipc"},
+    "guest": {"ocd.guest", "ocd.ipc", "ocd.atomic", "ocd.mask"},
     "client": {"ocd.client", "ocd.errors", "ocd.paths", "ocd.API_VERSION"},
     "core": {"ocd.core"},
     "wire": {"ocd.API_VERSION", "ocd.core", "ocd.errors"},
-    "adapters": {"ocd.adapters", "ocd.core", "ocd.text"},
+    "adapters": {"ocd.adapters", "ocd.core", "ocd.mask", "ocd.text"},
     "settings": {"ocd.settings", "ocd.atomic", "ocd.text", "ocd.errors", "ocd.paths"},
     "stack": {"ocd.stack", "ocd.atomic", "ocd.text", "ocd.settings", "ocd.errors", "ocd.paths"},
-    "claude": {"ocd.claude", "ocd.atomic", "ocd.text", "ocd.errors", "ocd.wire", "ocd.settings", "ocd.stack"},
+    "claude": {
+        *(
+            "ocd.claude",
+            "ocd.atomic",
+            "ocd.text",
+            "ocd.errors",
+            "ocd.paths",
+            "ocd.wire",
+            "ocd.settings",
+            "ocd.stack",
+        ),
+    },
     "service": {
         "ocd.service",
         "ocd.atomic",
@@ -86,6 +97,7 @@ ALLOWED = {
             "ocd.claude",
             "ocd.client.statusline",
             "ocd.atomic",
+            "ocd.mask",
             "ocd.text",
             "ocd.errors",
             "ocd.paths",
@@ -107,7 +119,7 @@ ALLOWED = {
             "ocd.stack",
             "ocd.settings",
         ),
-        *("ocd.adapters", "ocd.core.budget", "ocd.guest.door", "ocd.errors", "ocd.text"),
+        *("ocd.adapters", "ocd.mask", "ocd.core.budget", "ocd.guest.door", "ocd.errors", "ocd.text"),
     },
     "aws": {"ocd.aws", "ocd.errors", "ocd.settings", "ocd.stack", "ocd.supervisor"},
     "selftest": {
@@ -118,6 +130,7 @@ ALLOWED = {
         "ocd.paths",
         *("ocd.doctor", "ocd.aws", "ocd.adapters", "ocd.claude", "ocd.client", "ocd.service", "ocd.settings"),
         *(
+            "ocd.mask",
             "ocd.text",
             "ocd.stack",
             "ocd.wire",

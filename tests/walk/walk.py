@@ -3,6 +3,7 @@
 
     python3 tests/walk/walk.py             on this machine, in a HOME of its own
     python3 tests/walk/walk.py --debian    in a new Debian (debootstrap, root needed), as a new user of it
+    python3 tests/walk/walk.py --deb       the like, from the Debian package instead of a checkout
 
 Every command of the README that can be run without an account is run as printed, in a login shell that begins with an
 empty environment; so is every command that the set-up itself prints. What they print is the transcript. Standard
@@ -85,9 +86,12 @@ class Walk:
 
     def all(self) -> int:
         before = self.tree()
-        self.shell(f"git clone --quiet {shlex.quote(self.source)} ocd")
-        self.folder = f"{self.home}/ocd"
-        commands = readme(self.path(self.folder) / "README.md")
+        if self.package:
+            commands = ["ocd-setup", *readme(ROOT / "README.md")[1:]]
+        else:
+            self.shell(f"git clone --quiet {shlex.quote(self.source)} ocd")
+            self.folder = f"{self.home}/ocd"
+            commands = readme(self.path(self.folder) / "README.md")
         install = commands.pop(0)
         said = self.shell(install)
         if self.failed:
@@ -111,7 +115,7 @@ class Walk:
         self.figures["again_seconds"] = round(self.last, 1)
         if "nothing to do" not in again:
             self.failed.append("the second run changed something")
-        self.shell("python3 install.py --uninstall --purge")
+        self.shell(f"{install} --uninstall --purge")
         left = sorted(set(self.tree()) - set(before) - {"ocd", ".bashrc"})
         left = [path for path in left if not path.startswith("ocd/")]
         if left:
@@ -124,6 +128,8 @@ class Walk:
         return 1 if self.failed else 0
 
     source = str(ROOT)
+    #: a Debian package is installed here, and this is no walk from a checkout
+    package = False
 
     def path(self, inside: str) -> Path:
         return self.root / inside.lstrip("/")
@@ -188,8 +194,8 @@ def here() -> int:
         return walk.all()
 
 
-def debian() -> int:
-    """A new Debian below a temporary folder, a new user in it."""
+def debian(package: bool) -> int:
+    """A new Debian below a temporary folder, a new user in it; ``package``: ocd comes as a package of it."""
     program = shutil.which("debootstrap")
     if program is None or os.getuid() != 0:
         print("walk: needs debootstrap (apt install debootstrap) and root", file=sys.stderr)
@@ -202,7 +208,7 @@ def debian() -> int:
     mirror = next((found[1] for text in texts if (found := address.search(text))), "")
     folder = tempfile.mkdtemp(prefix="ocd-walk-", dir="/tmp")
     try:
-        return in_debian(folder, program, mirror)
+        return in_debian(folder, program, mirror, package)
     finally:
         # What is mounted below it is the machine's own: first that, and where it stays, all stays.
         for place in reversed(mounts(folder)):
@@ -219,7 +225,7 @@ def mounts(folder: str) -> list[str]:
     return [place for place in places if place.startswith(folder + "/")]
 
 
-def in_debian(folder: str, program: str, mirror: str) -> int:
+def in_debian(folder: str, program: str, mirror: str, package: bool) -> int:
     root = Path(folder)
     packages = "python3,python3-venv,git,ca-certificates,procps"
     began = time.monotonic()
@@ -256,17 +262,38 @@ def in_debian(folder: str, program: str, mirror: str) -> int:
             subprocess.run(["mount", "-t", kind, kind, f"{folder}/{place}"], check=True)
     walk = Walk("/home/ada", [*chroot, "setpriv", "--reuid=ada", "--regid=ada", "--init-groups"], env, root)
     walk.source = "/source.git"
-    return walk.all()
+    if not package:
+        return walk.all()
+    built = subprocess.run(
+        [sys.executable, "-m", "packages.deb", f"{folder}/srv"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    if built.returncode:
+        return 1
+    name = os.path.basename(built.stdout.strip())
+    subprocess.run([*chroot, "dpkg", "-i", f"/srv/{name}"], check=True)
+    walk.package = True
+    code = walk.all()
+    # What the package has brought goes with it.
+    subprocess.run([*chroot, "dpkg", "--purge", name.partition("_")[0]], check=True)
+    if left := [
+        path
+        for path in ("usr/bin/ocd-setup", f"usr/share/{name.partition('_')[0]}")
+        if (root / path).exists()
+    ]:
+        print(f"FAILED left behind by the package: {left}")
+        return 1
+    return code
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Walk through the first ten minutes as a new user does.")
     parser.add_argument("--debian", action="store_true", help="in a new Debian (debootstrap, root needed)")
+    parser.add_argument("--deb", action="store_true", help="there, from the Debian package")
     options = parser.parse_args()
     if taken := [port for port in (4000, 4001) if busy(port)]:
         print(f"walk: the README's ports are taken here: {taken}", file=sys.stderr)
         return EX_UNAVAILABLE
-    return debian() if options.debian else here()
+    return debian(options.deb) if options.debian or options.deb else here()
 
 
 if __name__ == "__main__":

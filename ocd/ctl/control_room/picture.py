@@ -95,6 +95,8 @@ def heading(room: Room, now: float) -> str:
         parts.append(f"LiteLLM {status.litellm} ({status.mode})")
     parts.append(f"{len(status.sessions)} session{'' if len(status.sessions) == 1 else 's'}")
     parts += limits(status, now)
+    if status.trace_until:
+        parts.append(f"tracing until {screen.time_of_day(status.trace_until)}")
     if status.external:
         parts.append(f"external {status.external}")
     if room.paused:
@@ -112,7 +114,10 @@ def limits(status: Status, now: float) -> list[str]:
             if window.name == login.binding:
                 again = f", resets in {screen.duration(window.reset - now)}" if window.reset else ""
                 spill = ", spilling to AWS" if login.spilling else ""
-                found.append(f"plan {window.name} {percent(window.used)}{again}{spill}")
+                who = "plan"
+                if len(status.limits) > 1 and login.accounts:
+                    who = f"plan {', '.join(login.accounts)}"
+                found.append(f"{who} {window.name} {percent(window.used)}{again}{spill}")
     return found
 
 

@@ -24,7 +24,7 @@ GUTTER = 3
 HELP = """r  reload the configuration         l  follow the selected proxy's log
 R  restart the selected proxy       e  follow the events
 /  filter the requests              p  pause, go on
-tab  proxies or requests            q  quit
+tab  proxies or requests            q  quit (Ctrl-C too)
 
 first: seconds to the first token   in: tokens sent, the cache's too
 live: requests that are being answered now
@@ -131,6 +131,8 @@ class ControlRoom(App[None]):
         Binding("p", "pause", "pause"),
         Binding("question_mark", "help", "help", key_display="?"),
         Binding("q", "quit", "quit"),
+        # As any program in a terminal; Textual alone would say that it is another key.
+        Binding("ctrl+c", "quit", show=False, priority=True),
         Binding("escape", "clear", show=False),
     ]
 

@@ -188,6 +188,13 @@ def remarks(status: "Status") -> list[tuple[str, str]]:
         found += _about(name, proxy)
     found += [(text, style) for text, style in limit_lines(status, time.time())]
     found += budget_lines(status, time.time())
+    if status.trace_until:
+        found.append(
+            (
+                f"whole exchanges are kept until {screen.time_of_day(status.trace_until)}; `occtl trace off` ends that",
+                "bold yellow",
+            )
+        )
     for problem in status.problems:
         why = f": {problem.why}" if problem.why else ""
         found.append((f"{problem.what}{why}.", "bold yellow"))
@@ -201,9 +208,11 @@ def remarks(status: "Status") -> list[tuple[str, str]]:
 
 def limit_lines(status: "Status", now: float) -> list[tuple[str, str]]:
     """One line a login: each of its windows, the binding one first, and whether its requests go to AWS."""
+    from ocd.core.accounts import full_until
     from ocd.core.pace import full_at
 
     lines = []
+    named = len(status.limits) > 1 or any(login.accounts not in ([], ["default"]) for login in status.limits)
     for login in status.limits:
         windows = sorted(login.windows, key=lambda one: one.name != login.binding)
         parts = []
@@ -212,8 +221,10 @@ def limit_lines(status: "Status", now: float) -> list[tuple[str, str]]:
             end = full_at(window.used, window.reset, window.name, now)
             full = f", full in {screen.duration(end - now)} at this pace" if end and end > now else ""
             parts.append(f"{window.name} {_percent(window.used)} used{again}{full}")
-        who = f"plan {login.login[:6]}" if len(status.limits) > 1 else "plan"
-        lines.append((f"{who}: {'; '.join(parts)}.", "bold yellow" if login.spilling else ""))
+        who = f"plan {', '.join(login.accounts) or login.login[:6]}" if named else "plan"
+        until = full_until(login, now)
+        full = f"at its limit until {screen.time_of_day(until)}; " if until else ""
+        lines.append((f"{who}: {full}{'; '.join(parts)}.", "bold yellow" if login.spilling or until else ""))
         if login.spilling:
             lines.append(("  its requests go to AWS until the reset; `occtl spill off` ends that", ""))
     return lines

@@ -112,7 +112,7 @@
       const pace = window.per_hour === null || window.per_hour === undefined ? "" : `${(window.per_hour * 100).toFixed(1)} % an hour`;
       const full = window.full_at ? `full at ${moment(window.full_at)} at this pace` : pace ? "not full before it begins again" : "";
       return el("div", { class: "card" + (login.spilling ? " warn" : "") },
-        el("h4", {}, `Plan ${login.login.slice(0, 6)}, ${window.name}${window.name === login.binding ? " (counts now)" : ""}`), meter,
+        el("h4", {}, `Plan ${(login.accounts || []).join(", ") || login.login.slice(0, 6)}, ${window.name}${window.name === login.binding ? " (counts now)" : ""}`), meter,
         el("p", {}, `${percent(window.used)} used${window.reset ? `, begins again ${moment(window.reset)}` : ""}`),
         pace ? el("p", { class: "soft" }, `${pace}, ${full}`) : null,
         login.spilling ? el("p", { class: "warn" }, "Its requests go to AWS until then.") : null);

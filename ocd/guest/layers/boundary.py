@@ -17,6 +17,7 @@ closed, because every LiteLLM version brings new ones. Keys and addresses pushed
 refused.
 """
 
+import asyncio
 import hmac
 import json
 import re
@@ -105,6 +106,9 @@ ROUTES = (
 
 #: what a session of another time or installation is refused for, and where Claude Code asks for a model
 _KEYS = ("no-key", "wrong-key")
+#: what is refused before the key was looked at, or for want of it; so many a second at once, the others after so long
+_STRANGERS = frozenset({*_KEYS, "origin", "host", "credential"})
+_AT_ONCE, _TARRY = 20.0, 5.0
 _CLAUDE_CODES = frozenset({"/v1/messages", "/v1/messages/count_tokens"})
 
 #: First parts of LiteLLM's pass-through routes (1.106.12, LiteLLMRoutes.mapped_pass_through_routes in
@@ -252,6 +256,7 @@ class Boundary:
         self._hosts = LOOPBACK | {str(name).lower() for name in policy.get("hosts") or ()}
         self._paths = frozenset(ROUTES)
         self._below = tuple(path for path in ROUTES if path.endswith("/") and path != "/")
+        self._allowance, self._refused_at = _AT_ONCE, time.monotonic()
         self._reported: dict[str, tuple[float, int]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -274,6 +279,8 @@ class Boundary:
                 receive = _replay(body, receive)
         except Refusal as refusal:
             self.tell(refusal)
+            if refusal.why in _STRANGERS and not self._may_refuse_at_once():
+                await asyncio.sleep(_TARRY)
             if self.role == "main" and refusal.why in _KEYS and scope["path"] in _CLAUDE_CODES:
                 refusal.status = 424
             # The server's access log reads path and query from here when the answer starts.
@@ -282,6 +289,16 @@ class Boundary:
                 scope["path"], scope["raw_path"] = "/", b"/"
             return await _answer(kind, refusal, send)
         await self.app(scope, receive, send)
+
+    def _may_refuse_at_once(self) -> bool:
+        """Whether strangers are still few. A crowd that is refused at once comes again at once; it waits instead."""
+        now = time.monotonic()
+        self._allowance = min(_AT_ONCE, self._allowance + (now - self._refused_at) * _AT_ONCE)
+        self._refused_at = now
+        if self._allowance < 1:
+            return False
+        self._allowance -= 1
+        return True
 
     # ---- before the body
 

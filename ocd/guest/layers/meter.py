@@ -6,9 +6,10 @@ Nothing is buffered, delayed or parsed as a whole while a stream passes: figures
 plain answer is read from a bounded copy, decompressed if need be (``decoders``), when the client has it. Any mistake in
 here is counted and costs a figure, never an answer.
 
-Four headers are ours: ``x-ocd-session`` (pid of the openclaude session, set by its overlay), ``x-ocd-hop`` (the main
-proxy asks the bedrock proxy), ``x-ocd-probe`` (``occtl doctor --online``, whose login is made up) and
-``x-ocd-request`` (an id that is told with the figures: ``ocd serve --team`` books by it). They end here.
+Five headers are ours: ``x-ocd-session`` (pid of the openclaude session, set by overlays of former versions),
+``x-ocd-account`` (the name of the account that a session belongs to, set by its overlay), ``x-ocd-hop`` (the main proxy
+asks the bedrock proxy), ``x-ocd-probe`` (``occtl doctor --online``, whose login is made up) and ``x-ocd-request``
+(an id that is told with the figures: ``ocd serve --team`` books by it). They end here.
 The bedrock proxy answers a hop with ``x-ocd-upstream`` (host and model) and ``x-ocd-trouble`` (one of our words), so
 that main knows who answered in the end; a layer behind this one that knows the trouble better sets that header itself.
 """
@@ -49,6 +50,7 @@ PATHS = frozenset(
     )
 )
 SESSION, HOP, PROBE, REQUEST = b"x-ocd-session", b"x-ocd-hop", b"x-ocd-probe", b"x-ocd-request"
+ACCOUNT = b"x-ocd-account"
 UPSTREAM, TROUBLE = b"x-ocd-upstream", b"x-ocd-trouble"
 #: what Claude Code says of the conversation that a request belongs to → our field
 _OF_CLAUDE = {
@@ -57,6 +59,8 @@ _OF_CLAUDE = {
     b"x-claude-code-parent-agent-id": "parent_agent_id",
 }
 _ID = re.compile(rb"[\w.:@-]{1,100}")
+#: as ``ocd.paths.is_name`` has it
+_ACCOUNT = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 _LOGINS = (b"authorization", b"x-api-key")
 LIMITS = b"anthropic-ratelimit-unified-"
 #: the plan's limits that an answer states, at most
@@ -143,6 +147,7 @@ class Exchange:
     """One request while it is being answered."""
 
     __slots__ = (
+        "account",
         "agent_id",
         "answered_by",
         "aws",
@@ -220,6 +225,8 @@ class Exchange:
         self.fallback = ""
         #: a salted hash of the credential that the client sent, and what Anthropic said of that login's limits
         self.login = ""
+        #: the account whose session it is, by the name that the person gave it
+        self.account = ""
         self.limits: dict[str, str] = {}
         self.complete = False
         #: the last piece of the answer is sent, whether it made sense or not
@@ -440,6 +447,8 @@ class Meter:
                 exchange.probe = True
             elif name == REQUEST and _ID.fullmatch(value):
                 exchange.request = value.decode()
+            elif name == ACCOUNT and _ACCOUNT.fullmatch(value):
+                exchange.account = value.decode()
             elif not name.startswith(b"x-ocd-"):
                 kept.append((name, value))
         scope["headers"] = kept
@@ -557,7 +566,7 @@ class Meter:
             "fallback": exchange.fallback,
             "trouble": exchange.trouble(),
         }
-        for name in ("session_id", "agent_id", "parent_agent_id", "login", "limits", "request"):
+        for name in ("session_id", "agent_id", "parent_agent_id", "login", "account", "limits", "request"):
             if value := getattr(exchange, name):
                 found[name] = value
         return found

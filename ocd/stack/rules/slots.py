@@ -6,7 +6,7 @@ from ocd.settings.edits import Edit
 from ocd.settings.findings import Finding
 from ocd.stack.families import SLOTS, without_1m
 from ocd.stack.rules.routes import hop_params
-from ocd.stack.stack import Stack, names, near, serves
+from ocd.stack.stack import Stack, names, near, routes, serves
 
 
 def _slots(stack: Stack) -> Iterator[Finding]:
@@ -39,6 +39,48 @@ def _slots(stack: Stack) -> Iterator[Finding]:
         )
 
 
+def _profiles(stack: Stack) -> Iterator[Finding]:
+    """The profiles of ocd.toml: only their sessions suffer, so it is a warning."""
+    file = stack.main
+    if file is None:
+        return
+    known = names(file)
+    signing = {route.params.get("aws_profile_name") for route in routes(stack.bedrock)}
+    for name, profile in stack.settings.profiles.items():
+        for slot, value in profile.model_dump(exclude={"aws_profile"}).items():
+            plain = without_1m(value or "")
+            if (
+                plain
+                and not serves(known, plain)
+                and not (slot == "subagents" and plain in (*SLOTS, "inherit"))
+            ):
+                yield Finding(
+                    "warning",
+                    "profile-without-route",
+                    str(stack.toml),
+                    None,
+                    f"profiles.{name}.{slot}",
+                    f"no model_name of {file.path.name} serves {plain}: `openclaude --profile {name}` does not start",
+                    near(plain, known),
+                )
+        wanted = profile.aws_profile
+        if (
+            wanted
+            and wanted not in signing
+            and wanted != stack.settings.aws_profile
+            and stack.bedrock is not None
+        ):
+            yield Finding(
+                "warning",
+                "profile-without-aws-route",
+                str(stack.toml),
+                None,
+                f"profiles.{name}.aws_profile",
+                f"no route of {stack.bedrock.path.name} signs with the AWS profile {wanted}",
+                f"Run `occtl aws route {wanted}`",
+            )
+
+
 def _claude_wildcard(stack: Stack) -> Iterator[Finding]:
     file = stack.main
     if file is None or serves(names(file), "claude-some-model-1"):
@@ -60,4 +102,4 @@ def _claude_wildcard(stack: Stack) -> Iterator[Finding]:
     )
 
 
-RULES = (_slots, _claude_wildcard)
+RULES = (_slots, _profiles, _claude_wildcard)

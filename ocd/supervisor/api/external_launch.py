@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from ocd.adapters import external
-from ocd.claude import launch
+from ocd.claude import launch, profiles
 from ocd.claude.overlay import Slots
 from ocd.errors import EX_CONFIG, EX_NOPERM, EX_UNAVAILABLE, OcdError
 from ocd.settings.folders import Folders
@@ -76,8 +76,16 @@ class ExternalLaunch:
             launch.prepare,
             order,
             folder=self._overlays_folder,
-            served=launch.Served(Slots(**settings.slots.model_dump()), url, key, settings.auth, known),
+            served=launch.Served(
+                Slots(**settings.slots.model_dump()),
+                url,
+                key,
+                settings.auth,
+                known,
+                profiles=profiles.named(settings),
+            ),
             isolation=settings.isolation,
+            state=self._folders.state,
         )
         notices = []
         if settings.auth != "none":

@@ -3,12 +3,14 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ocd import API_VERSION
 from ocd.claude import launch, plan
+from ocd.core import accounts
 from ocd.core import state as core
 from ocd.core.state import State
 from ocd.errors import EX_CONFIG, EX_UNAVAILABLE, OcdError
@@ -19,14 +21,14 @@ from ocd.supervisor.observation.overlays import Overlays
 from ocd.supervisor.observation.sessions import Sessions
 from ocd.supervisor.supervision.idle import Idle
 from ocd.supervisor.supervision.runner import Runner
-from ocd.wire.messages import LaunchReply, LaunchRequest, Problem
+from ocd.wire.messages import LaunchReply, LaunchRequest, PlanLimit, Problem
 
 PLAN = "text/x-ocd-exec"
 
 
 class Launching:
     """``began`` is called when a session begins (its pid), ``hold_ports`` as soon as it has been told of a port;
-    ``problems`` are told to it."""
+    ``problems`` are told to it, and what of ``limits`` its account has to know; ``state`` is the state folder."""
 
     def __init__(
         self,
@@ -39,6 +41,8 @@ class Launching:
         problems: Mapping[str, Problem],
         began: Callable[[int], None],
         hold_ports: Callable[[], None],
+        limits: Callable[[], list[PlanLimit]],
+        state: Path,
     ) -> None:
         self._settings = settings
         self._runners = runners
@@ -49,6 +53,8 @@ class Launching:
         self._problems = problems
         self._began = began
         self._hold_ports = hold_ports
+        self._limits = limits
+        self._state = state
 
     async def launch(self, request: Request) -> Response:
         """``POST /v1/launch``: as JSON, or as the lines that ``openclaude`` reads."""
@@ -139,9 +145,10 @@ class Launching:
             folder=self._overlays.folder,
             served=self._overlays.served(),
             isolation=self._settings().isolation,
+            state=self._state,
         )
         self._began(order.pid)
-        notices = []
+        notices = self._of_account(order)
         for problem in self._problems.values():
             told = f"{problem.what}: {problem.why}" if problem.why else problem.what
             notices.append(f"{told}. {problem.next}" if problem.next else told)
@@ -163,6 +170,19 @@ class Launching:
                 )
         reply.notices = [*notices, *reply.notices]
         return reply
+
+    def _of_account(self, order: LaunchRequest) -> list[str]:
+        """That the session's login is at its limit, and which account has room."""
+        account = launch.account_of(order.env, order.cwd)
+        told = accounts.advice(self._limits(), account, time.time(), _clock)
+        return [told] if told else []
+
+
+def _clock(moment: float) -> str:
+    """``14:20``, with the day when it is another one."""
+    then = time.localtime(moment)
+    today = time.localtime()[:3] == then[:3]
+    return time.strftime("%H:%M" if today else "%a %H:%M", then)
 
 
 def _ready(p: core.Proxy) -> bool:

@@ -11,9 +11,12 @@ from ocd.supervisor.api.http import guarded
 from ocd.supervisor.api.launching import Launching
 from ocd.supervisor.api.proxy_verbs import ProxyVerbs
 from ocd.supervisor.api.streams import Streams
+from ocd.supervisor.api.trace_verbs import TraceVerbs
 
 
-def routes(daemon: DaemonVerbs, proxies: ProxyVerbs, streams: Streams, launching: Launching) -> list[Route]:
+def routes(
+    daemon: DaemonVerbs, proxies: ProxyVerbs, streams: Streams, launching: Launching, trace: TraceVerbs
+) -> list[Route]:
     """All routes of the API; an OcdError that a verb raises is its answer."""
     table: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
         ("GET", "/v1/version", daemon.version),
@@ -26,6 +29,7 @@ def routes(daemon: DaemonVerbs, proxies: ProxyVerbs, streams: Streams, launching
         ("GET", "/v1/events", streams.events),
         ("GET", "/v1/requests", streams.requests),
         ("POST", "/v1/usage/write", daemon.write_usage),
+        ("POST", "/v1/trace", trace.trace),
         ("GET", "/v1/config", daemon.config),
         ("GET", "/metrics", daemon.metrics),
         ("POST", "/v1/shutdown", daemon.shutdown),

@@ -30,7 +30,7 @@ class Configured:
         state: Path,
         settings: Callable[[], Settings],
         main: Runner,
-        key: str,
+        key: Callable[[], str],
         models: Callable[[], list[str]],
         report: Reporter,
         start: Callable[[Any], Any],
@@ -67,7 +67,7 @@ class Configured:
             return None
         return permanent.Target(
             base_url=f"http://127.0.0.1:{self._main.port}",
-            key=self._key,
+            key=self._key(),
             auth=settings.auth,
             slots=Slots(**settings.slots.model_dump()),
             known_models=tuple(self._models()),

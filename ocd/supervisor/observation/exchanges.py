@@ -6,7 +6,7 @@ costs one validated message and a few dictionary look-ups, whoever listens.
 
 import collections
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -110,6 +110,8 @@ class Exchanges:
     def __init__(self, event: Callable[..., None], slots: Callable[[], dict[str, str]]) -> None:
         self.event = event
         self.slots = slots
+        #: groups that only sessions with a profile have in a slot → that slot
+        self.of_profiles: Callable[[], Mapping[str, str]] = dict
         #: as JSON lines: a quarter of the memory, and what whoever asks gets
         self.ring: collections.deque[str] = collections.deque(maxlen=KEPT)
         self.listeners: list[Callable[[Exchange], None]] = []
@@ -160,7 +162,8 @@ class Exchanges:
 
     def slot(self, model: str) -> str:
         """Which of Claude Code's slots a request for the model is one of; empty: none."""
-        return families.slot_of(model, self.slots())
+        found = families.slot_of(model, self.slots())
+        return found or self.of_profiles().get(families.without_1m(model), "")
 
     def label(self, exchange: Exchange) -> str:
         """The model group as figures name it: what only wrong requests ask for, or comes after ``KEPT_NAMES`` others,
@@ -168,7 +171,8 @@ class Exchanges:
         name = exchange.model
         if name in self.names:
             return name
-        pinned = families.without_1m(name) in self.slots().values()
+        bare = families.without_1m(name)
+        pinned = bare in self.slots().values() or bare in self.of_profiles()
         asked = exchange.upstream and exchange.trouble != "model-gone"
         proven = pinned or asked or exchange.status < 400
         if not proven or len(self.names) >= KEPT_NAMES or len(name) > LONGEST_NAME or not name.isprintable():

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ocd.adapters.logs import LogFile
-from ocd.adapters.mask import mask
+from ocd.mask import mask
 from ocd.text import printable
 from ocd.wire.messages import Event
 

@@ -13,7 +13,7 @@ import structlog
 
 from ocd.adapters import journald
 from ocd.adapters.logs import LogFile
-from ocd.adapters.mask import mask
+from ocd.mask import mask
 from ocd.settings.folders import Folders
 from ocd.settings.schema import Settings
 from ocd.text import printable

@@ -36,7 +36,7 @@ class PlanLimits:
         if exchange.limits and exchange.login and not exchange.probe:
             now = time.time()
             self.state, told = core.take(
-                self.state, exchange.login, exchange.limits, now, tuple(self._thresholds())
+                self.state, exchange.login, exchange.limits, now, tuple(self._thresholds()), exchange.account
             )
             for one in told:
                 self._event(
@@ -90,6 +90,7 @@ class PlanLimits:
             found.append(
                 PlanLimit(
                     login=login.key,
+                    accounts=list(login.accounts),
                     windows=windows,
                     binding=login.binding,
                     seen=login.seen,
@@ -110,6 +111,7 @@ class PlanLimits:
                 login.status,
                 login.seen,
                 [list(one) for one in login.told],
+                list(login.accounts),
             ]
             for login in self.state.logins
         ]
@@ -118,7 +120,7 @@ class PlanLimits:
         """Take over from a former supervisor; notes of another form are left out."""
         state = core.Limits()
         try:
-            for key, windows, binding, status, seen, told in notes or ():
+            for key, windows, binding, status, seen, told, *more in notes or ():
                 state = state.put(
                     core.Login(
                         str(key),
@@ -127,6 +129,8 @@ class PlanLimits:
                         str(status),
                         float(seen),
                         tuple((str(w), float(r), int(t)) for w, r, t in told),
+                        # a former version has none
+                        tuple(str(one) for one in more[0]) if more else (),
                     )
                 )
         except (TypeError, ValueError):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ocd.adapters.mask import mask
+from ocd.mask import mask
 from ocd.supervisor.observation.exchanges import Exchanges
 from ocd.text import printable
 

@@ -11,10 +11,12 @@ from typing import Any
 
 import psutil
 
-from ocd.claude import files, lasting, launch
+from ocd.claude import files, lasting, launch, profiles
 from ocd.claude.overlay import Slots
+from ocd.errors import OcdError
 from ocd.settings.folders import Folders
 from ocd.settings.schema import Settings
+from ocd.stack.families import SLOTS, without_1m
 from ocd.supervisor.supervision.runner import Runner
 
 _MODEL_NAME = re.compile(r"""^\s*(?:-\s*)?["']?model_name["']?\s*:\s*["']?([^"'#\s,}]+)""", re.MULTILINE)
@@ -24,7 +26,12 @@ class Overlays:
     """``main`` is the proxy that sessions talk to, ``key`` its key, ``log`` a structlog logger."""
 
     def __init__(
-        self, folders: Folders, settings: Callable[[], Settings], main: Runner, key: str, log: Any
+        self,
+        folders: Folders,
+        settings: Callable[[], Settings],
+        main: Runner,
+        key: Callable[[], str],
+        log: Any,
     ) -> None:
         self._settings = settings
         self._main = main
@@ -36,6 +43,8 @@ class Overlays:
         self.rows: list[dict[str, Any]] = self._known_rows()
         self._models: tuple[str, list[str]] = ("", [])
         self._written: object = None
+        #: groups that sessions have in a slot by a profile → that slot
+        self.pinned: dict[str, str] = {}
         #: config folders of Claude Code that sessions were started with
         self._folders: set[Path] = set()
 
@@ -45,10 +54,13 @@ class Overlays:
         return launch.Served(
             slots=Slots(**settings.slots.model_dump()),
             base_url=f"http://127.0.0.1:{self._main.port}",
-            key=self._key,
+            key=self._key(),
             auth=settings.auth,
             known_models=self.models(),
-            rows=self.rows,
+            rows=[row for row in self.rows if "*" not in row["model"]],
+            patterns=[row for row in self.rows if "*" in row["model"]],
+            profiles=profiles.named(settings),
+            ours=True,
         )
 
     def take_rows(self, rows: Any) -> None:
@@ -88,7 +100,7 @@ class Overlays:
         served = self.served()
         if not served.known_models:
             return
-        known = tuple(served.known_models), json.dumps(served.rows)
+        known = tuple(served.known_models), json.dumps([self.rows, served.profiles])
         now = (served.slots, served.base_url, served.key, served.auth, known)
         if now == self._written:
             return
@@ -109,9 +121,30 @@ class Overlays:
     def config_folders(self) -> set[Path]:
         """Claude Code's folders that we know of: the user's own, and those that sessions were started with."""
         known = {files.config_folder({}, "/"), *self._folders}
-        known |= {files.config_folder(one.env, "/") for one in lasting.recipes(self.folder).values()}
+        recipes = lasting.recipes(self.folder).values()
+        known |= {files.config_folder(one.env, "/") for one in recipes}
         self._folders = known
+        self.pinned = self._pinned([one.profile for one in recipes if one.profile])
         return known
+
+    def _pinned(self, choices: list[dict[str, str]]) -> dict[str, str]:
+        """Group → slot, of what profiles have in slots; one that cannot be made any more has nothing."""
+        served = self.served()
+        found: dict[str, str] = {}
+        for choice in choices:
+            with contextlib.suppress(OcdError):
+                slots, _ = profiles.resolve(
+                    choice,
+                    served.profiles,
+                    served.slots,
+                    served.known_models,
+                    [*served.rows, *served.patterns],
+                )
+                for slot in SLOTS:
+                    group = without_1m(getattr(slots, slot))
+                    if group:
+                        found.setdefault(group, slot)
+        return found
 
     def prune(self) -> list[str]:
         return lasting.prune(self.folder, _command_lines, self.config_folders())

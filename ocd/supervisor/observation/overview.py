@@ -16,6 +16,7 @@ from ocd.supervisor.observation.exchanges import Exchanges
 from ocd.supervisor.observation.limits import PlanLimits
 from ocd.supervisor.observation.news import Counted, News
 from ocd.supervisor.observation.sessions import Sessions
+from ocd.supervisor.observation.trace import Trace
 from ocd.supervisor.supervision import litellm_env
 from ocd.supervisor.supervision.forkserver import Forkserver
 from ocd.supervisor.supervision.runner import Runner
@@ -41,6 +42,7 @@ class Overview:
         budget: Budget,
         problems: Mapping[str, Problem],
         retiring: Callable[[], Iterable[Retirement]],
+        trace: Trace,
     ) -> None:
         self._keeper_pid = keeper_pid
         self._since = since
@@ -55,6 +57,7 @@ class Overview:
         self._budget = budget
         self._problems = problems
         self._retiring = retiring
+        self._trace = trace
 
     def status(self) -> Status:
         """The daemon with its proxies, sessions, limits and problems."""
@@ -76,6 +79,7 @@ class Overview:
                 *litellm_env.worries(version),
                 *_goodbyes(self._retiring(), datetime.date.today()),
             ],
+            trace_until=self._trace.until,
             external=external.base_url if external.enabled else "",
         )
 

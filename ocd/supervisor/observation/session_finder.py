@@ -14,7 +14,8 @@ from typing import Any
 
 import psutil
 
-from ocd.claude import lasting
+from ocd.claude import configure, lasting, living
+from ocd.errors import OcdError
 from ocd.supervisor.observation.exchanges import Exchanges
 from ocd.supervisor.observation.overlays import Overlays
 from ocd.supervisor.observation.sessions import Sessions
@@ -49,6 +50,7 @@ class SessionFinder:
         self._changed = changed
         self._hold_ports = hold_ports
         self._log = log
+        self._state = state
         self._kept_in = state / "sessions.json"
         self._lost = False
         #: note → (when it was changed, what was in it)
@@ -88,6 +90,19 @@ class SessionFinder:
             if not self._lost:
                 self._log.warning("the living sessions could not be noted", error=error.strerror)
             self._lost = True
+
+    async def anybody(self) -> bool:
+        """Whether a session lives, or a Claude Code that ``occtl claude configure`` wrote for: they hold our key."""
+        await self.find()
+        return bool(self._sessions.living) or await asyncio.to_thread(self._configured)
+
+    def _configured(self) -> bool:
+        try:
+            known = configure.known(self._state)
+        except OcdError:
+            # Who was written for cannot be read any more: assume the user's own.
+            return living.any_in(self._overlays.config_folders())
+        return living.any_in({one.path.parent for one in known if one.address})
 
     async def find(self) -> None:
         """Join Claude Code's notes of its processes with what we know; background sessions are found here."""

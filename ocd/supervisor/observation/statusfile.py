@@ -118,6 +118,8 @@ def compose(
                 rows.append(("trouble", f"{who}: {SHORT[trouble.kind]}" if who else SHORT[trouble.kind]))
     rows += limit_rows(status.limits, min(warn_at or [100]))
     rows += budget_rows(status.budgets)
+    if status.trace_until:
+        rows.append(("limit", f"tracing until {clock(status.trace_until)}", "near"))
     rows += [("problem", f"{problem.what}: occtl status") for problem in problems]
     return "".join("\t".join(_field(one) for one in row) + "\n" for row in rows)
 
@@ -127,7 +129,9 @@ def limit_rows(limits: Sequence[PlanLimit], warn_at: int) -> list[tuple[object, 
     for login in limits[:1]:
         for window in login.windows:
             if window.name == login.binding:
-                text = f"plan {window.name} {percent(window.used)}"
+                named = len(limits) > 1 and login.accounts
+                who = f"plan {', '.join(login.accounts)}" if named else "plan"
+                text = f"{who} {window.name} {percent(window.used)}"
                 if login.spilling:
                     text += ", spilling to AWS"
                 near = login.spilling or window.used * 100 >= warn_at
@@ -144,6 +148,10 @@ def budget_rows(budgets: Sequence[BudgetUse]) -> list[tuple[object, ...]]:
     when = "today" if most.period == "day" else "this month"
     over = {"refuse": ", refused", "plan": ", to the plan"}.get(most.action, "") if most.used_up else ""
     return [("limit", f"AWS {when} ${most.spent:.2f} of ${most.limit:.2f}{over}", "near")]
+
+
+def clock(moment: float) -> str:
+    return time.strftime("%H:%M", time.localtime(moment))
 
 
 def _field(value: object) -> str:

@@ -2,7 +2,7 @@
 
 import re
 
-from ocd.adapters.mask import mask
+from ocd.mask import mask
 
 #: lines of a process's output that are kept to look for the reason; LiteLLM's tracebacks are long and chained
 TAIL = 120

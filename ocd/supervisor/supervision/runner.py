@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ocd.adapters.logs import LogFile
-from ocd.adapters.mask import mask
 from ocd.adapters.unavailable import Unavailable
 from ocd.core import state as core
 from ocd.core import step as transitions
 from ocd.core.state import State
+from ocd.mask import mask
 from ocd.settings.folders import Folders
 from ocd.supervisor.supervision import spec
 from ocd.supervisor.supervision.config import Config

@@ -173,8 +173,8 @@ def boot(
         "policy": policy(settings, keys, proxy),
         "args": settings.litellm.args,
         "pipe": table,
-        # Logins are told apart by a hash that nobody else can compute, and that a restart does not change.
-        "salt": hashlib.sha256(b"login of " + keys.main.encode()).hexdigest(),
+        # Logins are told apart by a hash that nobody else can compute; no restart and no other key changes it.
+        "salt": keys.login_salt,
         **({"contract": contract(config)} if proxy == "bedrock" else {}),
         "confine": confinement.plan(
             proxy,
