@@ -15,9 +15,9 @@ from typing import Any
 import uvicorn
 from prometheus_client import start_http_server
 
-from ocd.mask import mask
 from ocd.errors import EX_CONFIG, EX_OK, EX_UNAVAILABLE, EX_USAGE, OcdError
 from ocd.guest.door import Door
+from ocd.mask import mask
 from ocd.settings.findings import ConfigError
 from ocd.settings.folders import Folders
 from ocd.supervisor.files.settings_file import SettingsFile
