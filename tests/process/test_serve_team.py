@@ -363,17 +363,18 @@ def test_killed_in_flight_it_is_counted_and_ended_gently_nothing_is_cut(
     finally:
         third.close()
     # Ended gently: a server finishes what it has begun.
-    other = team.servers.pop()
-    ended.clear()
-    two = threading.Thread(target=stream, args=(other,))
-    two.start()
-    eventually(lambda: ended, 30)
-    other.process.send_signal(signal.SIGTERM)
-    two.join(60)
-    assert "message_stop" in ended[0]
-    assert other.process.wait(30 * SLOW) == 0 and other.events("ended") and not other.events("not-booked")
-    other.close()
+    other = Server(team)
+    try:
+        eventually(other.ready, 120, "a fourth server is ready")
+        ended.clear()
+        two = threading.Thread(target=stream, args=(other,))
+        two.start()
+        eventually(lambda: ended, 30)
+        other.process.send_signal(signal.SIGTERM)
+        two.join(60)
+        assert "message_stop" in ended[0]
+        assert other.process.wait(30 * SLOW) == 0 and other.events("ended") and not other.events("not-booked")
+    finally:
+        other.close()
     assert team.spent("flight") > reserved
     upstreams.behave()
-    team.servers.append(Server(team))
-    eventually(team.servers[-1].ready, 120, "a new server is ready")
