@@ -154,12 +154,13 @@ class Runner:
         state = core.state_of(self.state)
         without = (State.CRASH_LOOP, State.FAILED, State.STOPPED, State.DISABLED)
         hopeless = state in without and not self.state.accepting()
-        listeners = [self._listeners.sockets[name] for name in self._listeners.of(self.name)]
-        if hopeless and listeners and self._unavailable is None:
+        listeners = [self._listeners.sockets[name] for name in self._listeners.of(self.name)] if hopeless else []
+        if listeners and self._unavailable is None:
             reason, step = self.explain()
             sentence = f"the {self.name} proxy does not serve: {reason.rstrip('.')}. {step}."
             self._unavailable = Unavailable(listeners, mask(sentence))
-        elif not hopeless and self._unavailable is not None:
+        elif not listeners and self._unavailable is not None:
+            # Its copies would keep a port that was given up, and the next start would find it taken: by us.
             self._unavailable.close()
             self._unavailable = None
 
