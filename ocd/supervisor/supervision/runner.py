@@ -154,7 +154,9 @@ class Runner:
         state = core.state_of(self.state)
         without = (State.CRASH_LOOP, State.FAILED, State.STOPPED, State.DISABLED)
         hopeless = state in without and not self.state.accepting()
-        listeners = [self._listeners.sockets[name] for name in self._listeners.of(self.name)] if hopeless else []
+        listeners = (
+            [self._listeners.sockets[name] for name in self._listeners.of(self.name)] if hopeless else []
+        )
         if listeners and self._unavailable is None:
             reason, step = self.explain()
             sentence = f"the {self.name} proxy does not serve: {reason.rstrip('.')}. {step}."
