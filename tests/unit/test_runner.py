@@ -334,3 +334,38 @@ def test_a_process_of_an_earlier_version_serves_on_all_that_it_was_given(house: 
         assert core.state_of(runner.state) is State.READY and runner.state.next_generation == 4
 
     asyncio.run(story())
+
+
+def test_a_port_that_is_given_up_is_free_although_somebody_answered_503_on_it(
+    house: House, free: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped while a session lived, whose end gives the port up: the next start must not find it taken, by us."""
+
+    async def scenario() -> None:
+        listener = socket.create_server(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        runner = start(house, port)
+        names = [f"main:{port}:{host}" for host in spec.HOSTS]
+        house.listeners.sockets[names[0]] = listener
+        for name, error in zip(names, (None, errno.EADDRNOTAVAIL), strict=True):
+            runner.ports.answered(name, error)
+        assert runner.state.ports.open == {port}
+        runner.feed(act.PortsHeld(frozenset({port})))
+        runner.feed(act.Want(core.Wanted.STOPPED))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 503 ")
+        writer.close()
+        await writer.wait_closed()
+        runner.feed(act.PortsHeld(frozenset()))
+        assert not house.listeners.of("main")
+        with socket.socket() as next_one:
+            next_one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            next_one.bind(("127.0.0.1", port))
+            next_one.listen()
+        while len(asyncio.all_tasks()) > 1:
+            await asyncio.sleep(0)
+        # A transport is closed in the turn after its task.
+        await asyncio.sleep(0)
+
+    asyncio.run(scenario())
