@@ -57,8 +57,8 @@ coverage: $(VENV)/.stamp  ## which of the code the fast suite runs
 
 process: dev .venv-litellm-1.99.4/.stamp  ## real daemon, real LiteLLM, real systemd user manager
 	OCD_TEST_THOROUGH=1 $(PY) -m pytest -q $(RANDOMLY) -n 2 --dist worksteal -m slow tests/unit
-	@# A file at a time and three at once: most of the time they wait. What shares a daemon stays together, in its order.
-	$(PY) -m pytest -q -p no:randomly -n 3 --dist loadfile --durations=15 tests/process
+	@# A file at a time and two at once: most of the time they wait. What shares a daemon stays together, in its order.
+	$(PY) -m pytest -q -p no:randomly -n 2 --dist loadfile --durations=15 tests/process
 	$(PY) -m pytest -q -p no:randomly tests/browser
 	$(PY) -m pytest -q -p no:randomly --durations=5 tests/systemd
 

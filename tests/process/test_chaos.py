@@ -50,7 +50,7 @@ SETTINGS = """
 liveness_interval = 1.0
 liveness_timeout = 1.0
 stop_timeout = 2.0
-start_timeout = 20.0
+start_timeout = 40.0
 memory_interval = 2.0
 [proxies.main]
 memory_limit_mb = 900
