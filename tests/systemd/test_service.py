@@ -118,7 +118,7 @@ def test_the_units_are_clean_and_every_directive_is_known(running: Machine) -> N
         "systemd-analyze", "--user", "--no-pager", "security", "ocd.service"
     ).stdout.splitlines()[-1]
     exposure = float(re.findall(r"(\d+\.\d)", last)[0])
-    said = (Path(__file__).parents[2] / "docs/services.md").read_text("utf-8")
+    said = (Path(__file__).parents[2] / "docs/security.md").read_text("utf-8")
     recorded = float(re.findall(r"exposure of (\d+\.\d)", said)[0])
     # Another systemd weighs a little differently.
     assert exposure <= recorded + 0.3, last
