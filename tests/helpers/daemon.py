@@ -21,7 +21,7 @@ import httpx
 import psutil
 
 from ocd.keeper import holding
-from tests.helpers import canaries
+from tests.helpers import canaries, one_context
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 #: One factor for every time-out of the suite: a slow machine is no failure.
@@ -55,6 +55,9 @@ litellm_settings: {{drop_params: true}}
 router_settings: {{num_retries: 0, disable_cooldowns: true}}
 general_settings: {{master_key: os.environ/OCD_BEDROCK_KEY}}
 """
+
+
+one_context.install()
 
 
 def litellm_python() -> str:
@@ -95,7 +98,7 @@ def eventually(condition: Callable[[], Any], timeout: float = 60.0, what: str = 
             error, value = problem, None
         if value:
             return value
-        time.sleep(0.01)
+        time.sleep(0.02)
     raise AssertionError(f"did not happen within {timeout} s: {what or condition} ({error!r})")
 
 
@@ -296,6 +299,10 @@ class Daemon:
 
     def keys(self) -> dict[str, str]:
         return dict(json.loads((self.prefix / "state" / "keys.json").read_text()))
+
+    def keys_are_due(self) -> bool:
+        """Whether the daemon renews its keys as soon as nobody uses them."""
+        return bool(self.keys().get("due"))
 
     def url(self, name: str = "main") -> str:
         return f"http://127.0.0.1:{self.port + (name == 'bedrock')}"

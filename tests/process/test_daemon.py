@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -89,7 +90,11 @@ def test_both_slots_reach_their_upstreams_with_their_own_credentials(
 
 def test_who_was_forked_cold_is_exchanged_for_a_warm_one(daemon: Daemon) -> None:
     # The first test that asks for the shared daemon starts it; the file keeps more lines than the others write.
-    gone = [e for e in daemon.events(100_000) if e["kind"] == "drained" and "cold-start" in e["text"]]
+    def exchanged() -> list[dict[str, Any]]:
+        every = daemon.events(100_000)
+        return [e for e in every if e["kind"] == "drained" and "cold-start" in e["text"]]
+
+    gone = eventually(lambda: len(found := exchanged()) > 1 and found, 30)
     assert [e["generation"] for e in gone] == [1, 1] and {e["proxy"] for e in gone} == {"main", "bedrock"}
     assert not [e for e in daemon.events(100_000) if e["generation"] == 1 and e["kind"] == "crashed"]
 

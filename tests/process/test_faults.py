@@ -64,7 +64,9 @@ def test_no_request_notices_the_death_of(victim: str, daemon: Daemon, upstreams:
 
 def test_a_new_supervisor_knows_the_history(daemon: Daemon) -> None:
     settle(daemon)
-    os.kill(daemon.proxy()["pid"], signal.SIGKILL)
+    served = daemon.proxy()["pid"]
+    os.kill(served, signal.SIGKILL)
+    eventually(lambda: daemon.proxy()["pid"] not in (served, None), 30)
     settle(daemon)
     before = daemon.status()
     os.kill(before["pid"], signal.SIGKILL)
