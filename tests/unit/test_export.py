@@ -174,7 +174,7 @@ def test_no_secret_and_nothing_of_this_machine_is_in_a_file(one: Deployment) -> 
     from ocd.mask import mask
 
     for path, text in everything(one).items():
-        assert text.endswith("\n") and str(Path.home()) + "/" not in text and "/work/" not in text, path
+        assert text.endswith("\n") and str(Path.home()) + "/" not in text, path
         # made up values stand where a person writes theirs
         assert mask(text) == text or path.endswith(("compose.yaml", "stack.yaml")), path
 
