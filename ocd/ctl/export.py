@@ -217,10 +217,13 @@ def _deployment(
 ) -> "Deployment":
     """The user's own bedrock file and settings as a deployment. Raises OcdError."""
     from ocd.export import deployment
+    from ocd.settings.findings import ConfigError
     from ocd.settings.folders import Folders
     from ocd.settings.load import load
     from ocd.settings.schema import MainProxy
+    from ocd.stack.check import check
     from ocd.stack.swap import read_stack
+    from ocd.stack.trial import litellm_site
 
     deployment.checked(image, role)
     folders = Folders.find()
@@ -238,6 +241,10 @@ def _deployment(
             code="export-no-file",
         )
     litellm, left = deployment.litellm(file.data)
+    # What `ocd serve` would refuse at its start is better known now.
+    found = check(folders, settings, litellm_site(folders, settings))
+    if wrong := [one for one in found if one.severity == "error"]:
+        raise ConfigError(wrong)
     for line in left:
         screen.note(screen.plain(line))
     if given := sorted(settings.proxies.bedrock.env):
