@@ -51,6 +51,7 @@ VERBS: dict[str, dict[str, str]] = {
         "undo": "undo",
         "claude": "claude",
         "team": "team",
+        "export": "export",
         "migrate": "migrate",
         "completion": "completion",
         "service": "service",

@@ -10,16 +10,19 @@ import signal
 import ssl
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import uvicorn
 from prometheus_client import start_http_server
+from pydantic import SecretStr
 
 from ocd.errors import EX_CONFIG, EX_OK, EX_UNAVAILABLE, EX_USAGE, OcdError
 from ocd.guest.door import Door
 from ocd.mask import mask
 from ocd.settings.findings import ConfigError
 from ocd.settings.folders import Folders
+from ocd.settings.schema import Settings
 from ocd.supervisor.files.settings_file import SettingsFile
 from ocd.team import database
 from ocd.team.front import Figures, Front
@@ -29,6 +32,17 @@ from ocd.team.store import Store
 
 #: seconds in which a closing server tells the database what it has not been told
 LAST_WORDS = 20.0
+#: What an engine's platform puts into a container's environment: where its own identity is to be had (EKS's service
+#: accounts and pod identity, ECS's task roles). A person's daemon inherits nothing; here nobody else sets these.
+IDENTITY = (
+    "AWS_ROLE_ARN",
+    "AWS_ROLE_SESSION_NAME",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_STS_REGIONAL_ENDPOINTS",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+)
 
 
 def tell(what: str, **fields: Any) -> None:
@@ -133,6 +147,14 @@ def place(text: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def with_identity(settings: Settings, environ: Mapping[str, str]) -> Settings:
+    """The settings with the workload's identity for the proxy that signs; what ocd.toml says wins."""
+    given = {name: SecretStr(environ[name]) for name in IDENTITY if environ.get(name)}
+    bedrock = settings.proxies.bedrock
+    bedrock = bedrock.model_copy(update={"env": {**given, **bedrock.env}})
+    return settings.model_copy(update={"proxies": settings.proxies.model_copy(update={"bedrock": bedrock})})
+
+
 class Server(uvicorn.Server):
     """SIGTERM or SIGINT: not ready any more, accept for ``linger`` seconds (until the engine has noticed), then finish
     what runs. A second signal ends at once."""
@@ -172,7 +194,7 @@ def main(words: list[str]) -> int:
     folders = Folders.find().ensure()
     file = SettingsFile(folders)
     try:
-        settings = file.load()
+        settings = with_identity(file.load(), os.environ)
     except ConfigError as error:
         raise OcdError(
             "ocd.toml cannot be used", str(error), "Correct it", exit_code=EX_CONFIG, code="team-settings"

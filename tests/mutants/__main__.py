@@ -66,7 +66,7 @@ class Copies:
                 self.count += 1
                 target = self.base / f"copy{self.count}"
             keep = shutil.ignore_patterns("__pycache__", ".*", "node_modules")
-            for name in ("ocd", "tests", "docs"):
+            for name in ("ocd", "tests", "docs", "requirements"):
                 shutil.copytree(ROOT / name, target / name, ignore=keep)
             shutil.copy(ROOT / "pyproject.toml", target)
             self.mine.path = target

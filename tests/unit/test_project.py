@@ -120,7 +120,9 @@ ALLOWED = {
             "ocd.settings",
         ),
         *("ocd.adapters", "ocd.mask", "ocd.core.budget", "ocd.guest.door", "ocd.errors", "ocd.text"),
+        "ocd.paths",
     },
+    "export": {"ocd.export", "ocd.mask", "ocd.errors", "ocd.settings"},
     "aws": {"ocd.aws", "ocd.errors", "ocd.settings", "ocd.stack", "ocd.supervisor"},
     "selftest": {
         *("ocd.selftest", "ocd.errors", "ocd.paths", "ocd.settings", "ocd.stack", "ocd.core"),
