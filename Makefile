@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 export OCD_TEST_LITELLM_PYTHON ?= $(CURDIR)/$(GUEST)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: deb brew walk attack mutants help docs coverage dev test unit unit-everywhere process client client-short systemd lint format bench chaos run lock clean canaries
+.PHONY: deb brew walk attack mutants help docs coverage dev test unit unit-newest unit-everywhere process client client-short systemd lint format bench chaos run lock clean canaries
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -46,6 +46,21 @@ unit: $(VENV)/.stamp  ## the fast suite, no LiteLLM, in random order; SEED=n rep
 	$(PY) -m pytest -q -n auto --maxprocesses 8 --dist worksteal $(RANDOMLY) --basetemp=$$base/t -m "not slow" tests/unit \
 		|| code=$$?; \
 	rm -rf $$base; exit $$code
+
+.venv-newest/.stamp: requirements/dev.txt
+	rm -rf $(@D)
+	$(NEWEST) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps -r $<
+	touch $@
+
+NEWEST ?= $(shell tests/newest.sh)
+unit-newest:  ## the fast suite on the newest Python that is here
+ifeq ($(NEWEST),)
+	@echo "no Python newer than 3.11 is here"
+else
+	$(MAKE) .venv-newest/.stamp NEWEST=$(NEWEST)
+	$(MAKE) unit VENV=.venv-newest
+endif
 
 unit-everywhere: $(VENV)/.stamp  ## each unit test file alone, then all in ten orders, with 1 to 16 workers, as other machines are set up
 	$(PY) tests/everywhere.py $(EVERYWHERE)

@@ -70,6 +70,8 @@ class Database:
                 code="team-database-address",
             )
         self._here = threading.local()
+        #: every thread's, for the end
+        self._all: list[Any] = []
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -95,8 +97,16 @@ class Database:
         """Close this thread's connection."""
         connection, self._here.connection = getattr(self._here, "connection", None), None
         if connection is not None:
+            with contextlib.suppress(ValueError):
+                self._all.remove(connection)
             with contextlib.suppress(Exception):
                 connection.close()
+
+    def close_all(self) -> None:
+        """Close every thread's connection; none may be in use any more."""
+        while self._all:
+            with contextlib.suppress(Exception):
+                self._all.pop().close()
 
     def migrate(self) -> list[str]:
         """Bring the tables to what this version needs; returns the migrations that ran. Raises Away, or OcdError
@@ -134,6 +144,7 @@ class Database:
                     raise Away(type(error).__name__) from None
                 raise
             self._here.connection = connection
+            self._all.append(connection)
         return connection
 
     def _open(self) -> Any:
@@ -141,7 +152,10 @@ class Database:
             if not os.path.exists(self._path):
                 # Hashes of keys and who spent what: nobody else's business.
                 os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-            connection = sqlite3.connect(self._path, timeout=STATEMENT, isolation_level=None)
+            # Each thread has its own; another one only closes it, at the end.
+            connection = sqlite3.connect(
+                self._path, timeout=STATEMENT, isolation_level=None, check_same_thread=False
+            )
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute("PRAGMA foreign_keys=ON")

@@ -21,7 +21,7 @@ import httpx
 import psutil
 
 from ocd.keeper import holding
-from tests.helpers import canaries, one_context
+from tests.helpers import canaries
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 #: One factor for every time-out of the suite: a slow machine is no failure.
@@ -55,9 +55,6 @@ litellm_settings: {{drop_params: true}}
 router_settings: {{num_retries: 0, disable_cooldowns: true}}
 general_settings: {{master_key: os.environ/OCD_BEDROCK_KEY}}
 """
-
-
-one_context.install()
 
 
 def litellm_python() -> str:

@@ -14,14 +14,15 @@ _make = ssl.create_default_context
 
 
 @functools.cache
-def _made(cafile: str | None, capath: str | None) -> ssl.SSLContext:
-    return _make(cafile=cafile, capath=capath)
+def _made(cafile: str) -> ssl.SSLContext:
+    return _make(cafile=cafile)
 
 
-def _context(*args: Any, cafile: str | None = None, capath: str | None = None, **more: Any) -> ssl.SSLContext:
-    if args or more:
-        return _make(*args, cafile=cafile, capath=capath, **more)
-    return _made(cafile, capath)
+def _context(*args: Any, **named: Any) -> ssl.SSLContext:
+    # As httpx asks for them. Everybody else gets one of their own.
+    if args or set(named) != {"cafile"} or not named["cafile"]:
+        return _make(*args, **named)
+    return _made(named["cafile"])
 
 
 def install() -> None:

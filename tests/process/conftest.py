@@ -7,7 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from ocd.selftest.upstreams import Upstreams, in_thread
+from tests.helpers import one_context
 from tests.helpers.daemon import Daemon
+
+one_context.install()
 
 
 @pytest.fixture(scope="module")

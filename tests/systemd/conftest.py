@@ -19,8 +19,10 @@ import psutil
 import pytest
 
 from ocd.selftest.upstreams import Upstreams, in_thread
-from tests.helpers import canaries
+from tests.helpers import canaries, one_context
 from tests.helpers.daemon import BEDROCK, MAIN, PREFIXES, ROOT, SLOW, eventually, free_ports, litellm_python
+
+one_context.install()
 
 SYSTEMD = "/lib/systemd/systemd"
 

