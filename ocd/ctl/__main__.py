@@ -19,11 +19,11 @@ EX_BROKEN_PIPE = 141
 def main(argv: "Sequence[str] | None" = None) -> int:
     """Run ``occtl`` with ``argv`` (default: the process's own arguments) and return the exit code."""
     args = list(sys.argv[1:] if argv is None else argv)
-    if args == ["statusline"]:
+    if args[:1] == ["statusline"] and (len(args) == 1 or (len(args) == 3 and args[1] == "--with")):
         # Claude Code waits for it after each message: no import but this one.
         from ocd.client import statusline
 
-        return statusline.main()
+        return statusline.main(args[2] if len(args) == 3 else "")
     from ocd.ctl import screen
 
     screen.prepare_streams()

@@ -101,11 +101,16 @@ def status(as_json: bool) -> int:
 
 @claude.command(
     short_help="Have Claude Code show `occtl statusline`, or take that back.",
-    epilog=examples("occtl claude statusline on", "occtl claude statusline off"),
+    epilog=examples(
+        "occtl claude statusline on",
+        "occtl claude statusline on --wrap    beside your own line",
+        "occtl claude statusline off",
+    ),
 )
 @click.argument("switch", type=click.Choice(("on", "off")))
+@click.option("--wrap", is_flag=True, help="Show your own status line too, in front of ocd's.")
 @json_option
-def statusline(switch: str, as_json: bool) -> int:
+def statusline(switch: str, wrap: bool, as_json: bool) -> int:
     """Have Claude Code show `occtl statusline` below its prompt, or take that back.
 
     `on` writes statusLine into Claude Code's settings.json; a status line of your own is kept, and put back by `off`,
@@ -120,11 +125,17 @@ def statusline(switch: str, as_json: bool) -> int:
         on = [one.path for one in writing.known(folders.state) if one.status_line]
         done = writing.status_line_off(on[0] if path not in on and len(on) == 1 else path, folders.state)
         return _report(done, f"Claude Code's status line is as it was: {done.path}", [], as_json)
-    kept = "statusLine" in writing.read_base(path, folders.state)
-    done = writing.status_line_on(path, folders.state, _command())
+    theirs = writing.read_base(path, folders.state).get("statusLine")
+    own = str(theirs.get("command") or "") if isinstance(theirs, dict) else ""
+    wrapped = ["--with", own] if wrap and own else []
+    done = writing.status_line_on(path, folders.state, _command(*wrapped))
     _remember(folders, "claude statusline", done)
     how = "shows" if done.changed else "shows already"
-    notices = ["your own status line is kept for `occtl claude statusline off`"] if kept else []
+    notices = (
+        ["your own status line is kept for `occtl claude statusline off`"] if theirs and not wrapped else []
+    )
+    if wrap and not own:
+        notices.append("there is no status line of your own to show with it")
     return _report(done, f"Claude Code {how} the status line of ocd: {done.path}", notices, as_json)
 
 
@@ -136,12 +147,12 @@ def _remember(folders: "Folders", verb: str, done: "Done") -> None:
         backup.note(folders, verb, str(done.path))
 
 
-def _command() -> str:
+def _command(*more: str) -> str:
     """How Claude Code's shell is to run `occtl statusline`: by this command's own path where it has one."""
     import shlex
 
     own = _beside("occtl")
-    return shlex.join([*([own] if own else paths.program("ocd.ctl")), "statusline"])
+    return shlex.join([*([own] if own else paths.program("ocd.ctl")), "statusline", *more])
 
 
 def _beside(name: str) -> str:

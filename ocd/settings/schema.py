@@ -350,6 +350,24 @@ class Plan(Section):
         return sorted(set(value))
 
 
+class StatusLine(Section):
+    """What `occtl statusline` shows below Claude Code's prompt."""
+
+    parts: list[Literal["state", "route", "tokens", "limits", "fallback", "troubles", "cost"]] = Field(
+        default=["state", "route", "tokens", "limits", "fallback", "troubles"],
+        description="state: proxies that do not serve; route: slot and upstream of the latest request; tokens: of the "
+        "session; limits: the plan's binding window and budgets; fallback: one that was taken in the last ten minutes; "
+        "troubles: what an upstream refuses; cost: what the session cost on AWS. In this order.",
+    )
+
+    @field_validator("parts")
+    @classmethod
+    def _are_named_once(cls, value: list[str]) -> list[str]:
+        if len(set(value)) != len(value):
+            raise ValueError("a part is named twice")
+        return value
+
+
 class Spill(Section):
     """Requests that go to AWS while the plan's limit is nearly reached (`occtl spill on`)."""
 
@@ -514,6 +532,7 @@ class Settings(BaseSettings):
     notifications: Notifications = Field(default=Notifications(), description="What is told on the desktop.")
     usage: Usage = Field(default=Usage(), description="The figures of occtl usage.")
     plan: Plan = Field(default=Plan(), description="The Claude plan's limits.")
+    statusline: StatusLine = Field(default=StatusLine(), description="Claude Code's status line.")
     spill: Spill = Field(default=Spill(), description="What goes to AWS near the plan's limit.")
     search: Search = Field(default=Search(), description="Who searches the web for a slot on AWS.")
     budget: Budget = Field(default=Budget(), description="What AWS may cost.")

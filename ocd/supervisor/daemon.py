@@ -320,6 +320,7 @@ class Daemon:
             self.exchanges.sessions,
             self.report.problems.values(),
             self.settings().plan.warn_at,
+            self.settings().statusline.parts,
         )
 
     # ------------------------------------------------------------------------------------------------- life

@@ -11,8 +11,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +23,7 @@ from ocd.client import statusline
 from ocd.core.state import State
 from ocd.ctl.__main__ import main
 from ocd.errors import OcdError
+from ocd.settings.schema import StatusLine
 from ocd.supervisor.observation import statusfile
 from ocd.supervisor.observation.exchanges import MEANINGS, Exchanges
 from ocd.supervisor.observation.statusfile import SHORT, StatusFile, compose
@@ -43,6 +45,8 @@ class Told:
         self.external = ""
         self.state = State.IDLE
         self.last_fallback, self.last_fallback_at = "", 0.0
+        self.parts: list[str] = list(statusline.DEFAULT_PARTS)
+        self.tracing = 0.0
 
     def text(self) -> str:
         tallies = self.exchanges.sessions
@@ -70,8 +74,9 @@ class Told:
             proxies={"main": proxy},
             sessions=sessions,
             external=self.external,
+            trace_until=self.tracing or None,
         )
-        return compose(status, tallies, self.problems.values(), [75, 90])
+        return compose(status, tallies, self.problems.values(), [75, 90], self.parts)
 
 
 def say(of: Told, **fields: Any) -> None:
@@ -130,6 +135,37 @@ def test_troubles_and_problems_come_with_what_to_do_until_they_pass(tmp_path: Pa
     of.problems["log"] = Problem(code="log", what="logs cannot be written")
     assert shown(of, 0) == "logs cannot be written: occtl status"
     assert set(SHORT) == set(MEANINGS)
+
+
+def test_the_parts_that_the_user_picked_in_their_order() -> None:
+    of = Told()
+    say(of, input_tokens=12_000, output_tokens=345)
+    say(of, model="qwen", upstream="bedrock", provider="bedrock", cost=1.234)
+    say(of, provider="anthropic", cost=9.0)
+    of.state = State.STOPPED
+    of.parts = ["cost", "route"]
+    assert shown(of) == "AWS $1.23 | opus → api.anthropic.com"
+    of.parts = ["tokens", "state"]
+    assert shown(of) == "12.3k tok, 3 req | main stopped"
+    of.parts = []
+    assert shown(of) == "ocd"
+    of.tracing = time.time() + 60
+    assert shown(of).startswith("tracing until "), "no choice hides that"
+    with pytest.raises(ValueError, match="named twice"):
+        StatusLine(parts=["route", "route"])
+    with pytest.raises(ValueError, match="'route', 'tokens'"):
+        StatusLine(parts=["weather"])
+    assert get_args(get_args(StatusLine.model_fields["parts"].annotation)[0]) == statusline.PARTS
+    assert StatusLine().parts == list(statusline.DEFAULT_PARTS)
+
+
+def test_what_a_session_cost_outlives_the_supervisor() -> None:
+    of = Told()
+    say(of, provider="bedrock", cost=0.5)
+    after = Told()
+    after.exchanges.restore(of.exchanges.notes())
+    after.parts = ["cost"]
+    assert shown(after) == "AWS $0.50"
 
 
 def test_nothing_that_came_from_outside_breaks_the_line(tmp_path: Path) -> None:
@@ -212,8 +248,9 @@ def test_reading_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert plain(statusline.line("", 0, 0.0)) == "ocd: not running"
 
 
-def _run(env: dict[str, str], said: bytes) -> bytes:
-    code = "import sys; from ocd.ctl.__main__ import main; sys.argv[1:] = ['statusline']; sys.exit(main())"
+def _run(env: dict[str, str], said: bytes, *more: str) -> bytes:
+    arguments = ["statusline", *more]
+    code = f"import sys; from ocd.ctl.__main__ import main; sys.argv[1:] = {arguments!r}; sys.exit(main())"
     return subprocess.run(
         [sys.executable, "-c", code],
         input=said,
@@ -232,6 +269,45 @@ def test_as_claude_code_runs_it(tmp_path: Path) -> None:
         assert _run(env, said).decode() == "opus → api.anthropic.com | 5 tok, 1 req\n"
     (tmp_path / "statusline").unlink()
     assert _run({**env, "NO_COLOR": ""}, b"{}") == b"\x1b[31mocd: not running\x1b[0m\n"
+
+
+def test_behind_a_line_of_the_users(tmp_path: Path) -> None:
+    (tmp_path / "statusline").write_text(f"ocd\t1\t{os.getpid()}\n")
+    env = {"OCD_RUNTIME_DIR": str(tmp_path), "NO_COLOR": "1", "PATH": os.environ["PATH"]}
+    said = b'{"model": {"id": "claude-opus-9-9"}}'
+    assert _run(env, said, "--with", "tr a-z A-Z; echo second") == said.upper() + b"second | ocd\n"
+    assert _run(env, b"x" * 300_000, "--with", "echo mine") == b"mine | ocd\n"
+    assert _run(env, said, "--with", "echo mine; exit 3") == b"ocd\n", "one that failed says nothing"
+    assert _run(env, said, "--with", "no-such-command-anywhere") == b"ocd\n"
+
+
+def test_a_line_of_the_users_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statusline, "PATIENCE", 0.2)
+    noted = tmp_path / "pid"
+    assert statusline._theirs(f"sleep 60 & echo $! > {noted}; wait") == ""
+    pid = int(noted.read_text())
+
+    def gone() -> bool:
+        return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+    deadline = time.monotonic() + 5
+    while not gone() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert gone(), "with what it started"
+
+
+def test_on_shows_both_when_it_is_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = tmp_path / "claude" / "settings.json"
+    settings.parent.mkdir()
+    settings.write_bytes(MINE)
+    monkeypatch.setenv("OCD_PREFIX", str(tmp_path / "ocd"))
+    monkeypatch.setenv("CLAUDE_CONFIG_DIR", str(settings.parent))
+    for _ in range(2):
+        assert main(["claude", "statusline", "on", "--wrap"]) == 0
+        assert json.loads(settings.read_bytes())["statusLine"]["command"].endswith("statusline --with mine")
+    assert main(["claude", "statusline", "on"]) == 0
+    assert json.loads(settings.read_bytes())["statusLine"]["command"].endswith("statusline")
+    assert main(["claude", "statusline", "off"]) == 0 and settings.read_bytes() == MINE
 
 
 def test_the_short_way_imports_next_to_nothing() -> None:

@@ -78,11 +78,13 @@ _Key = TypeVar("_Key", int, str)
 class Tally:
     """What one session asked for so far."""
 
-    __slots__ = ("fallback", "last", "latest", "requests", "tokens")
+    __slots__ = ("cost", "fallback", "last", "latest", "requests", "tokens")
 
     def __init__(self) -> None:
         self.requests = 0
         self.tokens = 0
+        #: US dollars at list price for what did not go to Anthropic: the plan is paid for
+        self.cost = 0.0
         self.last = 0.0
         self.latest: Exchange | None = None
         #: the latest fallback and when it was taken
@@ -192,6 +194,8 @@ class Exchanges:
             return
         tally.requests += 1
         tally.tokens += exchange.input_tokens + exchange.output_tokens
+        if exchange.provider not in ("", "anthropic"):
+            tally.cost += exchange.cost or 0.0
         tally.last = exchange.time
         tally.latest = exchange
         if exchange.fallback:
@@ -218,6 +222,7 @@ class Exchanges:
         tally = _latest(self.sessions, pid)
         tally.requests += early.requests
         tally.tokens += early.tokens
+        tally.cost += early.cost
         if early.last >= tally.last:
             tally.last, tally.latest = early.last, early.latest
         tally.fallback = max(tally.fallback, early.fallback)
@@ -353,6 +358,7 @@ class Exchanges:
                 [pid, t.requests, t.tokens, t.latest.model_dump(exclude_defaults=True) if t.latest else None]
                 for pid, t in self.sessions.items()
             ],
+            "costs": [[pid, t.cost] for pid, t in self.sessions.items() if t.cost],
             "troubles": [
                 [*key, t.slot, t.host, t.first, t.last, t.count, t.announced]
                 for key, t in self._troubles.items()
@@ -371,6 +377,9 @@ class Exchanges:
                     if tally.latest.fallback:
                         tally.fallback = (tally.last, tally.latest.fallback)
                 self.sessions[int(pid)] = tally
+            for pid, cost in notes.get("costs", []):
+                if int(pid) in self.sessions:
+                    self.sessions[int(pid)].cost = float(cost)
             for proxy, model, kind, slot, host, first, last, count, announced in notes.get("troubles", []):
                 if kind not in MEANINGS:
                     continue

@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ocd import atomic
-from ocd.client.statusline import FALLBACK_SHOWN, NAME
+from ocd.client.statusline import DEFAULT_PARTS, FALLBACK_SHOWN, NAME
 from ocd.core.limits import percent
 from ocd.core.state import State
 from ocd.supervisor.observation.exchanges import Tally
@@ -87,12 +87,18 @@ class StatusFile:
 
 
 def compose(
-    status: Status, tallies: Mapping[int, Tally], problems: Iterable[Problem], warn_at: Sequence[int]
+    status: Status,
+    tallies: Mapping[int, Tally],
+    problems: Iterable[Problem],
+    warn_at: Sequence[int],
+    parts: Sequence[str] = DEFAULT_PARTS,
 ) -> str:
     """The file's content now. ``tallies`` are what sessions asked for, by pid; ``problems`` those of the daemon itself;
-    ``warn_at`` the per cents of ``[plan]``."""
+    ``warn_at`` the per cents of ``[plan]``; ``parts`` what the line is made of."""
     now = time.time()
     rows: list[tuple[object, ...]] = [("ocd", 1, status.keeper_pid)]
+    if tuple(parts) != DEFAULT_PARTS:
+        rows.append(("parts", *parts))
     if status.external:
         rows.append(("external", urlsplit(status.external).netloc))
     else:
@@ -108,7 +114,8 @@ def compose(
         if now - taken > FALLBACK_SHOWN:
             taken, fallback = 0.0, ""
         used = (session.last_slot, upstream, tally.requests, tally.tokens)
-        rows.append(("session", session.pid, *used, f"{taken:.0f}", fallback))
+        cost = f"{tally.cost:.2f}" if tally.cost else ""
+        rows.append(("session", session.pid, *used, f"{taken:.0f}", fallback, cost))
     for proxy in status.proxies.values():
         if proxy.last_fallback_at is not None and now - proxy.last_fallback_at < FALLBACK_SHOWN:
             rows.append(("fallback", f"{proxy.last_fallback_at:.0f}", proxy.last_fallback))
@@ -119,7 +126,7 @@ def compose(
     rows += limit_rows(status.limits, min(warn_at or [100]))
     rows += budget_rows(status.budgets)
     if status.trace_until:
-        rows.append(("limit", f"tracing until {clock(status.trace_until)}", "near"))
+        rows.append(("notice", f"tracing until {clock(status.trace_until)}", "near"))
     rows += [("problem", f"{problem.what}: occtl status") for problem in problems]
     return "".join("\t".join(_field(one) for one in row) + "\n" for row in rows)
 
