@@ -14,7 +14,7 @@ FIELDS: "dict[str, tuple[tuple[Any, ...], ...]]" = {
     'Event': (('time', 'f'), ('kind', 's'), ('proxy', 's', ''), ('generation', '?i', None), ('text', 's', ''), ('data', 'dict any', {})),
     'ErrorReply': (('error', 'Problem'),),
     'ProxyStatus': (('state', 'state'), ('wanted', 's', 'up'), ('pid', '?i', None), ('port', 'i'), ('generation', 'i', 0), ('restarts', 'i', 0), ('since', 'f'), ('reason', 's', ''), ('next_step', 's', ''), ('cause', 's', ''), ('holder', '?Holder', None), ('memory', '?i', None), ('config', 's', ''), ('revision', 's', ''), ('rejected', 's', ''), ('spare', 's', 'none'), ('retry_at', '?f', None), ('fallbacks', 'i', 0), ('last_fallback', 's', ''), ('last_fallback_at', '?f', None), ('troubles', 'list Trouble', []), ('members', 'list Member', [])),
-    'Session': (('pid', 'i'), ('cwd', 's'), ('since', 'f'), ('requests', 'i', 0), ('tokens', 'i', 0), ('last_slot', 's', ''), ('last_upstream', 's', ''), ('last_request', '?f', None), ('kind', 's', ''), ('id', 's', '')),
+    'Session': (('pid', 'i'), ('cwd', 's'), ('since', 'f'), ('requests', 'i', 0), ('tokens', 'i', 0), ('last_slot', 's', ''), ('last_upstream', 's', ''), ('last_request', '?f', None), ('kind', 's', ''), ('id', 's', ''), ('account', 's', '')),
     'Problem': (('code', 's'), ('what', 's'), ('why', 's', ''), ('next', 's', ''), ('exit', 'i', 70)),
     'PlanLimit': (('login', 's'), ('accounts', 'list s', []), ('windows', 'list PlanWindow'), ('binding', 's', ''), ('seen', 'f'), ('spilling', 'b', False)),
     'BudgetUse': (('period', 's'), ('spent', 'f'), ('limit', 'f'), ('near', 'b', False), ('used_up', 'b', False), ('action', 's', 'warn'), ('resets', 'f'), ('unpriced', 'i', 0)),

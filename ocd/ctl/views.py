@@ -43,8 +43,8 @@ def status(name: str | None, as_json: bool, watch: bool, every: float) -> int:
 def sessions(as_json: bool) -> int:
     """List the living openclaude sessions: pid, folder, since, requests, the slot used last.
 
-    Sessions that Claude Code hosts in the background are marked so. `ago` is the time since the latest request was
-    answered. The figures count from the session's start.
+    Sessions that Claude Code hosts in the background are marked so, and those of another account than the ordinary one
+    with its name. `ago` is the time since the latest request was answered. The figures count from the session's start.
     """
     from ocd.ctl.look.sessions import run
 

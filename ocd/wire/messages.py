@@ -149,6 +149,7 @@ class Session(Message):
     last_request: float | None = None
     kind: str = Field(default="", description="background: Claude Code hosts it by itself; empty: openclaude")
     id: str = Field(default="", description="Claude Code's id of the session, as far as it is known")
+    account: str = Field(default="", description="the account (openclaude --account) that it uses")
 
 
 class PlanWindow(Message):

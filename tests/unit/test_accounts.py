@@ -19,8 +19,10 @@ from ocd.claude.overlay import Slots
 from ocd.client import account
 from ocd.core import accounts as core
 from ocd.core import limits as plan
+from ocd.ctl import screen
 from ocd.ctl.__main__ import main
 from ocd.ctl.control_room import picture
+from ocd.ctl.look.sessions import _which
 from ocd.ctl.look.status import limit_lines
 from ocd.errors import OcdError
 from ocd.supervisor.observation.limits import PlanLimits
@@ -318,3 +320,9 @@ def test_lines_name_the_account_where_there_are_several(monkeypatch: pytest.Monk
     alone = several.model_copy(update={"limits": [limit("default", 0.3)]})
     assert limit_lines(alone, NOW)[0][0].startswith("plan: 5h 30 % used")
     assert limit_rows(alone.limits, 75) == [("limit", "plan 5h 30 %", "")]
+
+
+def test_a_session_is_shown_with_its_account_unless_it_is_the_ordinary_one() -> None:
+    assert _which("", "") == _which("", "default") == ""
+    assert _which("background", "work") == " (background, work)"
+    assert _which("", "w\x1b") == f" ({screen.plain('w' + chr(27))})" and "\x1b" not in _which("", "w\x1b")

@@ -84,7 +84,7 @@ def test_a_later_daemon_finds_the_living_and_only_them(tmp_path, process):
     path = tmp_path / "sessions.json"
 
     def before(sessions):
-        sessions.add(process.pid, "/work", port=4000, kind="background")
+        sessions.add(process.pid, "/work", port=4000, kind="background", account="work")
         sessions.name(process.pid, ID)
         sessions.keep(path, [[process.pid, 3, 30, None], [1, 9, 9, None]])
         return path.stat()
@@ -96,10 +96,13 @@ def test_a_later_daemon_finds_the_living_and_only_them(tmp_path, process):
         assert sessions.find_again(path) == [[process.pid, 3, 30, None]]
         (shown,) = sessions.messages({})
         assert (shown.pid, shown.cwd, shown.kind, shown.id) == (process.pid, "/work", "background", ID)
-        assert sessions.living[process.pid].port == 4000
+        assert sessions.living[process.pid].port == 4000 and shown.account == "work"
 
     run(after)
     said = json.loads(path.read_text())
+    said["sessions"][0].pop()  # as a daemon before accounts wrote it
+    path.write_text(json.dumps(said))
+    assert run(lambda sessions: (sessions.find_again(path), sessions.living[process.pid].account))[1] == ""
     said["sessions"][0][3] -= 100  # the pid is another process's now
     path.write_text(json.dumps(said))
     assert run(lambda sessions: (sessions.find_again(path), len(sessions.living))) == ([], 0)

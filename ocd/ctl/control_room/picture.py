@@ -9,6 +9,7 @@ from rich.cells import cell_len, set_cell_size
 
 from ocd.core.limits import percent
 from ocd.ctl import screen
+from ocd.paths import ORDINARY
 from ocd.wire.messages import Exchange, ProxyStatus, Status
 
 #: columns of the requests and their widths at 80 columns; what is left goes to the last one
@@ -173,6 +174,8 @@ def sessions(status: Status | None, now: float) -> list[Line]:
     rows = []
     for one in sorted(status.sessions, key=lambda session: -session.since):
         folder = screen.plain(screen.home(one.cwd))
+        if one.account not in ("", ORDINARY):
+            folder += f" ({screen.plain(one.account)})"
         text = f"{one.pid:>8}  {screen.duration(now - one.since):>8}  {one.requests:>5} requests"
         text += f"  {one.last_slot or '-':8}"
         rows.append(Line((f"{screen.plain(text)}  {folder}",), "", str(one.pid)))

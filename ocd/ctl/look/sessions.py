@@ -6,6 +6,7 @@ from ocd.ctl import screen
 from ocd.ctl.daemon import Daemon
 from ocd.ctl.look import records
 from ocd.errors import EX_OK
+from ocd.paths import ORDINARY
 
 _COLUMNS = (">pid", "folder", ">since", ">requests", ">tokens", "last", "upstream", ">ago")
 
@@ -24,7 +25,7 @@ def run(as_json: bool) -> int:
     rows = [
         [
             str(session.pid),
-            screen.plain(screen.home(session.cwd)) + (f" ({session.kind})" if session.kind else ""),
+            screen.plain(screen.home(session.cwd)) + _which(session.kind, session.account),
             screen.duration(now - session.since),
             f"{session.requests:,}",
             f"{session.tokens:,}",
@@ -36,3 +37,9 @@ def run(as_json: bool) -> int:
     ]
     screen.show_table(_COLUMNS, rows)
     return EX_OK
+
+
+def _which(kind: str, account: str) -> str:
+    """What a session is beside ``openclaude`` with the usual login, in brackets behind its folder."""
+    said = ", ".join(one for one in (kind, screen.plain(account)) if one not in ("", ORDINARY))
+    return f" ({said})" if said else ""

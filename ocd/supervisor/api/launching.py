@@ -136,7 +136,8 @@ class Launching:
         return f"{runner.name} is {state}, {seconds:.0f} s" + (f" ({why})" if why else "")
 
     async def _prepare(self, order: LaunchRequest) -> LaunchReply:
-        self._sessions.add(order.pid, order.cwd, port=self._runners["main"].port)
+        account = launch.account_of(order.env, order.cwd)
+        self._sessions.add(order.pid, order.cwd, port=self._runners["main"].port, account=account)
         # From now on the port is its; a `stop` may come before anything else does.
         self._hold_ports()
         reply = await asyncio.to_thread(
@@ -148,7 +149,7 @@ class Launching:
             state=self._state,
         )
         self._began(order.pid)
-        notices = self._of_account(order)
+        notices = self._of_account(account)
         for problem in self._problems.values():
             told = f"{problem.what}: {problem.why}" if problem.why else problem.what
             notices.append(f"{told}. {problem.next}" if problem.next else told)
@@ -171,9 +172,8 @@ class Launching:
         reply.notices = [*notices, *reply.notices]
         return reply
 
-    def _of_account(self, order: LaunchRequest) -> list[str]:
+    def _of_account(self, account: str) -> list[str]:
         """That the session's login is at its limit, and which account has room."""
-        account = launch.account_of(order.env, order.cwd)
         told = accounts.advice(self._limits(), account, time.time(), _clock)
         return [told] if told else []
 

@@ -46,6 +46,8 @@ class Tracked:
     kind: str = ""
     #: Claude Code's ids of it, the latest last
     ids: list[str] = field(default_factory=list)
+    #: the account whose login it uses; empty: one without a name
+    account: str = ""
 
 
 class Sessions:
@@ -67,6 +69,7 @@ class Sessions:
         born: float | None = None,
         port: int = 0,
         kind: str = "",
+        account: str = "",
     ) -> bool:
         """Follow a process; returns False when it is not there (any more). Adding it twice changes nothing."""
         found = _born(pid)
@@ -76,8 +79,9 @@ class Sessions:
         if known is not None and abs(known.born - found) <= 1:
             known.cwd = cwd or known.cwd
             known.port = port or known.port
+            known.account = account or known.account
             return True
-        tracked = Tracked(pid, cwd, since or time.time(), found, port, kind=kind)
+        tracked = Tracked(pid, cwd, since or time.time(), found, port, kind=kind, account=account)
         self.living[pid] = tracked
         self._follow(tracked)
         return True
@@ -137,16 +141,17 @@ class Sessions:
 
     def notes(self) -> list[list[object]]:
         """What a successor needs to go on following."""
-        return [[t.pid, t.cwd, t.since, t.born, t.port, t.kind, t.ids] for t in self.living.values()]
+        return [
+            [t.pid, t.cwd, t.since, t.born, t.port, t.kind, t.ids, t.account] for t in self.living.values()
+        ]
 
     def restore(self, notes: object) -> None:
         """Take over from a former supervisor or daemon; what has another form, or is gone, is left out."""
         for note in notes if isinstance(notes, list) else []:
             with contextlib.suppress(ValueError, TypeError, IndexError):
                 pid, cwd, since, born, port, *more = note
-                if not self.add(
-                    int(pid), str(cwd), float(since), float(born), int(port), *map(str, more[:1])
-                ):
+                kind, account = str(more[0]) if more else "", str(more[2]) if len(more) > 2 else ""
+                if not self.add(int(pid), str(cwd), float(since), float(born), int(port), kind, account):
                     continue
                 for identity in more[1] if len(more) > 1 else []:
                     self.name(int(pid), str(identity))
@@ -181,6 +186,7 @@ class Sessions:
 
 def _message(tracked: Tracked, tally: Tally | None) -> Session:
     said = Session(pid=tracked.pid, cwd=printable(tracked.cwd), since=tracked.since, kind=tracked.kind)
+    said.account = printable(tracked.account)
     said.id = tracked.ids[-1] if tracked.ids else ""
     if tally is not None:
         said.requests, said.tokens, said.last_request = tally.requests, tally.tokens, tally.last
