@@ -11,7 +11,8 @@ import click
 from ocd.ctl import screen
 from ocd.ctl.daemon import Daemon, NotRunning
 from ocd.ctl.options import examples, json_option
-from ocd.errors import EX_NOINPUT, EX_OK, OcdError
+from ocd.errors import EX_NOINPUT, EX_OK, EX_UNAVAILABLE, OcdError
+from ocd.stack.families import SLOTS
 
 _SPAN = re.compile(r"(\d{1,5})(s|m|h)")
 _UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -36,7 +37,12 @@ class Span(click.ParamType[float]):
     short_help="Keep whole requests and answers for a while.",
     invoke_without_command=True,
     epilog=examples(
-        "occtl trace", "occtl trace on --for 10m", "occtl trace list", "occtl trace show 1", "occtl trace off"
+        "occtl trace",
+        "occtl trace on --for 10m",
+        "occtl trace list",
+        "occtl trace show 1",
+        "occtl trace replay 1",
+        "occtl trace off",
     ),
 )
 @json_option
@@ -73,7 +79,7 @@ def trace(ctx: click.Context, as_json: bool) -> int:
 @click.option(
     "--for", "seconds", type=Span(), default="10m", show_default=True, help="How long: 30s, 10m, 2h."
 )
-@click.option("--slot", type=click.Choice(["opus", "sonnet", "haiku"]), help="Requests of this slot only.")
+@click.option("--slot", type=click.Choice(SLOTS), help="Requests of this slot only.")
 @json_option
 def on(seconds: float, slot: str | None, as_json: bool) -> int:
     """Turn it on. It ends by itself, and when the daemon is restarted."""
@@ -125,16 +131,7 @@ def show(number: int, as_json: bool) -> int:
 
     Ends with 66 when there is no such number.
     """
-    files = _files()
-    one = _read(files[number - 1]) if number <= len(files) else {}
-    if not one:
-        raise OcdError(
-            f"There is no exchange {number}",
-            f"{len(files)} are kept",
-            "Look at `occtl trace list`",
-            exit_code=EX_NOINPUT,
-            code="no-such-trace",
-        )
+    one = _number(number)
     if as_json:
         screen.out_json(one)
         return EX_OK
@@ -147,6 +144,70 @@ def show(number: int, as_json: bool) -> int:
     began = f"first byte after {screen.duration(first - one['start'])}, " if first else ""
     screen.note(f"{one['proxy']}: {began}end after {screen.duration(one['end'] - one['start'])}")
     return EX_OK
+
+
+@trace.command(epilog=examples("occtl trace replay 1", "occtl trace replay 1 --json | jq .status"))
+@click.argument("number", metavar="N", type=click.IntRange(1))
+@json_option
+def replay(number: int, as_json: bool) -> int:
+    """Send request N again, through the same proxy, and print the answer. It costs what a request costs.
+
+    Our own key is put in anew. The login of a request that goes to Anthropic is not kept: it is taken from
+    ANTHROPIC_AUTH_TOKEN, CLAUDE_CODE_OAUTH_TOKEN (`claude setup-token` makes one) or ANTHROPIC_API_KEY. Ends with 69
+    when the answer is an error, or none came; with 66 when there is no such number.
+    """
+    import os
+
+    from ocd.ctl import replay as again
+    from ocd.settings import keys
+    from ocd.settings.folders import Folders
+    from ocd.wire.messages import Status
+
+    one = _number(number)
+    with Daemon() as daemon:
+        proxy = daemon.get(Status, "/v1/status").proxies.get(one["proxy"])
+    held = keys.load_or_create(Folders.find())
+    request = again.prepare(one, held.main if one["proxy"] == "main" else held.bedrock, os.environ)
+    if request.masked:
+        screen.note(f"{request.masked} places of its body are masked in the file, and are sent so.")
+    pieces = again.send(request, f"http://127.0.0.1:{proxy.port if proxy else 0}", one["method"])
+    answer = next(pieces)
+    assert isinstance(answer, again.Answer)
+    told, shown = bytearray(), 0
+    for piece in pieces:
+        told += piece if isinstance(piece, bytes) else b""
+        while not as_json and (end := told.find(b"\n", shown)) >= 0:
+            screen.out(screen.plain(told[shown:end].decode("utf-8", "replace")))
+            shown = end + 1
+    if not as_json and shown < len(told):
+        screen.out(screen.plain(told[shown:].decode("utf-8", "replace")))
+    if as_json:
+        screen.out_json(
+            {"number": number, "status": answer.status, "kept_status": one["status"], "first_byte": answer.first,
+             "seconds": answer.seconds, "headers": answer.headers, "answer": told.decode("utf-8", "replace")}
+        )  # fmt: skip
+    else:
+        began = f", first byte after {screen.duration(answer.first)}" if answer.first is not None else ""
+        was = "as before" if answer.status == one["status"] else f"before: {one['status'] or 'no answer'}"
+        screen.note(f"{answer.status} ({was}){began}, end after {screen.duration(answer.seconds)}")
+        if answer.status == 401:
+            screen.note(f"Its login is not kept: set one of {', '.join(again.LOGINS)}.")
+    return EX_OK if answer.status < 400 else EX_UNAVAILABLE
+
+
+def _number(number: int) -> dict[str, Any]:
+    """The kept exchange of that number. Raises OcdError (exit 66): there is none."""
+    files = _files()
+    one = _read(files[number - 1]) if number <= len(files) else {}
+    if not one:
+        raise OcdError(
+            f"There is no exchange {number}",
+            f"{len(files)} are kept",
+            "Look at `occtl trace list`",
+            exit_code=EX_NOINPUT,
+            code="no-such-trace",
+        )
+    return one
 
 
 def _message(first: str, headers: list[list[str]], body: dict[str, Any]) -> None:

@@ -20,12 +20,12 @@ from tests.helpers.daemon import Daemon, eventually
 pytestmark = [pytest.mark.process, pytest.mark.timeout(240)]
 
 
-def occtl(daemon: Daemon, *args: str) -> str:
+def occtl(daemon: Daemon, *args: str, code: int = 0, **more: str) -> str:
     command = [sys.executable, "-m", "ocd.ctl", *args]
     done = subprocess.run(
-        command, env={**daemon.env, "NO_COLOR": "1"}, capture_output=True, text=True, input=""
+        command, env={**daemon.env, "NO_COLOR": "1", **more}, capture_output=True, text=True, input=""
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == code, done.stderr
     return done.stdout
 
 
@@ -78,6 +78,18 @@ def test_exchanges_are_kept_while_it_is_on(daemon: Daemon, upstreams: Upstreams)
     assert daemon.ask("qwen-3-coder").status_code == 200
     assert len(kept(daemon)) == 6
     assert daemon.kinds().count("trace-off") == 1
+
+    # Each kind once more. The login of the plan's leg is not kept: it comes from where Claude Code takes it.
+    number = {(one["proxy"], one["slot"]): str(one["number"]) for one in kept(daemon)}
+    assert set(number) == {("bedrock", "haiku"), ("main", "haiku"), ("main", "opus")}
+    login = {"CLAUDE_CODE_OAUTH_TOKEN": canaries.TOKEN}
+    for which, variables in ((("bedrock", "haiku"), {}), (("main", "haiku"), {}), (("main", "opus"), login)):
+        again = json.loads(occtl(daemon, "trace", "replay", number[which], "--json", **variables))
+        assert again["status"] == again["kept_status"] == 200 and again["first_byte"], again
+        assert again["answer"]
+    refused = json.loads(occtl(daemon, "trace", "replay", number["main", "opus"], "--json", code=69))
+    assert refused["status"] == 401
+    assert "content" in occtl(daemon, "trace", "replay", number["main", "haiku"])
 
 
 def test_it_ends_when_it_cannot_be_written_and_with_the_daemon(addresses: dict[str, str]) -> None:

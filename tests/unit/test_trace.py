@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from ocd.ctl import replay
 from ocd.ctl.control_room.picture import Room, heading
 from ocd.ctl.look.status import remarks
+from ocd.errors import OcdError
 from ocd.guest import trace as guest
 from ocd.guest.layers.meter import Meter
 from ocd.supervisor.observation.statusfile import compose
@@ -287,3 +289,59 @@ def test_status_top_and_status_line_say_it() -> None:
         assert any("occtl trace off" in line for line, _ in remarks(status)) is said
         assert ("tracing until" in heading(Room(status=status), time.time())) is said
         assert ("tracing until" in compose(status, {}, [], [90])) is said
+
+
+# ---- once more
+
+
+def _kept(**more: Any) -> dict[str, Any]:
+    return {
+        "proxy": "main",
+        "path": "/v1/messages",
+        "query": [["beta", "true"], ["q", "a b&c"]],
+        "headers": [
+            ["Host", "127.0.0.1:4000"],
+            ["content-length", "99"],
+            ["Connection", "close"],
+            ["authorization", "Bearer ***"],
+            ["x-litellm-api-key", "Bearer ***"],
+            ["x-ocd-account", "work"],
+            ["anthropic-beta", "oauth-2025-04-20"],
+            ["x-anything-new", "1"],
+        ],
+        "body": {"text": '{"a": "***"}', "size": 12, "cut": False, "note": ""},
+        **more,
+    }
+
+
+def test_a_request_is_sent_again_as_it_was_but_for_what_is_masked() -> None:
+    again = replay.prepare(_kept(), "sk-ours", {})
+    assert again.target == "/v1/messages?beta=true&q=a+b%26c"
+    assert again.headers == [
+        ("anthropic-beta", "oauth-2025-04-20"),
+        ("x-anything-new", "1"),
+        ("x-litellm-api-key", "Bearer sk-ours"),
+    ]
+    assert again.body == b'{"a": "***"}' and again.masked == 1
+
+
+def test_the_login_comes_from_claude_codes_own_variables_and_goes_to_main_alone() -> None:
+    oauth = {"CLAUDE_CODE_OAUTH_TOKEN": "one", "ANTHROPIC_API_KEY": "two"}
+    assert replay.prepare(_kept(), "k", oauth).headers[-1] == ("authorization", "Bearer one")
+    assert replay.prepare(_kept(), "k", {"ANTHROPIC_API_KEY": "two"}).headers[-1] == ("x-api-key", "two")
+    told = replay.prepare(_kept(proxy="bedrock"), "k", oauth).headers
+    assert not any(value.endswith(("one", "two")) for _, value in told)
+
+
+@pytest.mark.parametrize("body", [{"cut": True, "note": ""}, {"cut": False, "note": "not text"}])
+def test_what_was_not_kept_whole_is_not_sent(body: dict[str, Any]) -> None:
+    with pytest.raises(OcdError) as wrong:
+        replay.prepare(_kept(body={"text": "", "size": 9, **body}), "k", {})
+    assert wrong.value.exit_code == 65
+
+
+def test_who_does_not_answer_is_an_error_without_a_word_of_the_request() -> None:
+    again = replay.prepare(_kept(), "sk-ours", {})
+    with pytest.raises(OcdError) as wrong:
+        list(replay.send(again, "http://127.0.0.1:0", "POST"))
+    assert wrong.value.exit_code == 69 and "sk-ours" not in str(wrong.value)
