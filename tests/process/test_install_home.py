@@ -179,7 +179,8 @@ def test_killed_half_way_it_is_finished_by_the_next_run(person: Person, checkout
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert not (person.data / "current").exists(), "a half-made environment is never used"
-    eventually(lambda: not person.processes(), 60, "pip has ended")
+    # More than once: of a process that is just becoming another program nothing can be read.
+    eventually(lambda: not any(person.processes() for _ in range(5)), 60, "pip has ended")
     (half,) = person.data.glob("envs/ocd-*")
     marker = half / "half-made"
     marker.touch()

@@ -88,7 +88,7 @@ def test_exchanges_are_kept_while_it_is_on(daemon: Daemon, upstreams: Upstreams)
         assert again["status"] == again["kept_status"] == 200 and again["first_byte"], again
         assert again["answer"]
     refused = json.loads(occtl(daemon, "trace", "replay", number["main", "opus"], "--json", code=69))
-    assert refused["status"] == 401
+    assert refused["status"] == 424 and "authentication_error" in refused["answer"], refused
     assert "content" in occtl(daemon, "trace", "replay", number["main", "haiku"])
 
 
