@@ -191,7 +191,9 @@ def replay(number: int, as_json: bool) -> int:
         was = "as before" if answer.status == one["status"] else f"before: {one['status'] or 'no answer'}"
         screen.note(f"{answer.status} ({was}){began}, end after {screen.duration(answer.seconds)}")
         if answer.status in (401, 424) and not any(map(os.environ.get, again.LOGINS)):
-            screen.note(f"A login is not kept: what goes to Anthropic needs one of {', '.join(again.LOGINS)}.")
+            screen.note(
+                f"A login is not kept: what goes to Anthropic needs one of {', '.join(again.LOGINS)}."
+            )
     return EX_OK if answer.status < 400 else EX_UNAVAILABLE
 
 
