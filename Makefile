@@ -47,20 +47,12 @@ unit: $(VENV)/.stamp  ## the fast suite, no LiteLLM, in random order; SEED=n rep
 		|| code=$$?; \
 	rm -rf $$base; exit $$code
 
-.venv-newest/.stamp: requirements/dev.txt
-	rm -rf $(@D)
-	$(NEWEST) -m venv $(@D)
-	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps -r $<
-	touch $@
-
-NEWEST ?= $(shell tests/newest.sh)
 unit-newest:  ## the fast suite on the newest Python that is here
-ifeq ($(NEWEST),)
-	@echo "no Python newer than 3.11 is here"
-else
-	$(MAKE) .venv-newest/.stamp NEWEST=$(NEWEST)
-	$(MAKE) unit VENV=.venv-newest
-endif
+	@python=$$(tests/newest.sh); \
+	if [ -z "$$python" ]; then echo "no Python newer than 3.11 is here"; \
+	elif $(MAKE) .venv-newest/.stamp VENV=.venv-newest PYTHON="$$python"; then \
+		$(MAKE) unit VENV=.venv-newest PYTHON="$$python"; \
+	else echo "the packages for $$python cannot be had here: its tests did not run"; fi
 
 unit-everywhere: $(VENV)/.stamp  ## each unit test file alone, then all in ten orders, with 1 to 16 workers, as other machines are set up
 	$(PY) tests/everywhere.py $(EVERYWHERE)
@@ -143,4 +135,4 @@ lock:  ## resolve the dependencies again (uv does it: make lock UV=/path/to/uv)
 	$(COMPILE) requirements/uv.in -o requirements/uv.txt
 
 clean:  ## remove what was made here
-	rm -rf $(VENV) $(GUEST) $(GUEST)-* dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-newest $(GUEST) $(GUEST)-* dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
