@@ -146,7 +146,10 @@ def show(number: int, as_json: bool) -> int:
     return EX_OK
 
 
-@trace.command(epilog=examples("occtl trace replay 1", "occtl trace replay 1 --json | jq .status"))
+@trace.command(
+    short_help="Send request N again, and print the answer.",
+    epilog=examples("occtl trace replay 1", "occtl trace replay 1 --json | jq .status"),
+)
 @click.argument("number", metavar="N", type=click.IntRange(1))
 @json_option
 def replay(number: int, as_json: bool) -> int:
