@@ -203,6 +203,8 @@ class Daemon:
         self.exchanges.listeners += [
             *(self.usage.take, self.counts.take, self.limits.take, self.budget.take),
             self.line.news,
+            # Figures, limits and troubles come with the notes: a successor knows what was answered.
+            lambda _exchange: self.notes.soon(),
         ]
         self.overlays = Overlays(
             self.folders, settings, self.main, lambda: self.renewal.keys.main, report.log

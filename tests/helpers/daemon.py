@@ -171,13 +171,17 @@ class Daemon:
             )
         self.keeper = self.process.pid
         if wait:
-            self.wait_ready()
+            self.wait_ready(settled=True)
         return self
 
-    def wait_ready(self, spares: bool = True) -> None:
+    def wait_ready(self, spares: bool = True, settled: bool = False) -> None:
+        """``settled``: nothing is exchanged any more, as the first processes are when the forkserver is warm."""
+
         def ready() -> bool:
             assert self.process is None or self.process.poll() is None, self.output.read_text()[-3000:]
             proxies = self.status()["proxies"].values()
+            if settled and {m["role"] for p in proxies for m in p["members"]} - {"serving", "spare"}:
+                return False
             return all(
                 p["state"] == "ready" and (not spares or p["spare"] in ("armed", "none")) for p in proxies
             )

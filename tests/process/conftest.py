@@ -40,5 +40,5 @@ def daemon(shared: Daemon, upstreams: Upstreams) -> Daemon:
         # A test before this one gave up a port: after a minute without a connection the proxies are put to sleep for
         # other keys, which would be in the middle of a test.
         shared.ask()
-    shared.wait_ready()
+    shared.wait_ready(settled=True)
     return shared

@@ -87,9 +87,7 @@ def test_a_sessions_requests_are_counted_everywhere(daemon: Daemon, upstreams: U
             assert ask(daemon, headers, model, stream=model != "claude-sonnet-9-9") == 200
         upstreams.behave(Behaviour(upstream="anthropic", status=401))
         assert ask(daemon, headers, "claude-opus-9-9") == 401
-        found = eventually(
-            lambda: [one for one in requests(daemon) if len(requests(daemon)) >= 5], what="reports"
-        )
+        found = eventually(lambda: found if len(found := requests(daemon)) >= 5 else None, what="reports")
         follower.join(20)
         assert [json.loads(line) for line in lines] == found[-5:]
 
