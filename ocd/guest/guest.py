@@ -137,6 +137,7 @@ class Guest:
         self.meter: Any = None
         self.pipe: Any = None
         self.trace: Any = None
+        self.reports: Any = None
 
     @staticmethod
     def misunderstood(text: object) -> None:
@@ -161,13 +162,6 @@ class Guest:
         """Report; a supervisor that is away finds the message in the socket's buffer when it is back."""
         with contextlib.suppress(OSError):
             frames.send(self.control, {"ev": event, **fields})
-
-    def tell_request(self, fields: dict[str, Any]) -> None:
-        """Report an answered request, unless nobody takes it just now: no request waits for its own figures."""
-        if frames.has_room(self.control):
-            self.tell("request", **fields)
-        else:
-            self.counters["untold"] = self.counters.get("untold", 0) + 1
 
     def wait_for_boot(self) -> dict[str, Any]:
         """Block until the supervisor says what to serve. Exits when both keeper and supervisor are gone."""
@@ -264,9 +258,10 @@ def run_command(guest: Guest) -> int:
     pipes, meters, upstream = (_sibling(f"layers.{name}") for name in ("pipe", "meter", "upstream"))
     table = pipes.Table(spec.get("pipe") or {}, os.environ)
     policy = spec.get("policy") or {}
-    meter = guest.meter = meters.Meter(
-        guest.tell_request, table.names, policy.get("key", ""), spec.get("salt", "")
+    reports = guest.reports = _sibling("reports").Reports(
+        lambda fields: guest.tell("request", **fields), lambda: frames.has_room(guest.control)
     )
+    meter = guest.meter = meters.Meter(reports.add, table.names, policy.get("key", ""), spec.get("salt", ""))
     trace = guest.trace = _sibling("trace").Trace(
         os.environ.get("OCD_PROXY", "main"),
         [policy.get("key", ""), *(value for name, value in os.environ.items() if SECRET.search(name))],

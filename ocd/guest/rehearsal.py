@@ -19,6 +19,7 @@ from typing import Any
 OWN = (
     "discovery",
     "door",
+    "reports",
     "server",
     "layers.pipe",
     "layers.meter",

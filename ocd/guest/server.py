@@ -125,6 +125,10 @@ class GuestServer(uvicorn.Server):
                 self.start(self.rebind())
             elif op == "status":
                 self.tell_status()
+                if "after" in message:
+                    self.start(self.guest.reports.again(message["after"]))
+                else:
+                    self.guest.reports.tell()
         self.guest.end_if_abandoned()
 
     def client_connections(self) -> int:

@@ -316,7 +316,9 @@ class Rebind(NamedTuple):
 
 
 class AskStatus(NamedTuple):
-    """Say Status."""
+    """Say Status; with ``after``, and once more each Request with a number above it."""
+
+    after: int = 0
 
 
 # ------------------------------------------------------------------------------------------- guest → supervisor
@@ -381,7 +383,10 @@ class Status(NamedTuple):
 
 
 class Request(NamedTuple):
-    """One answered request; the fields are the meter's (``ocd/guest/meter.py``)."""
+    """One answered request; the other fields are the meter's (``ocd/guest/layers/meter.py``). ``number``: counted
+    from 1 in each process; 0: it is of a version that does not count."""
+
+    number: int = 0
 
 
 class Report(NamedTuple):

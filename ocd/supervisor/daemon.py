@@ -487,10 +487,17 @@ class Daemon:
         if found.host is not None:
             self.forkserver.on_started(*found.host, True)
             self.forkserver.runs = notes.get("host", "")
+        exchanges = notes.get("exchanges", {})
+        self.exchanges.restore(exchanges)
         handover.restore(
-            found, self.runners, self.listeners, self.settings(), self.settings_file.kept, self.link.send
+            found,
+            self.runners,
+            self.listeners,
+            self.settings(),
+            self.settings_file.kept,
+            self.link.send,
+            self.exchanges.numbers.upto if "numbers" in exchanges else None,
         )
-        self.exchanges.restore(notes.get("exchanges", {}))
         self.limits.restore(notes.get("limits", []))
         self.budget.restore(notes.get("budget"))
         self.trace.restore(notes.get("trace"))

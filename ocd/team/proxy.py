@@ -186,7 +186,7 @@ class Proxy:
 
     def _close(self) -> None:
         if self._channel is not None:
-            self._channel.drain_output()
+            self._channel.drain()
             self._channel.close()
             self._channel = None
         for capture in self._captures.values():

@@ -88,7 +88,7 @@ EXAMPLES: dict[str, list[Any]] = {
         m.Budget(),
         m.Trace(),
         m.Rebind(),
-        m.AskStatus(),
+        m.AskStatus(7),
     ],
     "from-guest": [
         m.GuestImporting(42),
@@ -100,7 +100,7 @@ EXAMPLES: dict[str, list[Any]] = {
         m.AcceptFailed("out of descriptors"),
         m.Drained(1, 0.5),
         m.Status("accepting", 42, 1, 2, 3, {"accepted": 4}, [4000], 1.5),
-        m.Request(),
+        m.Request(8),
         m.Report("fallback"),
     ],
 }

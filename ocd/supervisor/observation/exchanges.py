@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from ocd.stack import families
+from ocd.supervisor.observation.numbers import Numbers
 from ocd.wire.messages import Exchange, Trouble
 
 #: the latest requests that are kept
@@ -125,6 +126,8 @@ class Exchanges:
         self.unclaimed: collections.OrderedDict[str, Tally] = collections.OrderedDict()
         #: requests that are being answered: proxy → generation → how many, where the guest says so
         self.in_flight: dict[str, dict[int, int]] = {}
+        #: which reports were taken
+        self.numbers = Numbers()
         #: what a guest sent that was no Exchange
         self.misunderstood = 0
         #: model groups that figures are kept of; see ``label``
@@ -136,7 +139,11 @@ class Exchanges:
     # ------------------------------------------------------------------------------------------------- in
 
     def take(self, proxy: str, generation: int, message: dict[str, Any]) -> Exchange | None:
-        """A guest's ``{"ev": "request", …}``; anything but an Exchange is counted and dropped."""
+        """A guest's ``{"ev": "request", …}``; anything but an Exchange is counted and dropped, as is what was taken
+        before."""
+        number = message.get("number", 0)
+        if number and not self.numbers.first(proxy, generation, number):
+            return None
         fields = {name: value for name, value in message.items() if name in _FIELDS}
         fields |= {"proxy": proxy, "generation": generation, "slot": self.slot(str(fields.get("model", "")))}
         if fields.get("session") is None and isinstance(fields.get("session_id"), str):
@@ -239,6 +246,7 @@ class Exchanges:
 
     def on_guest_end(self, proxy: str, generation: int) -> None:
         self.in_flight.get(proxy, {}).pop(generation, None)
+        self.numbers.forget(proxy, generation)
 
     # ------------------------------------------------------------------------------------------- troubles
 
@@ -363,11 +371,13 @@ class Exchanges:
                 [*key, t.slot, t.host, t.first, t.last, t.count, t.announced]
                 for key, t in self._troubles.items()
             ],
+            "numbers": self.numbers.notes(),
         }
 
     def restore(self, notes: dict[str, Any]) -> None:
         """Take over from a former supervisor; notes of another form are left out."""
         try:
+            self.numbers.restore(notes.get("numbers", []))
             for pid, requests, tokens, latest in notes.get("sessions", []):
                 tally = Tally()
                 tally.requests, tally.tokens = int(requests), int(tokens)

@@ -79,7 +79,7 @@ class Guests:
         """
         channel = self._by_pid.pop(pid, None)
         if channel is not None:
-            channel.drain_output()
+            channel.drain()
             channel.close()
             self.channels.pop(channel.generation, None)
         for name in ("stdout", "stderr"):

@@ -72,9 +72,11 @@ def restore(
     settings: Settings,
     kept: Callable[[str], Settings | None],
     send: Callable[..., None],
+    told: Callable[[str, int], int] | None,
 ) -> None:
     """Give each proxy its history, its sockets and its processes. ``kept`` finds the settings of a revision by their
-    name, ``send`` gives the keeper an order."""
+    name, ``send`` gives the keeper an order, ``told`` says up to which number a process's reports are known; None:
+    nobody knows."""
     listeners.adopt(handover.listeners)
     for name, runner in runners.items():
         _restore_state(runner, handover.proxy(name), settings, kept)
@@ -88,7 +90,7 @@ def restore(
         else:
             found[one[0]].append(one[1])
     for name, runner in runners.items():
-        _adopt(runner, found[name], handover.exit_statuses(name))
+        _adopt(runner, found[name], handover.exit_statuses(name), told)
         runner.feed(spec.adjust(settings, name))
 
 
@@ -141,7 +143,12 @@ def _attach(
     return runner.name, transitions.Found(generation, pid, revision)
 
 
-def _adopt(runner: Runner, found: list[transitions.Found], statuses: dict[int, int]) -> None:
+def _adopt(
+    runner: Runner,
+    found: list[transitions.Found],
+    statuses: dict[int, int],
+    told: Callable[[str, int], int] | None,
+) -> None:
     """Begin with the processes that are there; those that ended meanwhile ended like others: counted, explained,
     cleaned up after. How may be unknown: the keeper's news of it may have died with the supervisor it was sent to."""
     runner.feed(transitions.Adopt(tuple(found), runner.ports.ports()))
@@ -156,4 +163,6 @@ def _adopt(runner: Runner, found: list[transitions.Found], statuses: dict[int, i
         if adopted is not None and adopted.phase_is(core.Booting) and config is not None:
             # The order may have died with our predecessor: say it again, a guest that has booted does not listen.
             runner.boot(channel, one.generation, config)
-        channel.send("status")
+        # What our predecessor heard and had not noted is told once more.
+        known = {} if told is None else {"after": told(runner.name, one.generation)}
+        channel.send("status", None, **known)

@@ -18,6 +18,8 @@ Fault = Callable[[str], None]
 
 #: descriptors that a message of the keeper brings
 _BRINGS = {"listening": 1, "spawned": 3, "process": 3, "host-started": 2}
+#: what a process said it had done, whatever became of it
+_DONE = frozenset({"request", "report"})
 OUT_OF_DESCRIPTORS = "the supervisor is out of descriptors"
 
 
@@ -176,7 +178,7 @@ class GuestChannel:
         except (OSError, ValueError):
             return False
 
-    def _read_control(self) -> None:
+    def _read_control(self, wanted: frozenset[str] | None = None) -> None:
         for message, fds in self.reader.feed():
             for fd in fds:
                 os.close(fd)
@@ -185,7 +187,8 @@ class GuestChannel:
             except messages.Misfit as error:
                 self.on_fault(str(error))
                 continue
-            self.on_message(self, cleaned(message))
+            if wanted is None or message.get("ev") in wanted:
+                self.on_message(self, cleaned(message))
         if self.reader.eof and not self.closed:
             asyncio.get_running_loop().remove_reader(self.control.fileno())
 
@@ -201,8 +204,15 @@ class GuestChannel:
         else:
             asyncio.get_running_loop().remove_reader(fd)
 
-    def drain_output(self) -> None:
-        """Read what a guest that is gone has left in its pipes (bounded: a pipe holds a megabyte)."""
+    def drain(self) -> None:
+        """Read what a guest that is gone has left in its socket and its pipes (bounded: a pipe holds a megabyte).
+
+        What it did counts; what it said of its own state is no longer true.
+        """
+        for _ in range(64):
+            if self.reader.eof:
+                break
+            self._read_control(_DONE)
         for name, fd in self.streams.items():
             for _ in range(64):
                 try:

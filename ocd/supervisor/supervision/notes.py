@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 #: seconds that changes are gathered for
 SOON = 0.05
+#: characters of notes that are long, as when figures cannot be written for hours, and seconds for those
+LONG, LATER = 100_000, 1.0
 
 
 class Notes:
@@ -25,7 +27,8 @@ class Notes:
         """Something that a successor must know has changed."""
         self.due = True
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(SOON, self.flush)
+            delay = LATER if len(self._last) > LONG else SOON
+            self._timer = asyncio.get_running_loop().call_later(delay, self.flush)
 
     def now(self) -> None:
         """It must be known before what follows."""
