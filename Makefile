@@ -96,9 +96,10 @@ lint: $(VENV)/.stamp  ## ruff and the strict type checker
 	$(PY) -m mypy
 	$(PY) -m mypy --platform darwin
 
-docs: $(VENV)/.stamp  ## write what is made from the code: man pages, schemas, errors.md, the README's picture
+docs: $(VENV)/.stamp  ## write what is made from the code: man pages, schemas, errors.md, the README's pictures (the dashboard's with Chromium)
 	PYTHONPATH=$(CURDIR) $(PY) docs/make.py
 	PYTHONPATH=$(CURDIR) HOME=/home/you $(PY) docs/pictures/make.py
+	PYTHONPATH=$(CURDIR) $(PY) docs/pictures/page.py
 
 format: $(VENV)/.stamp  ## lay out the code
 	$(PY) -m ruff check --fix .

@@ -18,11 +18,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bench.datapath import datapath
+from bench.page import page
 from bench.rows import ALL as OTHERS
 from bench.rows import Row, Run
 from tests.helpers.daemon import ROOT, litellm_python
 
-ALL = {**OTHERS, "datapath": datapath}
+ALL = {**OTHERS, "dashboard": page, "datapath": datapath}
 HEAD = """# Benchmarks
 
 Every row is measured in one run on real LiteLLM, beside the alternative it is compared with. Repeat it with

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from ocd import __version__
 from ocd.ctl.control_room.view import ControlRoom
 from ocd.wire.messages import Exchange, Member, Outcome, ProxyStatus, Session, Status, Trouble
 
@@ -33,7 +34,9 @@ class Made:
             since=NOW - 9000,
             memory=331_000_000,
             spare="armed",
-            members=[Member(generation=7, pid=48213, role="serving", since=NOW, in_flight=2)],
+            members=[
+                Member(generation=7, pid=48213, role="serving", since=NOW, memory=331_000_000, in_flight=2)
+            ],
         )
         bedrock = ProxyStatus(
             state="ready",
@@ -58,7 +61,7 @@ class Made:
         )
         home = os.path.expanduser("~")
         return Status(
-            version="0.1.0",
+            version=__version__,
             pid=2,
             keeper_pid=1,
             since=NOW - 9200,

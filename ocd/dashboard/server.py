@@ -97,7 +97,8 @@ class Dashboard:
 
     def open(self, port: int = 0) -> None:
         """Listen on ``port`` of 127.0.0.1; 0: any that is free. Raises Taken."""
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        # With its protocol named: without, asyncio leaves Nagle's algorithm on, which costs 40 ms an answer.
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             if port:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -32,6 +32,8 @@ def found() -> str:
 class Browser:
     """``with Browser(program) as browser``: a browser of its own, with an empty profile, that shows nothing."""
 
+    name = "chromium"
+
     def __init__(self, program: str) -> None:
         self.folder = tempfile.mkdtemp(prefix="ocd-t-", dir="/tmp")
         self.errors: list[str] = []
@@ -170,6 +172,10 @@ class Page:
 
     def go(self, url: str) -> None:
         self.send("Page.navigate", url=url)
+
+    def again(self) -> None:
+        """Load the page anew."""
+        self.send("Page.reload")
 
     def run(self, script: str) -> Any:
         """The value of an expression, which may be a promise. The page's own policy holds for what it does."""

@@ -14,7 +14,7 @@ import pytest
 
 from ocd import __version__
 from ocd.ipc import frames, messages
-from ocd.supervisor.supervision.link import KeeperLink
+from ocd.supervisor.supervision.link import GuestChannel, KeeperLink
 
 GOLDEN = Path(__file__).parent / "golden_ipc"
 
@@ -167,3 +167,32 @@ def test_orders_that_are_too_long_are_reported_and_nothing_breaks(monkeypatch: p
     monkeypatch.setattr(frames, "MAX_LINE", 1000)
     side = talk(lambda s: s.link.send("note", text="x" * 2000))
     assert side.said == [] and "too long" in side.faults[0]  # type: ignore[attr-defined]
+
+
+def test_what_a_process_did_before_it_was_gone_is_read_and_its_state_is_not(tmp_path: Path) -> None:
+    """Nobody has looked at its socket yet: the keeper's news of its end came first."""
+
+    async def run() -> tuple[list[str], list[bytes]]:
+        ours, theirs = socket.socketpair()
+        out, into = os.pipe()
+        err, into_err = os.pipe()
+        said: list[str] = []
+        output: list[bytes] = []
+        channel = GuestChannel(
+            *(1, 42, [ours.detach(), out, err]),
+            on_message=lambda _channel, message: said.append(f"{message['ev']} {message.get('number', '')}"),
+            on_output=lambda _channel, _stream, data: output.append(data),
+        )
+        for number in range(1, 31):
+            frames.send(theirs, {"ev": "request", "number": number, "path": "/v1/messages" * 9})
+        frames.send(theirs, {"ev": "accepting", "ports": [4000]})
+        os.write(into, b"the last words\n")
+        for end in (into, into_err):
+            os.close(end)
+        theirs.close()
+        channel.drain()
+        channel.close()
+        return said, output
+
+    said, output = asyncio.run(run())
+    assert said == [f"request {number}" for number in range(1, 31)] and output == [b"the last words\n"]

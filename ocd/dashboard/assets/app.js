@@ -87,6 +87,7 @@
     const status = state.status;
     if (!status) return;
     const problems = status.problems.map((one) => el("div", { class: "card warn" }, el("p", {}, el("strong", {}, one.what)), one.why ? el("p", {}, one.why) : null, one.next ? el("p", { class: "soft" }, `Next: ${one.next}`) : null));
+    if (status.trace_until) problems.push(el("div", { class: "card warn" }, el("p", {}, el("strong", {}, `Whole exchanges are kept until ${clock(status.trace_until)}.`)), el("p", { class: "soft" }, "Next: `occtl trace off` ends that, `occtl trace show` lists them")));
     draw($("problems"), ...problems);
     draw($("proxies"), ...Object.entries(status.proxies).map(proxy));
     const cards = [...status.limits.flatMap(limit), ...(status.budgets || []).map(budget)];
@@ -218,7 +219,7 @@
       const { models } = await json("/api/routes");
       Plots.routes($("route-picture"), models);
       $("route-picture").className = "wide"; $("route-picture").tabIndex = 0; $("route-picture").setAttribute("role", "region"); $("route-picture").setAttribute("aria-label", "Picture of the routes");
-      draw($("route-table"), table([["slot", (row) => row.slot || "-"], ["asked for", (row) => row.name], ["way", (row) => row.way || "-"], ["route", (row) => row.route || "-"], ["upstream", (row) => row.upstream || "-"], ["credential", (row) => (row.broken ? el("span", { class: "bad" }, row.broken) : row.credential)], ["instead", (row) => row.fallbacks.map((one) => `${one.to.join(", ")} ${one.when}`).join("; ")]], models, "Routes"));
+      draw($("route-table"), table([["slot", (row) => row.slot || "-"], ["asked for", (row) => row.name], ["way", (row) => row.way || "-"], ["route", (row) => row.route || "-"], ["upstream", (row) => row.upstream || "-"], ["credential", (row) => (row.broken ? el("span", { class: "bad" }, row.broken) : row.credential)], ["instead", (row) => row.fallbacks.map((one) => `${one.to.join(", ")} ${one.when}`).join("; ")]], models, "Each model's route"));
     } catch (error) { draw($("route-table"), el("p", { class: "bad" }, error.message)); }
   }
 
