@@ -21,9 +21,10 @@ from bench.datapath import datapath
 from bench.page import page
 from bench.rows import ALL as OTHERS
 from bench.rows import Row, Run
+from bench.setup import setup
 from tests.helpers.daemon import ROOT, litellm_python
 
-ALL = {**OTHERS, "dashboard": page, "datapath": datapath}
+ALL = {**OTHERS, "dashboard": page, "datapath": datapath, "setup": setup}
 HEAD = """# Benchmarks
 
 Every row is measured in one run on real LiteLLM, beside the alternative it is compared with. Repeat it with

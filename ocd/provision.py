@@ -25,6 +25,8 @@ from ocd import paths
 REFUSED = ("1.82.7", "1.82.8")
 WHY_REFUSED = "this release carried code that steals credentials (BerriAI/litellm#24512)"
 
+_BUILD = ".build-"
+
 # ------------------------------------------------------------------------------------------------ versions
 
 
@@ -390,6 +392,22 @@ def can(uv: str) -> bool:
         )
         return done.returncode == 0 and b"--excludes" in done.stdout and b"--overrides" in done.stdout
     return False
+
+
+def build_folder(envs: Path) -> Path:
+    """Where this process keeps what it needs while it makes environments below ``envs``."""
+    return envs / f"{_BUILD}{os.getpid()}"
+
+
+def remove_abandoned(envs: Path) -> None:
+    """Take away the build folders of processes that were killed."""
+    for folder in envs.glob(f"{_BUILD}*"):
+        pid = folder.name.removeprefix(_BUILD)
+        try:
+            os.kill(int(pid), 0)
+        except (ValueError, OverflowError, OSError):
+            # Of another user's process the number is, too, only the same.
+            remove(folder)
 
 
 def remove(folder: Path) -> None:

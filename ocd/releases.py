@@ -69,11 +69,12 @@ class Releases:
         self.envs = envs
         self.full = full
         self.wheels = os.path.abspath(wheels) if wheels else ""
-        self.work = envs / f".build-{os.getpid()}"
+        self.work = provision.build_folder(envs)
         self.base = os.path.realpath(sys.executable)
 
     def __enter__(self) -> "Releases":
         self.envs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        provision.remove_abandoned(self.envs)
         provision.remove(self.work)
         self.work.mkdir(mode=0o700)
         (self.work / "uv.txt").write_text(template("requirements", "uv.txt"))

@@ -33,6 +33,8 @@ def install(options: argparse.Namespace, places: Places, steps: Steps) -> None:
         ground.environment(own)
     with contextlib.nullcontext() if steps.dry_run else places.alone():
         ahead = Ahead(places)
+        if not steps.dry_run:
+            provision.remove_abandoned(places.envs)
         try:
             fresh = _install_alone(options, own, places, steps, ahead)
         finally:

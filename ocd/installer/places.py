@@ -43,7 +43,7 @@ class Places:
             self.runtime = [run, Path(f"/tmp/ocd-{os.getuid()}")]
         self.envs = self.data / "envs"
         #: what is needed while installing only: uv, pip, what builds the daemon; removed at the end
-        self.build = self.envs / f".build-{os.getpid()}"
+        self.build = provision.build_folder(self.envs)
         self.current = self.data / "current"
         self.litellm = self.data / "litellm"
         self.log = self.state / "install.log"

@@ -761,3 +761,19 @@ def test_bytecode_is_made_beside_the_first_start_and_never_twice(tmp_path: Path)
     assert ahead._running == running, "what has been imported from is left alone"
     ahead.end()
     assert not ahead._running and all(process.returncode is not None for process in running)
+
+
+def test_the_build_folders_of_killed_processes_go_and_those_of_others_stay(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for name in (
+        f".build-{gone.pid}",
+        f".build-{os.getpid()}",
+        ".build-99999999999999",
+        ".build-x",
+        "ocd-1.0",
+    ):
+        (tmp_path / name / "tools").mkdir(parents=True)
+    provision.remove_abandoned(tmp_path)
+    assert {one.name for one in tmp_path.iterdir()} == {provision.build_folder(tmp_path).name, "ocd-1.0"}
+    provision.remove_abandoned(tmp_path / "nothing")
