@@ -10,21 +10,20 @@ import base64
 import binascii
 import contextlib
 import copy
-import fcntl
 import hashlib
 import json
 import os
 import re
 import stat
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ocd import atomic
+from ocd.claude import alone
 from ocd.claude.files import SIZE_LIMIT
-from ocd.errors import EX_CANTCREAT, EX_DATAERR, EX_IOERR, EX_NOINPUT, EX_TEMPFAIL, OcdError
+from ocd.errors import EX_CANTCREAT, EX_DATAERR, EX_IOERR, EX_NOINPUT, OcdError
 
 #: the folder of the records, one a settings file
 RECORDS = "claude-settings"
@@ -32,8 +31,6 @@ RECORDS = "claude-settings"
 FORMER = "claude-settings.json"
 #: the one key that is switched apart from the others
 STATUS_LINE = "statusLine"
-#: seconds that another process may hold the records
-PATIENCE = 5.0
 KeyPath = tuple[str, ...]
 
 
@@ -501,27 +498,12 @@ def _read(place: Path) -> Record:
 
 @contextlib.contextmanager
 def _locked(state: Path) -> Iterator[None]:
-    """One process at a time: occtl and the daemon may both be at it. The lock ends with the process."""
+    """One process at a time: occtl and the daemon may both be at it."""
     try:
-        handle = os.open(state, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        held = alone.hold(state)
     except OSError as error:
         raise _unwritable(state, error) from None
     try:
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise OcdError(
-                        "Claude Code's settings are being changed by another process",
-                        f"it has held {state} for {PATIENCE:g} s",
-                        "Try again",
-                        exit_code=EX_TEMPFAIL,
-                        code="settings-busy",
-                    ) from None
-                time.sleep(0.02)
         yield
     finally:
-        os.close(handle)
+        os.close(held)

@@ -2,9 +2,10 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
-from ocd.claude import lasting
+from ocd.claude import alone, lasting
 from ocd.claude.project import File
 from ocd.errors import EX_CANTCREAT, EX_NOPERM, OcdError
 
@@ -29,22 +30,21 @@ def known(state: Path) -> dict[str, str]:
 
 
 def add(state: Path, file: File) -> bool:
-    """Trust the file as it is now; returns whether that is news. Raises OcdError (exit 73, 77)."""
-    trusted = known(state)
-    if trusted.get(file.path) == file.digest:
-        return False
-    trusted.pop(file.path, None)
-    _write(state, {**trusted, file.path: file.digest})
-    return True
+    """Trust the file as it is now; returns whether that is news. Raises OcdError (exit 73, 75, 77)."""
+
+    def added(trusted: dict[str, str]) -> bool:
+        if trusted.get(file.path) == file.digest:
+            return False
+        trusted.pop(file.path, None)
+        trusted[file.path] = file.digest
+        return True
+
+    return _change(state, added)
 
 
 def remove(state: Path, path: str) -> bool:
-    """Trust it no longer, whatever is in it; returns whether it was. Raises OcdError (exit 73, 77)."""
-    trusted = known(state)
-    if trusted.pop(path, None) is None:
-        return False
-    _write(state, trusted)
-    return True
+    """Trust it no longer, whatever is in it; returns whether it was. Raises OcdError (exit 73, 75, 77)."""
+    return _change(state, lambda trusted: trusted.pop(path, None) is not None)
 
 
 def said(trusted: dict[str, str], file: File) -> str:
@@ -67,11 +67,19 @@ def refusal(file: File, state: str) -> OcdError:
     )
 
 
-def _write(state: Path, trusted: dict[str, str]) -> None:
-    kept = dict(list(trusted.items())[-KEPT:])
+def _change(state: Path, change: Callable[[dict[str, str]], bool]) -> bool:
+    """Write what ``change`` makes of what is trusted, if it says that it is something else."""
     try:
         lasting.own_folder(str(state))
-        lasting.replace(str(state / NAME), json.dumps(kept, indent=1).encode())
+        held = alone.hold(state)
+        try:
+            trusted = known(state)
+            if not change(trusted):
+                return False
+            kept = dict(list(trusted.items())[-KEPT:])
+            lasting.replace(str(state / NAME), json.dumps(kept, indent=1).encode())
+        finally:
+            os.close(held)
     except OSError as error:
         raise OcdError(
             f"Cannot write {state / NAME}",
@@ -80,3 +88,4 @@ def _write(state: Path, trusted: dict[str, str]) -> None:
             exit_code=EX_CANTCREAT,
             code="file-not-written",
         ) from None
+    return True

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocd.claude import configure, separate
+from ocd.claude import alone, configure, separate
 from ocd.ctl.__main__ import main
 from ocd.errors import OcdError
 
@@ -259,7 +259,7 @@ def test_a_status_line_alone_is_not_refreshed(tmp_path: Path) -> None:
 
 
 def test_another_process_at_the_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(configure, "PATIENCE", 0.0)
+    monkeypatch.setattr(alone, "PATIENCE", 0.0)
     file, state = tmp_path / "settings.json", tmp_path / "state"
     state.mkdir()
     with configure._locked(state), pytest.raises(OcdError) as found:

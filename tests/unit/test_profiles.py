@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,20 @@ def test_a_broken_list_of_trust_means_none(box: Path, text: str) -> None:
     assert launched(box)[0][HAIKU] == "qwen-3-coder"
     path = os.path.realpath(box / "project" / project.FILE)
     assert trust.add(box / "state", project.read(path)) and launched(box)[0][HAIKU] == "other"
+
+
+def test_two_at_once_lose_nothing(box: Path) -> None:
+    files = []
+    for number in range(12):
+        folder = box / f"project-{number}"
+        folder.mkdir()
+        (folder / project.FILE).write_text(GOOD)
+        files.append(project.read(os.path.realpath(folder / project.FILE)))
+    with ThreadPoolExecutor(12) as pool:
+        assert all(pool.map(lambda file: trust.add(box / "state", file), files))
+        assert set(trust.known(box / "state")) == {file.path for file in files}
+        assert all(pool.map(lambda file: trust.remove(box / "state", file.path), files))
+    assert trust.known(box / "state") == {}
 
 
 def test_the_list_of_trust_is_the_users_alone(box: Path) -> None:
