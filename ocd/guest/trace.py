@@ -226,7 +226,8 @@ class Trace:
         with contextlib.suppress(FileExistsError):
             os.mkdir(folder, 0o700)
         prune(folder, time.time() - AGE, FILES - 1, BYTES - len(text))
-        path = f"{folder}/{int(kept.began * 1000):013d}-{os.getpid()}-{self.written}.json"
+        # By its beginning, to the microsecond: a request and the one that it leads to may share a millisecond.
+        path = f"{folder}/{int(kept.began * 1e6):016d}-{os.getpid()}-{self.written}.json"
         atomic.replace(path, text, durable=False)
         self.written += 1
 
