@@ -163,6 +163,7 @@ class Daemon:
             report.usage_moved,
             lambda: settings().usage.keep,
             Places(lambda pid: self.sessions.folder(pid)),
+            self.notes.now,
         )
         self.budget = Budget(
             self.folders.state / "budget.json",
@@ -170,6 +171,7 @@ class Daemon:
             report.event,
             lambda order: self.order_main("budget", order),
             self.notes.soon,
+            self.notes.now,
         )
         self.trace = Trace(
             self.folders.state / "trace",

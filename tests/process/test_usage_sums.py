@@ -72,6 +72,8 @@ def troubles(daemon: Daemon) -> Iterator[Callable[[], None]]:
 
     def killed() -> None:
         former = daemon.supervisor_pid()
+        # What it has heard and not noted is in the file, too.
+        assert daemon.post("/v1/usage/write")["ok"]
         os.kill(former, signal.SIGKILL)
         eventually(lambda: daemon.supervisor_pid() != former, what="another supervisor")
 

@@ -125,9 +125,21 @@ class Told:
         self.orders: list[dict[str, Any]] = []
         self.now = NOON
         self.noted = 0
+        #: what was in the file, and the notes, each time before the file was written
+        self.before: list[tuple[str, Any]] = []
+        self.path = path
         self.budget = Budget(
-            path, lambda: self.section, self.event, self.orders.append, self.note, lambda: self.now
+            path,
+            lambda: self.section,
+            self.event,
+            self.orders.append,
+            self.note,
+            self.look,
+            lambda: self.now,
         )
+
+    def look(self) -> None:
+        self.before.append((self.path.read_text() if self.path.exists() else "", self.budget.notes()))
 
     def event(self, kind: str, *_: Any, **__: Any) -> None:
         self.events.append(kind)
@@ -153,6 +165,17 @@ def test_every_request_to_aws_counts_once(tmp_path: Path) -> None:
     assert (use.spent, use.limit, use.unpriced, use.near, use.used_up) == (3.0, 10.0, 1, False, False)
     assert told.noted == 3
     assert stat.S_IMODE((tmp_path / "budget.json").stat().st_mode) == 0o600
+
+
+def test_a_successor_knows_of_a_cost_before_the_file_does(tmp_path: Path) -> None:
+    """Else it would be told of the request once more, and count it twice."""
+    told = Told(tmp_path / "budget.json", day=10.0)
+    told.ask(1.0)
+    first = (tmp_path / "budget.json").read_text()
+    told.ask(2.0)
+    (nothing, one), (before, both) = told.before
+    assert nothing == "" and before == first == json.dumps(one)
+    assert json.dumps(both) == (tmp_path / "budget.json").read_text() != first
 
 
 def test_one_order_when_it_is_used_up_and_one_when_it_begins_again(tmp_path: Path) -> None:

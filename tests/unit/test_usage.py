@@ -152,7 +152,12 @@ class Meter:
         self.written: list[tuple[str, list[list[Any]]]] = []
         self.fail = ""
         self.exchanges = Exchanges(lambda *a, **k: None, lambda: {"opus": "claude-opus-9-9"})
-        self.usage = Usage(path, self.exchanges.label, self.said.append, self.said.append)
+        #: what a successor would know, each time before something was given to the disk
+        self.noted: list[tuple[int, str]] = []
+        self.usage = Usage(
+            *(path, self.exchanges.label, self.said.append, self.said.append),
+            before=lambda: self.noted.append((len(self.written), json.dumps(self.usage.notes()))),
+        )
 
         async def write(number_of: str, rows: list[list[Any]]) -> str:
             self.written.append((number_of, json.loads(json.dumps(rows))))
@@ -184,6 +189,20 @@ def test_what_counts(meter: Meter) -> None:
         [hour, "claude-opus-9-9", "opus", "", *nobody, 4, 1, 11, 5, 3, 2, 0.25, 1],
         [ANY, "other-group", "", "", *nobody, 1, 0, 0, 0, 0, 0, 0.0, 0],
     ]
+
+
+def test_a_successor_knows_of_figures_before_the_file_does(meter: Meter) -> None:
+    """Else it would be told of the requests once more, and count them twice."""
+
+    async def story() -> None:
+        for _ in range(2):
+            meter.usage.take(exchange(input_tokens=3))
+            assert await meter.usage.write() == ""
+
+    asyncio.run(story())
+    assert [written for written, _notes in meter.noted] == [0, 1]
+    for (_count, notes), (number, rows) in zip(meter.noted, meter.written, strict=True):
+        assert json.loads(notes) == {"unwritten": [[number, rows]]}
 
 
 def test_a_failed_write_is_said_once_and_tried_again_with_its_number(meter: Meter) -> None:

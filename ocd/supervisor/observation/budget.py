@@ -31,8 +31,9 @@ Order = dict[str, Any]
 
 
 class Budget:
-    """``section`` is [budget] now; ``event`` records an event; ``order`` hands an order to every process of main (and
-    is told of news that a successor has to know)."""
+    """``section`` is [budget] now; ``event`` records an event; ``order`` hands an order to every process of main;
+    ``noted`` is told of news that a successor has to know soon, ``before`` of what it has to know before the file does
+    (it would be told of a request once more, and count it twice)."""
 
     def __init__(
         self,
@@ -41,6 +42,7 @@ class Budget:
         event: Callable[..., None],
         order: Callable[[Order], None],
         noted: Callable[[], None],
+        before: Callable[[], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.path = path
@@ -48,6 +50,7 @@ class Budget:
         self._event = event
         self._order = order
         self._noted = noted
+        self._before = before
         self._clock = clock
         self.spent = core.Spent()
         self._ordered: Order = {}
@@ -209,6 +212,7 @@ class Budget:
         text = json.dumps(core.dump(self.spent))
         if text == self._written or not self.spent.sums:
             return
+        self._before()
         try:
             atomic.replace(self.path, text, durable=False)
         except OSError:

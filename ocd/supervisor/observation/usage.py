@@ -38,7 +38,8 @@ Day = tuple[str, str, str]
 class Usage:
     """``label`` bounds the names of model groups; ``trouble`` is told when writing fails, with an empty text when
     it works again; ``moved`` when a broken file was put aside. ``keep`` says what is kept now ([usage] keep),
-    ``places`` where sessions work."""
+    ``places`` where sessions work. ``before`` is called before figures go to the disk: what a successor has to know of
+    them goes first, or it would be told of them once more and count them twice."""
 
     def __init__(
         self,
@@ -48,12 +49,14 @@ class Usage:
         moved: Callable[[str], None],
         keep: Callable[[], str] = lambda: "details",
         places: Places | None = None,
+        before: Callable[[], None] = lambda: None,
     ) -> None:
         self.path = path
         self.label = label
         self.trouble = trouble
         self.moved = moved
         self.keep = keep
+        self.before = before
         self.places = places or Places(lambda pid: "")
         self.places.found = self.on_place
         #: sums that nobody has tried to write, and the number that they will be written under: a successor that
@@ -136,6 +139,7 @@ class Usage:
                 if not self.hand:
                     self.hand.append((self.number, self._rows()))
                     self.pending = {}
+                    self.before()
                 reason = await self._write(*self.hand[0])
                 if reason:
                     self._failed(reason)
