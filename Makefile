@@ -117,7 +117,7 @@ attack: dev  ## the table of docs/security.md as tests: another user (needs root
 	$(PY) -m pytest -q -s tests/attack/test_crowd.py
 
 chaos: dev  ## faults at random for a few minutes; SEED=n repeats a run
-	OCD_TEST_CHAOS=full OCD_TEST_SEED=$(SEED) $(PY) -m pytest -q -s tests/process/test_chaos.py --timeout 1800
+	OCD_TEST_CHAOS=full OCD_TEST_SEED=$(SEED) $(PY) -m pytest -q -s tests/process/test_chaos.py --timeout 7200
 
 run: dev  ## the daemon in the foreground, from this checkout
 	PYTHONPATH=$(CURDIR) OCD_LITELLM__PYTHON=$(OCD_TEST_LITELLM_PYTHON) $(PY) -m ocd
@@ -128,7 +128,7 @@ LITELLM = $(COMPILE) --overrides requirements/litellm-overrides.in requirements/
 lock:  ## resolve the dependencies again (uv does it: make lock UV=/path/to/uv)
 	$(COMPILE) pyproject.toml -o requirements/ocd.txt
 	$(COMPILE) pyproject.toml --extra team -c requirements/ocd.txt -o requirements/team.txt
-	$(COMPILE) pyproject.toml --extra dev requirements/build.in -c requirements/ocd.txt -o requirements/dev.txt
+	$(COMPILE) pyproject.toml --extra dev --extra team requirements/build.in -c requirements/ocd.txt -o requirements/dev.txt
 	$(LITELLM) -o requirements/litellm-full.txt
 	$(LITELLM) -c requirements/litellm-full.txt --excludes requirements/litellm-trim.in -o requirements/litellm.txt
 	for version in 1.99.4 1.90.7; do echo "litellm[proxy]==$$version" | $(COMPILE) - -o tests/requirements/litellm-$$version.txt || exit 1; done

@@ -22,9 +22,10 @@ from bench.page import page
 from bench.rows import ALL as OTHERS
 from bench.rows import Row, Run
 from bench.setup import setup
+from bench.team import team
 from tests.helpers.daemon import ROOT, litellm_python
 
-ALL = {**OTHERS, "dashboard": page, "datapath": datapath, "setup": setup}
+ALL = {**OTHERS, "dashboard": page, "datapath": datapath, "setup": setup, "team": team}
 HEAD = """# Benchmarks
 
 Every row is measured in one run on real LiteLLM, beside the alternative it is compared with. Repeat it with

@@ -66,6 +66,10 @@ OPENCLAUDE_OPTIONS = (
         "--profile NAME",
         "the slots and the AWS profile of [profiles.NAME] in ocd.toml(5); none: nor those of the project's .ocd.toml",
     ),
+    (
+        "--host ssh://[USER@]HOST[:PORT][/FOLDER]",
+        "as the first argument: become ssh(1), which runs openclaude on that machine, in FOLDER",
+    ),
     ("--settings FILE|JSON", "merged with the settings of the session; Claude Code takes only one"),
 )
 OPENCLAUDE_ENVIRONMENT = (

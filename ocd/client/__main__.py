@@ -66,6 +66,14 @@ def main(argv: "list[str] | None" = None) -> int:
 
 def _run(given: list[bytes], line: "_ProgressLine") -> int:
     environ = dict(os.environb)
+    if given and given[0][:6] == b"--host":
+        from ocd.client import remote
+
+        there = remote.split(given)
+        if there is not None:
+            for number in _IGNORED_BY_PYTHON:
+                _signal(number, SIG_DFL)
+            return remote.become(*there, environ, _on_terminal() and os.isatty(0))
     program: list[bytes] = []
     if given and given[0][:1] == b"/":
         from ocd.client import wrapper

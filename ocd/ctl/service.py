@@ -48,14 +48,22 @@ def _report(manager: Manager, result: Result, as_json: bool, dry_run: bool) -> i
 
 @service.command(
     short_help="Start the daemon now and at every login.",
-    epilog=examples("occtl service install", "occtl service install --dry-run"),
+    epilog=examples(
+        "occtl service install", "occtl service install --dry-run", "occtl service install --hardened"
+    ),
+)
+@click.option(
+    "--hardened/--no-hardened",
+    default=None,
+    help="With the narrower sandbox that needs user namespaces (systemd), or without it; else as it is.",
 )
 @_dry_run
 @json_option
-def install(dry_run: bool, as_json: bool) -> int:
+def install(hardened: bool | None, dry_run: bool, as_json: bool) -> int:
     """Start the daemon now and at every login; a daemon that runs without the manager gives way."""
     manager = current()
-    return _report(manager, manager.install(_bin(), dry_run=dry_run), as_json, dry_run)
+    result = manager.install(_bin(), dry_run=dry_run, hardened=hardened)
+    return _report(manager, result, as_json, dry_run)
 
 
 @service.command(epilog=examples("occtl service uninstall"))
@@ -84,13 +92,14 @@ def status(as_json: bool) -> int:
                 "hint": hint() if why else "",
                 "installed": manager.installed(),
                 "state": state,
+                "hardened": manager.hardened(),
                 "lingers": lingers,
             }
         )
     elif why:
         screen.out(f"{manager.name}: {why}. {hint()}.")
     else:
-        screen.out(f"{manager.name}: {state}")
+        screen.out(f"{manager.name}: {state}{', hardened' if manager.hardened() else ''}")
         if lingers is False:
             screen.out("It ends with your last session; `loginctl enable-linger` keeps it running.")
     return 0 if state in ("active", "running") else 3

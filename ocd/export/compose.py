@@ -220,7 +220,8 @@ frontend team
 backend servers
   balance leastconn
   option httpchk GET /health/readiness
-  option redispatch
+  # One that does not take the connection: the next try goes to another.
+  option redispatch 1
   default-server check {tls}inter 2s fall 2 rise 1 resolvers docker init-addr none
   server-template server {max(made.replicas * 2, 4)} server:{PORT}
 """

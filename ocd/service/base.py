@@ -48,13 +48,20 @@ class Manager:
         """Why it cannot be used, or an empty string."""
         return "no service manager of this user answers"
 
-    def files(self, bin_folder: Path) -> dict[Path, bytes]:
+    def files(self, bin_folder: Path, *, hardened: bool | None = None) -> dict[Path, bytes]:
         """What ``install`` writes: the files' paths and contents. Raises OcdError."""
         raise self._missing()
 
-    def install(self, bin_folder: Path, *, dry_run: bool = False) -> Result:
-        """Have the ``ocd`` in ``bin_folder`` started now and at every login; idempotent. Raises OcdError."""
+    def install(self, bin_folder: Path, *, dry_run: bool = False, hardened: bool | None = None) -> Result:
+        """Have the ``ocd`` in ``bin_folder`` started now and at every login; idempotent. Raises OcdError.
+
+        ``hardened``: with the sandbox that needs a user namespace, or without it; None leaves it as it is.
+        """
         raise self._missing()
+
+    def hardened(self) -> bool:
+        """Whether the service has the sandbox that needs a user namespace."""
+        return False
 
     def uninstall(self, *, dry_run: bool = False) -> Result:
         """Take back what ``install`` did; nothing installed is no error."""

@@ -56,7 +56,7 @@ class Launchd(Manager):
     def path(self) -> Path:
         return Path(os.path.expanduser("~/Library/LaunchAgents")) / f"{LABEL}.plist"
 
-    def files(self, bin_folder: Path) -> dict[Path, bytes]:
+    def files(self, bin_folder: Path, *, hardened: bool | None = None) -> dict[Path, bytes]:
         """The plist for this user; values are put in after parsing, so no character needs care."""
         plist = plistlib.loads(template("plists", f"{LABEL}.plist").encode())
         plist["ProgramArguments"] = [str(bin_folder / "ocd")]
@@ -64,9 +64,17 @@ class Launchd(Manager):
         plist["Sockets"]["control"]["SockPathName"] = paths.control_socket()
         return {self.path(): plistlib.dumps(plist)}
 
-    def install(self, bin_folder: Path, *, dry_run: bool = False) -> Result:
+    def install(self, bin_folder: Path, *, dry_run: bool = False, hardened: bool | None = None) -> Result:
         if self.available():
             raise self._missing()
+        if hardened:
+            raise OcdError(
+                "launchd has no sandbox for an agent",
+                "`--hardened` is made of what systemd can forbid a service",
+                "Run `occtl service install` without it",
+                exit_code=EX_UNAVAILABLE,
+                code="hardened-refused",
+            )
         self._check_owner()
         result = Result(notices=overlooked())
         [(path, data)] = self.files(bin_folder).items()

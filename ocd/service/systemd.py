@@ -11,8 +11,13 @@ from ocd.errors import EX_TEMPFAIL, EX_UNAVAILABLE, OcdError
 from ocd.keeper.folders import state_dir
 from ocd.keeper.lock import held
 from ocd.service.base import Manager, Result, environment, overlooked, replace_file, template
+from ocd.settings.folders import Folders
 
 UNITS = ("ocd.socket", "ocd.service")
+#: the drop-in of ``--hardened``, below the folder of the units
+HARDENED = "ocd.service.d/hardened.conf"
+#: what it sets that a machine may not grant; the folders are none of that
+_NOT_TRIED = "ReadWritePaths"
 #: seconds; a cold start of LiteLLM is inside the start job, and a whole drain inside the stop job
 PATIENCE = 200.0
 STOP_PATIENCE = 3700.0
@@ -80,25 +85,38 @@ class Systemd(Manager):
         found = re.match(r"\s*(\d+)", self._call("show", "--property=Version", "--value").stdout)
         return int(found[1]) if found else 0
 
-    def files(self, bin_folder: Path) -> dict[Path, bytes]:
+    def files(self, bin_folder: Path, *, hardened: bool | None = None) -> dict[Path, bytes]:
         version, control = self.version(), unusual_socket()
         variables = environment(bin_folder)
         texts = {
             name: render(template("units", name), bin_folder, variables, version, control) for name in UNITS
         }
+        if self.hardened() if hardened is None else hardened:
+            texts[HARDENED] = render_hardened(template("units", "hardened.conf"), Folders.find())
         return {self.folder() / name: text.encode() for name, text in texts.items()}
 
-    def install(self, bin_folder: Path, *, dry_run: bool = False) -> Result:
+    def hardened(self) -> bool:
+        return (self.folder() / HARDENED).is_file()
+
+    def install(self, bin_folder: Path, *, dry_run: bool = False, hardened: bool | None = None) -> Result:
         if self.available():
             raise self._missing()
         self._check_owner()
         result = Result(notices=overlooked())
-        for path, data in self.files(bin_folder).items():
+        before = self.hardened()
+        files = self.files(bin_folder, hardened=hardened)
+        if hardened and not before:
+            self._try_hardened(files[self.folder() / HARDENED].decode())
+        for path, data in files.items():
             if path.exists() and path.read_bytes() == data:
                 continue
             result.note(f"write {path}")
             if not dry_run:
                 replace_file(path, data)
+        if before and hardened is False:
+            result.note(f"remove {self.folder() / HARDENED}")
+            if not dry_run:
+                self._remove_hardened()
         active = self.state() == "active"
         if active and result.changed:
             result.notices.append("What runs keeps its old unit until `systemctl --user restart ocd`")
@@ -113,7 +131,14 @@ class Systemd(Manager):
         if not active:
             if not dry_run:
                 self._stop_detached(bin_folder, result)
-                self.start()
+                try:
+                    self.start()
+                except OcdError:
+                    if hardened and not before:
+                        # The next start must not fail for it as well.
+                        self._remove_hardened()
+                        self._call("daemon-reload")
+                    raise
             result.note("start ocd.service")
         return result
 
@@ -129,6 +154,32 @@ class Systemd(Manager):
                 exit_code=EX_TEMPFAIL,
                 code="service-taken",
             )
+
+    def _try_hardened(self, text: str) -> None:
+        """Run a program that does nothing under these directives: what a machine does not grant ends the start of a
+        service. Raises OcdError."""
+        options = [
+            f"--property={line}"
+            for line in text.splitlines()
+            if "=" in line and not line.startswith(("#", _NOT_TRIED))
+        ]
+        done = self.run(
+            ["systemd-run", "--user", "--wait", "--collect", "--quiet", *options, "--", "true"], PATIENCE
+        )
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+            raise OcdError(
+                "This machine does not grant the hardened sandbox",
+                f"a program that does nothing did not start under it: {last}",
+                "Where the kernel shuts unprivileged user namespaces, leave `--hardened` out; nothing was changed",
+                exit_code=EX_UNAVAILABLE,
+                code="hardened-refused",
+            )
+
+    def _remove_hardened(self) -> None:
+        path = self.folder() / HARDENED
+        path.unlink(missing_ok=True)
+        _remove_empty(path.parent)
 
     def _prefix_of_unit(self) -> str | None:
         """The OCD_PREFIX in the installed unit; empty when it has none, None when there is no unit."""
@@ -175,6 +226,7 @@ class Systemd(Manager):
                 if not dry_run:
                     path.unlink(missing_ok=True)
         if not dry_run:
+            _remove_empty((self.folder() / HARDENED).parent)
             self._call("daemon-reload")
             self._call("reset-failed", *UNITS)
             _remove_empty(self.folder(), self.folder().parent)
@@ -185,7 +237,7 @@ class Systemd(Manager):
         if self._prefix_of_unit() not in (None, paths.prefix()):
             return []
         wants = (("default.target.wants", "ocd.service"), ("sockets.target.wants", "ocd.socket"))
-        candidates = [self.folder() / name for name in UNITS]
+        candidates = [self.folder() / name for name in (*UNITS, HARDENED)]
         candidates += [self.folder() / target / name for target, name in wants]
         return [path for path in candidates if path.exists() or path.is_symlink()]
 
@@ -238,6 +290,17 @@ def render(
         # No quotes: the rest of the line is the path.
         filled["%t/ocd/control.sock"] = _percent(control)
     return "".join(_filled(line, filled) for line in template_text.splitlines(keepends=True))
+
+
+def render_hardened(template_text: str, folders: Folders) -> str:
+    """The drop-in of ``--hardened``, with the folders of ocd's that are neither in the home folder nor in /tmp."""
+    home = os.path.expanduser("~")
+    usual = (home + os.sep, "/tmp/", os.path.join(os.environ.get("XDG_RUNTIME_DIR") or home, ""))
+    ours = (folders.config, folders.data, folders.state, folders.runtime)
+    others = sorted({str(folder) for folder in ours if not f"{folder}/".startswith(usual)})
+    # With a dash: one that is not there (yet) is no reason not to start.
+    lines = "".join(f"ReadWritePaths={_quoted(f'-{folder}')}\n" for folder in others)
+    return template_text.replace("@FOLDERS@\n", lines)
 
 
 def _filled(line: str, values: Mapping[str, str]) -> str:

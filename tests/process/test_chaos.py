@@ -27,14 +27,18 @@ from tests.helpers.clock import Clock
 from tests.helpers.daemon import Daemon, eventually
 from tests.helpers.load import steady
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(1800)]
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.timeout(7200 if os.environ.get("OCD_TEST_CHAOS") == "full" else 1800),
+]
 
 FULL = os.environ.get("OCD_TEST_CHAOS") == "full"
 #: these faults and no others, with a comma between
 ONLY = os.environ.get("OCD_TEST_CHAOS_ONLY", "")
 #: ``make chaos`` takes another one each time; ``make test`` fails for a change's own reasons only
 SEED = int(os.environ.get("OCD_TEST_SEED") or (random.SystemRandom().randrange(10**6) if FULL else 1))
-ROUNDS = 46
+#: of the long form; each fault comes once before one comes twice
+ROUNDS = int(os.environ.get("OCD_TEST_CHAOS_ROUNDS") or 100)
 #: the short form: what no other test of the suite does, and in spawn mode, where a start takes long, the least
 SHORT = {
     "fork": (

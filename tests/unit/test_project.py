@@ -83,6 +83,7 @@ ALLOWED = {
     },
     "service": {
         "ocd.service",
+        "ocd.settings.folders",
         "ocd.atomic",
         "ocd.errors",
         "ocd.paths",

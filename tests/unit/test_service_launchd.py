@@ -264,6 +264,13 @@ def test_a_daemon_that_still_drains_is_not_taken_for_gone(home: Path) -> None:
     assert caught.value.exit_code == 75 and service.installed()
 
 
+def test_there_is_no_hardened_sandbox(home: Path) -> None:
+    mac = Mac()
+    with pytest.raises(OcdError) as caught:
+        launchd(mac).install(Path("/x"), hardened=True)
+    assert caught.value.code == "hardened-refused" and not (home / "Library/LaunchAgents").exists()
+
+
 def test_uninstall_takes_everything_back(home: Path) -> None:
     mac = Mac()
     service = launchd(mac)

@@ -191,6 +191,53 @@ def test_install_does_only_what_is_missing(home: Path) -> None:
     assert any("systemctl --user restart ocd" in notice for notice in moved.notices)
 
 
+def test_the_hardened_sandbox_comes_stays_and_goes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Recorded()
+    service = Systemd(run)
+    path = home / ".config/systemd/user/ocd.service.d/hardened.conf"
+    service.install(Path("/x"))
+    assert service.install(Path("/x"), dry_run=True, hardened=True).changed and not path.exists()
+    [tried] = [words for words in run.asked if words[0] == "systemd-run"]
+    assert "--property=PrivateUsers=yes" in tried and not any("ReadWritePaths" in word for word in tried)
+    done = service.install(Path("/x"), hardened=True)
+    assert path.stat().st_mode & 0o777 == 0o644 and service.hardened()
+    assert run.verbs()[-3:].count("daemon-reload") == 1 and any("restart" in one for one in done.notices)
+    assert not service.install(Path("/x"), hardened=True).changed
+    assert not service.install(Path("/x")).changed, "what is not said stays as it is"
+    monkeypatch.setenv("OCD_CONFIG_DIR", "/srv/with blanks/100%")
+    service.install(Path("/x"))
+    folders = directives(path.read_text())["ReadWritePaths"]
+    assert folders[0] == "/tmp %h %t" and '"-/srv/with blanks/100%%"' in folders
+    assert service.install(Path("/x"), hardened=False).changed
+    assert not path.parent.exists() and not service.install(Path("/x"), hardened=False).changed
+    service.install(Path("/x"), hardened=True)
+    (path.parent / "mine.conf").write_text("[Service]\n")
+    assert f"remove {path}" in service.uninstall().did
+    assert [file.name for file in path.parent.iterdir()] == ["mine.conf"], "the user's own"
+
+
+@pytest.mark.parametrize("fails", ["systemd-run", "start"])
+def test_a_machine_that_does_not_grant_it_keeps_what_it_had(home: Path, fails: str) -> None:
+    class Refuses(Recorded):
+        def __call__(self, command: list[str], seconds: float) -> subprocess.CompletedProcess[str]:
+            done = super().__call__(command, seconds)
+            if fails in (command[0], self.asked[-1][0]):
+                self.active = False
+                return subprocess.CompletedProcess(command, 226, "", "Failed to set up namespacing\n")
+            return done
+
+    run = Refuses()
+    with pytest.raises(OcdError) as caught:
+        Systemd(run).install(Path("/x"), hardened=True)
+    assert "namespacing" in caught.value.why
+    folder = home / ".config/systemd/user"
+    assert not (folder / "ocd.service.d").exists()
+    if fails == "systemd-run":
+        assert caught.value.exit_code == 69 and not folder.exists(), "nothing was changed"
+    else:
+        assert run.verbs()[-1] == "daemon-reload"
+
+
 def test_the_service_of_another_installation_is_left_alone(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
