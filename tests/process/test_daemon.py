@@ -358,14 +358,18 @@ def test_a_session_is_followed_by_its_process_and_its_overlay_stays(daemon: Daem
 def test_the_runtime_folder_may_be_deleted_under_it(daemon: Daemon) -> None:
     import shutil
 
-    pid = daemon.proxy()["pid"]
+    pids = {name: daemon.proxy(name)["pid"] for name in ("main", "bedrock")}
     shutil.rmtree(daemon.runtime)
     eventually(lambda: daemon.socket.exists() and daemon.status(), 30)
-    assert daemon.proxy()["pid"] == pid
-    sockets = [f"guest-main-{m['generation']}.sock" for m in daemon.proxy()["members"]]
+    sockets = [
+        f"guest-{name}-{member['generation']}.sock"
+        for name in pids
+        for member in daemon.proxy(name)["members"]
+    ]
     eventually(lambda: all((daemon.runtime / name).exists() for name in sockets), 60)
-    assert daemon.ask().status_code == 200
-    assert daemon.proxy()["pid"] == pid, "a missing file is no hang"
+    assert daemon.ask().status_code == 200 and daemon.ask("qwen-3-coder").status_code == 200
+    now = {name: daemon.proxy(name)["pid"] for name in pids}
+    assert now == pids, "a missing file is no hang"
 
 
 @pytest.mark.parametrize("what", ["logs/daemon", "logs/main", "events", "requests"])

@@ -182,6 +182,12 @@ def test_main_gets_no_folder_of_its_user() -> None:
     assert "/own/ca.pem" in opened and "/s/homes/main" in opened
 
 
+@pytest.mark.parametrize("proxy", ["main", "bedrock"])
+def test_the_runtime_folder_may_be_another_one_tomorrow(proxy: str) -> None:
+    # What is opened child by child (beside something hidden) is open by its inode.
+    assert made(proxy, state="/run/state", runtime="/run/a")["sockets"] == ["/run"]
+
+
 def test_bedrock_does_not_get_the_logins_of_others() -> None:
     hidden = made("bedrock")["hide"]
     assert {"/home/a/.claude", "/home/a/.claude.json", "/home/a/.config/gcloud", "/s"} <= set(hidden)  # type: ignore[call-overload]

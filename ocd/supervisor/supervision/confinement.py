@@ -58,15 +58,16 @@ def plan(
     ``upstreams`` are the addresses that main's file names (URLs; see the function of that name); None when they cannot
     all be known: then no port is closed. The interpreter's own folders are added in the guest.
     """
+    # Somebody may remove the runtime folder: the new one is another folder, and the socket in it is made again.
+    sockets = [os.path.dirname(runtime)]
     if proxy == "bedrock":
-        hidden = [os.path.join(home, name) for name in FOREIGN]
-        return {"read": [revision], "write": ["/"], "hide": [*hidden, state], "connect": None}
+        hidden = [*(os.path.join(home, name) for name in FOREIGN), state]
+        return {"read": [revision], "write": ["/"], "sockets": sockets, "hide": hidden, "connect": None}
     named = [value for value in env.values() if value.startswith("/") and ":" not in value]
     return {
         "read": [*SYSTEM, config, revision, *named],
         "write": [*SCRATCH, runtime, *filter(None, [env.get("HOME"), env.get("TMPDIR")])],
-        # Somebody may remove the runtime folder: the new one is another folder, and the socket in it is made again.
-        "sockets": [os.path.dirname(runtime)],
+        "sockets": sockets,
         "hide": [],
         "connect": None if upstreams is None else ports(env, upstreams),
     }
