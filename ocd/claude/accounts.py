@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ocd import atomic, paths
-from ocd.claude.files import read_optional
+from ocd.claude.files import own_alone, read_optional
 from ocd.errors import EX_CANTCREAT, EX_NOINPUT, EX_NOPERM, EX_USAGE, OcdError
 
 #: what can be shared → its files and folders in Claude Code's folder
@@ -86,7 +86,7 @@ def add(where: Path, name: str, share: Iterable[str]) -> tuple[Account, list[str
             if not one.is_dir():
                 one.mkdir(mode=0o700)
                 done.append(f"made {one}")
-            _own(one)
+            own_alone(one)
         for what in share:
             done += [f"linked {one}" for one in SHARED[what] if _link(ordinary / one, folder / one)]
         done += _state(where, folder, "mcp" in set(share))
@@ -162,20 +162,6 @@ def _usable(name: str) -> None:
             exit_code=EX_USAGE,
             code="account-name",
         )
-
-
-def _own(folder: Path) -> None:
-    found = folder.stat()
-    if found.st_uid != os.getuid():
-        raise OcdError(
-            f"The folder {folder} belongs to somebody else",
-            f"its owner is user {found.st_uid}",
-            f"Move {folder} away",
-            exit_code=EX_NOPERM,
-            code="foreign-folder",
-        )
-    if found.st_mode & 0o077:
-        folder.chmod(0o700)
 
 
 def _link(origin: Path, place: Path) -> bool:

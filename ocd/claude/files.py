@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ocd.errors import EX_DATAERR, EX_NOINPUT, OcdError
+from ocd.errors import EX_DATAERR, EX_NOINPUT, EX_NOPERM, OcdError
 
 SIZE_LIMIT = 1 << 20
 Settings = dict[str, Any]
@@ -30,6 +30,24 @@ def config_folder(env: Mapping[str, str], cwd: str) -> Path:
     if explicit:
         return Path(cwd, explicit)
     return Path(env.get("HOME") or os.path.expanduser("~"), ".claude")
+
+
+def own_alone(folder: Path) -> None:
+    """Be sure that a folder for Claude Code is the user's, and nobody else's to look into (0700).
+
+    Raises OcdError (exit 77) when it is somebody else's or no folder, OSError when its mode cannot be set.
+    """
+    found = folder.stat()
+    if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
+        raise OcdError(
+            f"The folder {folder} belongs to somebody else",
+            f"its owner is user {found.st_uid}",
+            f"Move {folder} away",
+            exit_code=EX_NOPERM,
+            code="foreign-folder",
+        )
+    if found.st_mode & 0o077:
+        folder.chmod(0o700)
 
 
 def read_optional(path: Path, notices: list[str]) -> Settings:

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ocd import atomic
-from ocd.claude.files import Settings, config_folder, read_optional
+from ocd.claude.files import Settings, config_folder, own_alone, read_optional
 from ocd.claude.variables import EMPTIED, REPLACED
-from ocd.errors import EX_CANTCREAT, EX_NOPERM, OcdError
+from ocd.errors import EX_CANTCREAT, OcdError
 
 NAME = ".openClaude"
 _DERIVED = ".ocd-derived.json"
@@ -57,7 +57,8 @@ def prepare(env: Mapping[str, str], cwd: str, notices: list[str], *, needs_login
     """
     target, own = folder(env), source(env, cwd)
     try:
-        _private(target)
+        target.mkdir(mode=0o700, exist_ok=True)
+        own_alone(target)
         _link(own, target)
         _settings(own, target, notices)
         _onboarding(own, target, env)
@@ -72,21 +73,6 @@ def prepare(env: Mapping[str, str], cwd: str, notices: list[str], *, needs_login
     if needs_login and not os.path.lexists(target / ".credentials.json") and os.uname().sysname != "Darwin":
         notices.append(f"the login of {own} does not count in {target}: run /login there once")
     return target
-
-
-def _private(target: Path) -> None:
-    target.mkdir(mode=0o700, exist_ok=True)
-    found = target.stat()
-    if found.st_uid != os.getuid() or not target.is_dir():
-        raise OcdError(
-            f"The folder {target} belongs to somebody else",
-            f"its owner is user {found.st_uid}",
-            f"Move {target} away",
-            exit_code=EX_NOPERM,
-            code="foreign-folder",
-        )
-    if found.st_mode & 0o077:
-        target.chmod(0o700)
 
 
 def _link(own: Path, target: Path) -> None:

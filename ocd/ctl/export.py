@@ -107,16 +107,10 @@ def container(out: Path, force: bool, dry_run: bool, yes: bool, as_json: bool) -
     return _write("container", image.files(__version__, _package(), locks), out, force, dry_run, yes, as_json)
 
 
-@export.command(
-    short_help="Write a Compose file.",
-    epilog=examples(
-        "occtl export compose --replicas 1 --postgres", "cd ocd-team-compose && docker compose up -d"
-    ),
-)
-@_serving("file")
-@click.option("--postgres", is_flag=True, help="A PostgreSQL in it, too; without it, yours elsewhere.")
-@_writing("compose")
-def compose(
+def _stack(
+    target: str,
+    write: Callable[["Deployment"], dict[str, str]],
+    *,
     image: str,
     replicas: int,
     drain: int,
@@ -129,6 +123,20 @@ def compose(
     yes: bool,
     as_json: bool,
 ) -> int:
+    made = _deployment(image, replicas, drain, identity, plain, postgres=postgres)
+    return _write(target, _bytes(write(made)), out, force, dry_run, yes, as_json)
+
+
+@export.command(
+    short_help="Write a Compose file.",
+    epilog=examples(
+        "occtl export compose --replicas 1 --postgres", "cd ocd-team-compose && docker compose up -d"
+    ),
+)
+@_serving("file")
+@click.option("--postgres", is_flag=True, help="A PostgreSQL in it, too; without it, yours elsewhere.")
+@_writing("compose")
+def compose(**options: Any) -> int:
     """Write compose.yaml and what belongs to it. Secrets are files of yours in the folder secrets.
 
     More than one server stand behind HAProxy, which passes TLS on unread. Compose ends a container before it starts the
@@ -136,8 +144,7 @@ def compose(
     """
     from ocd.export.compose import compose as write
 
-    made = _deployment(image, replicas, drain, identity, plain, postgres=postgres)
-    return _write("compose", _bytes(write(made)), out, force, dry_run, yes, as_json)
+    return _stack("compose", write, **options)
 
 
 @export.command(
@@ -149,24 +156,11 @@ def compose(
 @_serving("file")
 @click.option("--postgres", is_flag=True, help="A PostgreSQL in it, too; without it, yours elsewhere.")
 @_writing("swarm")
-def swarm(
-    image: str,
-    replicas: int,
-    drain: int,
-    identity: "Identity",
-    plain: bool,
-    postgres: bool,
-    out: Path,
-    force: bool,
-    dry_run: bool,
-    yes: bool,
-    as_json: bool,
-) -> int:
+def swarm(**options: Any) -> int:
     """Write stack.yaml and what belongs to it: new servers before old ones, secrets from Swarm's store."""
     from ocd.export.compose import swarm as write
 
-    made = _deployment(image, replicas, drain, identity, plain, postgres=postgres)
-    return _write("swarm", _bytes(write(made)), out, force, dry_run, yes, as_json)
+    return _stack("swarm", write, **options)
 
 
 @export.command(
