@@ -54,8 +54,7 @@ class Holder:
         self.over = False
         self.selector = selectors.DefaultSelector()
         self.selector.register(link, selectors.EVENT_READ, self.on_link)
-        self.door = listen_unix(door, 4)
-        self.selector.register(self.door, selectors.EVENT_READ, self.on_door)
+        self.open_door()
         #: connection → when its time is over
         self.answering: dict[socket.socket, float] = {}
 
@@ -119,6 +118,7 @@ class Holder:
                         self.forget(pid)
         if not self.sessions and (self.told or self.reader is None):
             self.over = True
+        self.look_after_door()
         if self.reader is not None:
             return
         daemon = lock.held(self.lock_path)
@@ -187,6 +187,23 @@ class Holder:
 
     # ---------------------------------------------------------------------------------------------- handing on
 
+    def open_door(self) -> None:
+        """Listen where the next daemon asks. Raises OSError."""
+        self.door = listen_unix(self.door_path, 4)
+        self.door_file = _file(self.door_path)
+        self.selector.register(self.door, selectors.EVENT_READ, self.on_door)
+
+    def look_after_door(self) -> None:
+        """Somebody may have removed the runtime folder. Another file there is the door of a later holder."""
+        if _file(self.door_path) is not None:
+            return
+        with contextlib.suppress(OSError):
+            os.makedirs(os.path.dirname(self.door_path), mode=0o700, exist_ok=True)
+            former = self.door
+            self.open_door()
+            self.selector.unregister(former)
+            former.close()
+
     def on_door(self) -> None:
         """Whoever has the folder's permission gets the sockets, once there is no keeper of ours any more."""
         try:
@@ -217,8 +234,18 @@ class Holder:
             if self.reader is None or time.monotonic() - looked >= LOOK or not self.sessions:
                 looked = time.monotonic()
                 self.look()
-        with contextlib.suppress(OSError):
-            os.unlink(self.door_path)
+        if _file(self.door_path) == self.door_file:
+            with contextlib.suppress(OSError):
+                os.unlink(self.door_path)
+
+
+def _file(path: str) -> tuple[int, int] | None:
+    """Which file has this name now; None: none."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def answer() -> bytes:

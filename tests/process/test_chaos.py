@@ -98,7 +98,8 @@ def later():
         for _ in range({flood}):
             print(lines)
             time.sleep(0)
-        (pathlib.Path(r"{folder}") / "said").touch()
+        # Its own folder of configuration it may only read.
+        (pathlib.Path(r"{runtime}") / "said").touch()
 
 if kind == "ignore-term":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -299,15 +300,21 @@ class Chaos:
             thread.join(120)
 
     def launches(self) -> None:
-        def ask() -> None:
-            body = {"pid": os.getpid(), "cwd": "/", "env": {"HOME": str(self.d.prefix)}, "wait": 10}
-            assert self.d.post("/v1/launch", body).get("ready")
-
-        threads = [threading.Thread(target=ask) for _ in range(50)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
+        with subprocess.Popen(["sleep", "300"]) as session:
+            body = {"pid": session.pid, "cwd": "/", "env": {"HOME": str(self.d.prefix)}, "wait": 10}
+            answers: list[bool] = []
+            threads = [
+                threading.Thread(target=lambda: answers.append(self.d.post("/v1/launch", body)["ready"]))
+                for _ in range(50)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(60)
+            session.kill()
+        assert answers == [True] * 50
+        # Who keeps its port ends with it.
+        eventually(lambda: not self.d.status()["sessions"], 20)
 
     def garbage(self) -> None:
         for _ in range(40):
@@ -321,7 +328,9 @@ class Chaos:
     def misbehave(self, kind: str) -> None:
         """The next configuration's code misbehaves; the good one serves on or comes back."""
         (self.d.config / "mischief").write_text(kind)
-        (self.d.config / "mischief.py").write_text(MISCHIEF.format(folder=self.d.config, flood=FLOOD))
+        (self.d.config / "mischief.py").write_text(
+            MISCHIEF.format(folder=self.d.config, runtime=self.d.runtime, flood=FLOOD)
+        )
         bad = self.good["litellm.yaml"].replace(
             "litellm_settings: {", "litellm_settings: {callbacks: [mischief.hook], ", 1
         )
@@ -333,10 +342,10 @@ class Chaos:
         if kind == "leak":
             eventually(lambda: "memory-limit" in self.d.tail("events"), 60)
         if kind == "flood":
-            eventually((self.d.config / "said").exists, 180)
+            eventually((self.d.runtime / "said").exists, 180)
             logs = self.d.prefix / "state" / "logs"
             assert sum(path.stat().st_size for path in logs.iterdir()) < 12_000_000, "total_mb is 8"
-            (self.d.config / "said").unlink()
+            (self.d.runtime / "said").unlink()
         self.save("litellm.yaml", self.good["litellm.yaml"])
         (self.d.config / "mischief.py").unlink()
         self.d.post("/v1/reload")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -127,6 +129,37 @@ def test_the_next_daemon_gets_the_sockets(gone: Gone, session: subprocess.Popen[
         eventually(gone.holder_ended)
         assert gone.taken(), "not for one moment"
     assert holding.take_over() == []
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_the_next_daemon_finds_it_though_the_runtime_folder_was_removed(
+    gone: Gone, session: subprocess.Popen[bytes], when: str
+) -> None:
+    gone.holding.follow(gone.listeners, [session.pid])
+    eventually(holding.is_held)
+    if when == "after":
+        gone.go()
+    shutil.rmtree(os.environ["OCD_RUNTIME_DIR"])
+    eventually(holding.is_held, "its door is there again")
+    if when == "before":
+        gone.go()
+    assert stat.S_IMODE(os.stat(os.environ["OCD_RUNTIME_DIR"]).st_mode) == 0o700
+    ((_name, sock),) = holding.take_over()
+    sock.close()
+
+
+def test_the_door_of_a_later_holder_stays(
+    gone: Gone, session: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    gone.holding.follow(gone.listeners, [session.pid])
+    eventually(holding.is_held)
+    door = Path(os.environ["OCD_RUNTIME_DIR"], holding.DOOR)
+    (tmp_path / "other").write_text("another's")
+    os.replace(tmp_path / "other", door)
+    gone.go()
+    session.communicate(b"\n")
+    eventually(gone.holder_ended)
+    assert door.read_text() == "another's"
 
 
 def test_while_there_is_a_daemon_nobody_is_answered_by_another(
