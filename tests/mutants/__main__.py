@@ -65,10 +65,8 @@ class Copies:
             with self.lock:
                 self.count += 1
                 target = self.base / f"copy{self.count}"
-            keep = shutil.ignore_patterns("__pycache__", ".*", "node_modules")
-            for name in ("ocd", "tests", "docs", "requirements"):
-                shutil.copytree(ROOT / name, target / name, ignore=keep)
-            shutil.copy(ROOT / "pyproject.toml", target)
+            keep = shutil.ignore_patterns("__pycache__", ".*", "node_modules", "dist", "build", "*.egg-info")
+            shutil.copytree(ROOT, target, ignore=keep)
             self.mine.path = target
         return Path(self.mine.path)
 

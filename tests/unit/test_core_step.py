@@ -258,6 +258,20 @@ def test_silence_of_thirty_seconds_ends_it_whatever_it_was_leaving_for(leaving: 
     assert kinds(w).count("hang") == 1, "told once"
 
 
+@pytest.mark.parametrize("role", [Serving, Armed])
+def test_who_takes_too_much_memory_leaves_once_another_is_there(role: type) -> None:
+    w = ready_world()
+    heavy = w.those(role)[0].generation
+    w.feed(act.MemoryOver(heavy, "900 MiB"))
+    member = w.proxy.member(heavy)
+    assert "memory-limit" in kinds(w) and (member is None or member.leaving is Cause.MEMORY)
+    w.feed(act.MemoryOver(heavy, "901 MiB"))
+    assert kinds(w).count("memory-limit") == 1, "told once"
+    w.settle()
+    assert heavy not in w.processes and state(w) is State.READY and len(w.those(role)) == 1
+    assert w.cut == 0
+
+
 def test_one_without_connections_is_ended_as_soon_as_another_serves() -> None:
     w = ready_world()
     hung = serving(w)
