@@ -102,6 +102,16 @@ def test_a_number_counts_once_in_any_order() -> None:
     assert known.notes() == [["bedrock", 1, 0, [4]]] and known.first("main", 1, 4)
 
 
+def test_a_successor_knows_what_came_out_of_turn() -> None:
+    known, later = Numbers(), Numbers()
+    for number in (1, 2, 5, 7):
+        assert known.first("main", 3, number)
+    later.restore(known.notes())
+    assert later.upto("main", 3) == 2
+    assert [number for number in range(1, 9) if later.first("main", 3, number)] == [3, 4, 6, 8]
+    assert later.upto("main", 3) == 8
+
+
 def test_a_gap_that_nobody_fills_is_given_up() -> None:
     known = Numbers()
     for number in range(3, numbers.KEPT + 4):
