@@ -1,5 +1,7 @@
 """Start, stop, restart a proxy; wait for a state of it."""
 
+import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 
 from starlette.requests import Request
@@ -12,6 +14,9 @@ from ocd.settings.schema import Supervision
 from ocd.supervisor.api.http import json_response, number
 from ocd.supervisor.supervision.runner import Runner
 from ocd.wire.messages import Outcome
+
+#: seconds for the keeper to close a port; another program may have it by then, and answers in its place
+CLOSING = 1.0
 
 
 class ProxyVerbs:
@@ -52,9 +57,12 @@ class ProxyVerbs:
         return json_response(Outcome(ok=done, changed=changed, reason=reason, proxies={runner.name: state}))
 
     async def _stop(self, runner: Runner) -> bool:
+        before = runner.state.ports.open
         runner.feed(transitions.Want(core.Wanted.STOPPED))
         limit = self._times().drain_timeout + 2 * self._times().stop_timeout
-        return await runner.wait(lambda p: not p.members or p.wanted is not core.Wanted.STOPPED, limit)
+        done = await runner.wait(lambda p: not p.members or p.wanted is not core.Wanted.STOPPED, limit)
+        await _closed(before - runner.state.ports.open)
+        return done
 
     async def _start(self, runner: Runner, event: transitions.Event) -> bool:
         runner.feed(event)
@@ -80,6 +88,20 @@ class ProxyVerbs:
         if runner is None:
             raise unknown_proxy(name, self._runners)
         return runner
+
+
+async def _closed(ports: Iterable[int]) -> None:
+    """Wait until the keeper has closed these: whoever stops a proxy may want its port at once."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(CLOSING):
+            for port in ports:
+                while True:
+                    try:
+                        _reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                    except OSError:
+                        break
+                    writer.close()
+                    await asyncio.sleep(0.005)
 
 
 def unknown_proxy(name: str, known: Iterable[str]) -> OcdError:
