@@ -63,6 +63,11 @@ _KNOWN = {
 }
 
 
+#: packages that bring their tests along
+_TESTED = ("numpy", "regex", "referencing")
+_FOR_COMPILERS = (".pyi", ".pyx", ".pxd", ".h", ".a", ".lib")
+
+
 def site_folders(env: Path) -> list[Path]:
     """Where an environment keeps its packages."""
     return sorted({folder.resolve() for folder in env.glob("lib*/python3*/site-packages")})
@@ -85,6 +90,35 @@ def runs_at_start(env: Path) -> list[str]:
                 found.append(path.name)
         found += [path.name for path in site.glob("*customize*") if path.name.startswith(("site", "user"))]
     return sorted(found)
+
+
+def trim(env: Path) -> None:
+    """Take from LiteLLM's environment what its two proxies never read: 31 MB of 420. No module is among it.
+
+    LiteLLM's admin pages, which the boundary refuses (``[boundary] admin``; they need a database besides) but for the
+    two names that LiteLLM looks for at its start, the tests of other packages, and what compilers and editors read.
+    """
+    for site in site_folders(env):
+        pages = site / "litellm" / "proxy" / "_experimental" / "out"
+        if (pages / "_next").is_dir():
+            for entry in pages.iterdir():
+                if entry.name != "index.html":
+                    _remove_any(entry)
+            (pages / "_next").mkdir()
+        for package in _TESTED:
+            for folder in [*(site / package).rglob("tests")]:
+                shutil.rmtree(folder, ignore_errors=True)
+        for where, _folders, files in os.walk(site):
+            for name in files:
+                if name.endswith(_FOR_COMPILERS):
+                    os.unlink(os.path.join(where, name))
+
+
+def _remove_any(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink()
 
 
 def versions(env: Path, name: str = "litellm") -> list[str]:

@@ -164,6 +164,8 @@ class Releases:
 
         def fill(python: str) -> None:
             self.tools.install(python, path, f"install LiteLLM {version}")
+            if not self.full:
+                provision.trim(folder)
             what, why = provision.trouble(folder)
             if what:
                 raise OcdError(

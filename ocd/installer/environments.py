@@ -81,6 +81,8 @@ class Environments:
 
         def fill(python: str) -> None:
             self.tools.install(python, lock, "install LiteLLM")
+            if not full:
+                provision.trim(folder)
             ground.trouble(folder, "Do not use this version; see requirements/litellm.txt", EX_OSERR)
 
         self.make(folder, fill, f"install LiteLLM {version}")

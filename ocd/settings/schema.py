@@ -438,7 +438,10 @@ class Boundary(Section):
         default=False,
         description="Open LiteLLM's pass-through routes (/anthropic/*, /openai/*, …), which call out.",
     )
-    admin: bool = Field(default=False, description="Open LiteLLM's admin pages and key management.")
+    admin: bool = Field(
+        default=False,
+        description="Open LiteLLM's admin pages (installed by `install.py --full`) and key management.",
+    )
     confine: bool = Field(
         default=True,
         description="Keep each proxy away from folders that it does not need (Landlock, Linux 5.13 or newer): "

@@ -6,12 +6,17 @@ import asyncio
 import importlib.metadata
 import json
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from bench.setup import disk
+from ocd import provision
 from ocd.guest import preload
 from ocd.selftest.run import run
 from ocd.settings.schema import Settings
@@ -38,8 +43,20 @@ def names(lock: str) -> set[str]:
     return {name.lower() for name in re.findall(r"^([A-Za-z0-9._-]+)", text, re.MULTILINE)}
 
 
-def test_the_locked_environment_serves_every_route(folders) -> None:
-    site = next(Path(litellm_python()).parent.parent.glob("lib/python3*/site-packages"))
+@pytest.fixture(scope="module")
+def trimmed() -> Iterator[Path]:
+    """The environment as an installation has it: ours of the tests, with what is taken away taken away."""
+    with tempfile.TemporaryDirectory(prefix="ocd-t-", dir="/tmp") as folder:
+        env = Path(folder, "env")
+        shutil.copytree(Path(litellm_python()).parent.parent, env, symlinks=True)
+        before = disk(env)
+        provision.trim(env)
+        assert 25e6 < before - disk(env) < 60e6
+        yield env
+
+
+def test_the_locked_environment_serves_every_route(folders, trimmed: Path) -> None:
+    site = next(trimmed.glob("lib/python3*/site-packages"))
     installed = {
         re.sub(r"[-_.]+", "-", one.metadata["Name"]).lower()
         for one in importlib.metadata.distributions(path=[str(site)])
@@ -47,7 +64,8 @@ def test_the_locked_environment_serves_every_route(folders) -> None:
     left_out = names("litellm-trim.in")
     assert left_out and not left_out & installed, "this environment is not made from requirements/litellm.txt"
     assert "httptools" in installed and "uvloop" in installed
-    report = asyncio.run(run(folders, Settings(), litellm_python=litellm_python(), routes=True))
+    python = str(trimmed / "bin" / "python")
+    report = asyncio.run(run(folders, Settings(), litellm_python=python, routes=True))
     assert report.problems == []
     assert [row for row in report.rows if not row.ok] == []
     asked = [row.check for row in report.rows if row.check.startswith(("GET ", "POST "))]

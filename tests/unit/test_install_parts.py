@@ -777,3 +777,22 @@ def test_the_build_folders_of_killed_processes_go_and_those_of_others_stay(tmp_p
     provision.remove_abandoned(tmp_path)
     assert {one.name for one in tmp_path.iterdir()} == {provision.build_folder(tmp_path).name, "ocd-1.0"}
     provision.remove_abandoned(tmp_path / "nothing")
+
+
+def test_what_is_trimmed_is_no_module(tmp_path: Path) -> None:
+    site = tmp_path / "lib" / "python3.11" / "site-packages"
+    pages = site / "litellm" / "proxy" / "_experimental" / "out"
+    kept = ("litellm/proxy/main.py", "numpy/testing/__init__.py", "other/tests/__init__.py", "numpy/core.so")
+    gone = ("numpy/lib/tests/test_a.py", "numpy/a.pyi", "numpy/include/b.h", "other/c.pyx")
+    for name in (*kept, *gone):
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / name).write_text("")
+    (pages / "_next" / "static").mkdir(parents=True)
+    (pages / "index.html").write_text("LiteLLM looks for it")
+    (pages / "login.html").write_text("")
+    (pages / "link").symlink_to(tmp_path)
+    for _again in range(2):
+        provision.trim(tmp_path)
+        assert all((site / name).exists() for name in kept) and not any((site / name).exists() for name in gone)
+        assert sorted(one.name for one in pages.iterdir()) == ["_next", "index.html"]
+        assert not list((pages / "_next").iterdir()) and tmp_path.exists()
