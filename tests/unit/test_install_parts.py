@@ -793,6 +793,8 @@ def test_what_is_trimmed_is_no_module(tmp_path: Path) -> None:
     (pages / "link").symlink_to(tmp_path)
     for _again in range(2):
         provision.trim(tmp_path)
-        assert all((site / name).exists() for name in kept) and not any((site / name).exists() for name in gone)
+        assert all((site / name).exists() for name in kept) and not any(
+            (site / name).exists() for name in gone
+        )
         assert sorted(one.name for one in pages.iterdir()) == ["_next", "index.html"]
         assert not list((pages / "_next").iterdir()) and tmp_path.exists()
