@@ -144,6 +144,11 @@ def test_ocd_works_under_it_and_goes_back(machine: Machine, upstreams: Upstreams
     finally:
         done = machine.occtl("service", "install", "--no-hardened")
         assert done.returncode == 0 and not path.parent.exists()
-    assert machine.systemctl("restart", "ocd.service").returncode == 0
-    eventually(machine.ready, 90)
-    assert os.readlink(f"/proc/{machine.main_pid()}/ns/user") == os.readlink("/proc/self/ns/user")
+    try:
+        assert machine.systemctl("restart", "ocd.service").returncode == 0
+        eventually(machine.ready, 90)
+        assert os.readlink(f"/proc/{machine.main_pid()}/ns/user") == os.readlink("/proc/self/ns/user")
+    finally:
+        # The machine is the session's: the next test finds it as this one did.
+        assert machine.occtl("service", "uninstall").returncode == 0
+    assert not (machine.home / ".config/systemd").exists()
