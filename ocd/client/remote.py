@@ -49,6 +49,8 @@ def command(url: bytes, arguments: list[bytes], terminal: bool) -> list[bytes]:
     # /~/project is below the home folder there, as git has it.
     path = b"/" + unquote_to_bytes(folder) if folder else b""
     path = path[3:] or b"." if path.startswith(b"/~/") else path
+    if b"\0" in path:
+        raise _not_a_url(url)
     words = [_THERE.encode(), b"openclaude", path, *arguments]
     said = b"exec sh -c " + b" ".join(b"'" + word.replace(b"'", b"'\\''") + b"'" for word in words)
     options = [b"-t"] if terminal else [b"-T"]

@@ -40,7 +40,15 @@ def test_a_url_is_read(url: bytes, options: list[bytes], host: bytes, folder: by
     "url",
     [
         *(b"ssh://", b"ssh:///srv", b"ssh://@box", b"ssh://-oProxyCommand=x", b"ssh://-l@box", b"ssh://bo x"),
-        *(b"ssh://box:0", b"ssh://box:65536", b"ssh://box:x", b"ssh://bo\nx", b"ssh://[]", b"ssh://a b@box"),
+        *(
+            b"ssh://box:0",
+            b"ssh://box:65536",
+            b"ssh://box:x",
+            b"ssh://bo\nx",
+            b"ssh://[]",
+            b"ssh://a b@box",
+            b"ssh://box/%00",
+        ),
     ],
 )
 def test_what_names_no_machine_is_refused(url: bytes) -> None:
