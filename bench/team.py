@@ -128,9 +128,7 @@ def front(ports: list[int]) -> Iterator[tuple[int, Callable[[], dict[int, Counts
 
         def connections() -> dict[int, Counts]:
             # "show stat" (HAProxy's management guide): scur, stot, status
-            return {
-                int(row[1][1:]): Counts(int(row[4]), int(row[7]), row[17].startswith("UP")) for row in table()
-            }
+            return {int(row[1][1:]): Counts(int(row[4]), row[17].startswith("UP")) for row in table()}
 
         with subprocess.Popen([found, "-db", "-f", f"{folder}/cfg"], stderr=subprocess.DEVNULL) as running:
             try:
